@@ -1,6 +1,7 @@
 """Look at what the stages wrote: plans, stores, runs, students, studies, reproductions, and the table of encoders."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.base.console import counted, say, table
@@ -9,7 +10,9 @@ from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.plan import Plan, read_plan
+from pipeline.config.base import RECIPE
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
+from pipeline.config.recipes import RECIPES, Departure, departures, departures_of_views
 from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
@@ -27,7 +30,7 @@ from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
 from pipeline.study.folder import STUDY_FILE, StudyFolder
 from pipeline.training.held_out import best_words, history_table, vals_by_teacher
-from pipeline.training.identity import loss_weights, recorded_teachers
+from pipeline.training.identity import loss_weights, recorded_departures, recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
@@ -67,6 +70,7 @@ def describe_plan(plan: Plan, path: Path) -> str:
     rows: list[tuple[str, object]] = [
         ("plan", path),
         ("hash", plan.hash),
+        *_recipe_of_plan(plan),
         *_plan_facts(plan),
         ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "damaged", "failed") if s in statuses)),
         ("slides below", plan.slides_root),
@@ -98,6 +102,7 @@ def describe_store(store: Store) -> str:
         ("store", store.place),
         ("teacher", _encoder(first)),
         *_embeddings(first),
+        *_recipe_of_store(store),
         ("pixels", store.image_format),
         *_origin(first),
         ("shards", shards),
@@ -192,6 +197,7 @@ def _run_in_words(run: RunFolder) -> str:
             f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
             f"{options['epochs']}",
         ),
+        *_recipe(recorded_departures(identity)),
         *_early_stop(run),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
     ]
@@ -203,6 +209,39 @@ def _run_in_words(run: RunFolder) -> str:
     if words := best_words(lines, loss_weights(identity), kept):
         text += f"\n\n{words}"
     return text
+
+
+def _recipe(named: tuple[str, Sequence[Departure]] | None) -> list[tuple[str, object]]:
+    """A recipe, and what departs from it, an option a line; nothing without a recipe."""
+    if named is None:
+        return []
+    name, departed = named
+    return [("recipe", name), *(("not the recipe's", f"{each.command} {each.words()}") for each in departed)]
+
+
+def _recipe_of_plan(plan: Plan) -> list[tuple[str, object]]:
+    """The recipe that a plan was made by, and what departs from it as this version has it."""
+    recipe = plan.config.recipe
+    return _recipe((recipe, departures(recipe, "plan", plan.config.model_dump(mode="json")))) if recipe else []
+
+
+def _recipe_of_store(store: Store) -> list[tuple[str, object]]:
+    """The same of the teacher's embeddings and their plan, by the name in the record of the options; of the plan alone
+    where no such record is at hand, as of a store in a bucket.
+    """
+    path = store.first.folder / "config.toml"
+    recipe = None
+    if is_there(path):
+        with reading(path, "damaged", ConfigError):
+            recipe = read_toml(path).get("extract-teacher", {}).get(RECIPE)
+    if not (isinstance(recipe, str) and recipe in RECIPES):
+        return _recipe_of_plan(store.plan)
+    plan = departures(recipe, "plan", store.plan.config.model_dump(mode="json"))
+    views = store.first.views_at_hand
+    fresh = bool(store.first.rounds)
+    return _recipe(
+        (recipe, [*plan, *departures_of_views(recipe, views.count, store.first.views_strength, fresh=fresh)])
+    )
 
 
 def _early_stop(run: RunFolder) -> list[tuple[str, object]]:
@@ -257,6 +296,7 @@ def _history(student: ExportedStudent) -> list[tuple[str, object]]:
         *(("distilled from", teacher) for teacher in teachers),
         ("loss", _loss_words(training.loss, training.alpha)),
         ("exported", f"epoch {training.epoch}, step {training.step:,}"),
+        *_recipe(training.recorded_recipe),
         *([("early stop", f"after step {training.stopped.step:,}")] if training.stopped else []),
         ("plan", described.plan_hash),
         ("made by", f"g2l {described.g2l}"),

@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ from pipeline.base.loader import BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.views import Views
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.recipes import departures, departures_note
+from pipeline.config.recipes import departures_note, departures_of_views
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
@@ -66,7 +67,7 @@ from pipeline.training.checkpoint import (
 from pipeline.training.curves import draw_curves
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
-from pipeline.training.identity import loss_weights, named_in_lines, run_identity
+from pipeline.training.identity import loss_weights, named_in_lines, recipe_facts, recorded_departures, run_identity
 from pipeline.training.optim import build_optimizer, set_schedules
 from pipeline.training.rows import KeptStatistics, RowChoice, StoredRows, batches_of, choose_rows, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
@@ -123,8 +124,12 @@ class Run:
         return stop.step if stop else self.num_steps
 
 
-def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
+def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: bool = True) -> Trained:
     """Train or continue in the run directory `out`; export the student at the end.
+
+    Args:
+        estimate: whether to say beforehand what the run will cost, and when the store pays. In a study many runs share
+            one store, so that the words would be wrong.
 
     Raises:
         G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, ...;
@@ -142,7 +147,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
         with exclusive(out, "g2l train-student") if leader else nullcontext():
             run = open_run(teachers, folder, config, device)
             started = time.monotonic()
-            num_new_steps = run_epochs(run, folder)
+            num_new_steps = run_epochs(run, folder, estimate=estimate)
             seconds = time.monotonic() - started
             distributed.wait_for_all()  # from here on the metrics are complete
             trained = finish(run, folder, num_new_steps, seconds)
@@ -218,10 +223,11 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
             folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
         )
-        continued = folder.start_or_continue(identity)
-        folder.write_config(teachers.first.store.place, config.absolute().record())
         views = views_to_show(teachers, config.views_per_epoch)
-        for note in (*continued, *notes_on_patches(teachers, views, config.augment, config.recipe)):
+        recipe = recipe_of(config.recipe, teachers, views, config.model_dump(mode="json"))
+        continued = folder.start_or_continue(identity | recipe)
+        folder.write_config(teachers.first.store.place, config.absolute().record())
+        for note in (*continued, *notes_on_patches(teachers, views, config.augment), *notes_on_recipe(recipe)):
             say(note)
     distributed.wait_for_all()
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
@@ -248,7 +254,23 @@ def open_fresh_views(
     return fresh
 
 
-def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recipe: str | None) -> list[str]:
+def recipe_of(recipe: str | None, teachers: ChosenTeachers, views: Views, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's record says of the recipe: see `recipe_facts`; `views` are those that the run shows."""
+    if recipe is None:
+        return {}
+    fresh = options["views_per_epoch"] == "fresh"
+    departed = departures_of_views(recipe, views.count, teachers.first.views_strength, fresh=fresh)
+    return recipe_facts(recipe, teachers.first.plan.config.model_dump(mode="json"), departed, options)
+
+
+def notes_on_recipe(recorded: Mapping[str, Any]) -> list[str]:
+    """Where the stages before were not run by the recipe, which the run cannot make up for; the record has all."""
+    name, departed = recorded_departures(recorded) or ("", [])
+    before = [each for each in departed if each.command != "train-student"]
+    return [departures_note(name, before)] if before else []
+
+
+def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str) -> list[str]:
     """What the user should know of the patches that a student sees: how they are split, how they were made, and
     augmentation.
     """
@@ -257,10 +279,6 @@ def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recip
         notes.append(f"warning: {warning}")
     if beyond := beyond_the_teacher(augment, views.count):
         notes.append(f"note: {beyond}")
-    if recipe:
-        has_tiles, strength = plan.config.has_tiles, teachers.first.views_strength
-        lacking = departures(recipe, has_tiles=has_tiles, num_views=views.count, strength=strength)
-        notes += [departures_note(recipe, lacking)] if lacking else []
     return notes
 
 
@@ -290,6 +308,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         facts["best"] = best_words(folder.validations(), loss_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
         stop = run.early_stop.stop if run.early_stop else None
+        facts["recipe"] = recorded_departures(identity)
         facts["stopped"] = stop.words(run.num_steps) if stop else ""
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.mpp)
@@ -383,8 +402,8 @@ def prepare_run(
     )
 
 
-def run_epochs(run: Run, folder: RunFolder) -> int:
-    """Train from the last checkpoint on; returns the number of steps done."""
+def run_epochs(run: Run, folder: RunFolder, *, estimate: bool = True) -> int:
+    """Train from the last checkpoint on; returns the number of steps done. `estimate`: see `train_student`."""
     config = run.config
     torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops different units
     position = load(run, folder)
@@ -395,7 +414,8 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
-                say_cost(run)
+                if estimate:
+                    say_cost(run)
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
                 with calibrated(
                     run.distillation,

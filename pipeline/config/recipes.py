@@ -5,11 +5,13 @@ defaults. `g2l recipes` lists them, docs/paper.md says where each value is from.
 line here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pipeline.config.base import RECIPE, Config, option
+from pydantic import BeforeValidator
+
+from pipeline.config.base import RECIPE, Config, OneOf, option
 
 C = TypeVar("C", bound=Config)
 THE_PAPER = "the paper"
@@ -87,11 +89,21 @@ DEFAULT: Recipe = {"plan": {}, "extract-teacher": {}, "train-student": {}}
 RECIPES: dict[str, Recipe] = {"default": DEFAULT, "paper": PAPER}
 
 
+def lower_case(name: Any) -> Any:
+    """The name of a recipe as the table has it; what is no text stays as it is."""
+    return name.lower() if isinstance(name, str) else name
+
+
+RecipeName = Annotated[str | None, OneOf(RECIPES.keys), BeforeValidator(lower_case)]
+"""Type of the option `--recipe`: a name in any capitals."""
+
+
 def recipe_values(recipe: Any, command: str) -> dict[str, Any]:
     """The options that a recipe sets for a command, by name; empty for what is no recipe, such as `None`: the
     configuration refuses a name that it does not know.
     """
-    choices = RECIPES[recipe].get(command, {}) if isinstance(recipe, str) and recipe in RECIPES else {}
+    name = lower_case(recipe)
+    choices = RECIPES[name].get(command, {}) if isinstance(name, str) and name in RECIPES else {}
     return {name: choice.value for name, choice in choices.items()}
 
 
@@ -104,29 +116,68 @@ def with_recipe(config: type[C], options: dict[str, Any], command: str) -> C:
     return config.build(recipe_values(options.get(RECIPE), command) | options)
 
 
-def departures(recipe: str, *, has_tiles: bool, num_views: int, strength: str | None) -> list[str]:
-    """What the patches of a plan or store lack of the views of a recipe, in words; empty if nothing, or if the recipe
-    says nothing of views. A recipe of `train-student` cannot make up for it.
+@dataclass(frozen=True)
+class Departure:
+    """An option whose value is not the recipe's.
+
+    Attributes:
+        command: the stage that it is an option of.
+        option: its name, as in a TOML file.
+        recipe: the recipe's value.
+        used: the value that the stage was run with; `None` for an option that was off.
+    """
+
+    command: str
+    option: str
+    recipe: Any
+    used: Any
+
+    def words(self) -> str:
+        """The departure as a user would type it."""
+        return f"--{self.option.replace('_', '-')} {value_words(self.used)}, not {value_words(self.recipe)}"
+
+
+def departures(recipe: str, command: str, used: Mapping[str, Any]) -> list[Departure]:
+    """Where the resolved options of a command are not those of a recipe, in the recipe's order.
 
     Args:
-        has_tiles: whether the plan has tiles, which views are crops of.
-        num_views: views of each patch.
-        strength: of the views; `None` where the store names none.
+        used: values by option; those that are not in it are not looked at.
     """
-    views = recipe_values(recipe, "extract-teacher")
-    lacks = []
-    if "tile_px" in recipe_values(recipe, "plan") and not has_tiles:
-        lacks.append("the plan has no tiles (--tile-px), so that views do not crop")
-    if "views" in views and num_views < 2:
-        lacks.append("each patch has one view only, the patch itself")
-    elif "views_strength" in views and strength != views["views_strength"]:
-        lacks.append(f"views have the strength {strength or 'mild'}, not {views['views_strength']}")
-    return lacks
+    wanted = recipe_values(recipe, command)
+    return [
+        Departure(command, name, value, used[name])
+        for name, value in wanted.items()
+        if name in used and used[name] != value
+    ]
 
 
-def departures_note(recipe: str, lacks: list[str]) -> str:
+def departures_of_views(recipe: str, num_views: int, strength: str | None, *, fresh: bool = False) -> list[Departure]:
+    """The same of the views of a store, which `extract-teacher` has embedded.
+
+    Args:
+        num_views: of each patch, the patch itself included.
+        strength: of the views; `None` where the store names none, whose views are mild.
+        fresh: whether each epoch shows a view of its own, whatever their number is.
+    """
+    used: dict[str, Any] = {} if fresh else {"views": num_views}
+    if num_views > 1 or fresh:
+        used["views_strength"] = strength or "mild"
+    return departures(recipe, "extract-teacher", used)
+
+
+def departures_note(recipe: str, departed: Sequence[Departure]) -> str:
     """The note to a user who names a recipe that the stages before did not follow."""
-    return f"note: --recipe {recipe}, but the stages before were run otherwise: {'; '.join(lacks)}"
+    listing = "; ".join(f"{each.command} {each.words()}" for each in departed)
+    return f"note: --recipe {recipe}, but the stages before were run otherwise: {listing}"
+
+
+def value_words(value: Any) -> str:
+    """A value as a flag takes it; "not set" for an option that is off."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def recipe_option() -> Any:

@@ -14,7 +14,7 @@ from pipeline.config.base import Config, OneOf, option
 from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
-from pipeline.config.recipes import RECIPES, recipe_option
+from pipeline.config.recipes import RecipeName, recipe_option
 from pipeline.config.staging import (
     STAGES_STORE,
     StageFolder,
@@ -33,7 +33,7 @@ MOST_ROUNDS = 4096
 class PlanConfig(Config):
     """Options of `g2l plan`. Where the paper is silent, the defaults are our choice."""
 
-    recipe: Annotated[str | None, OneOf(RECIPES.keys)] = recipe_option()
+    recipe: RecipeName = recipe_option()
     slides_root: Path | None = option(
         None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
     )
@@ -162,7 +162,7 @@ class PlanConfig(Config):
 class ExtractConfig(Config):
     """Options of `g2l extract-teacher`, besides the plan."""
 
-    recipe: Annotated[str | None, OneOf(RECIPES.keys)] = recipe_option()
+    recipe: RecipeName = recipe_option()
     teacher: str = option(description="Encoder to embed with; `g2l models` lists them.", decides="effect")
     weights: Path | None = option(
         None, description="Weights from a file (safetensors or a PyTorch state dict) [the hub].", decides="effect"
@@ -278,7 +278,7 @@ class TrainConfig(Config):
         "device": "Running",
     }
 
-    recipe: Annotated[str | None, OneOf(RECIPES.keys)] = recipe_option()
+    recipe: RecipeName = recipe_option()
     student: str = option(description="Encoder to train; `g2l models` lists them.")
     weights: str = option(
         "pretrained",

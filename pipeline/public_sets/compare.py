@@ -11,7 +11,7 @@ So our interval may at most double the tolerance: a set so small that its interv
 A value that is better than the published one by more than that fails, too: it is not the same measurement.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -57,6 +57,11 @@ class Comparison:
     verdict: str
     reason: str = ""
     protocol: str = ""
+
+
+def is_incomparable(rows: Sequence[Comparison]) -> bool:
+    """Whether some of ours must not be compared with published values that are among the rows."""
+    return any(row.reason for row in rows) and any(row.published is not None for row in rows)
 
 
 def verdict_of(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from pipeline.encoders.table import ENCODERS
-from pipeline.public_sets.compare import Comparison
+from pipeline.public_sets.compare import Comparison, is_incomparable
 from pipeline.public_sets.published import PublishedValue
 from pipeline.report.content import Interval, ReportModel, Score
 from pipeline.report.figure_style import COLOURS, INK, MARKERS, WIDTHS_IN, canvas_of, is_number, set_ends, write_title
@@ -61,7 +61,7 @@ def _values(of_metric: Sequence[Comparison]) -> dict[str, Interval]:
 
 def _title(of_metric: Sequence[Comparison]) -> str:
     """The title of a metric's panel, with a warning where its values must not be compared."""
-    warning = " (not comparable)" if any(row.reason for row in of_metric) else ""
+    warning = " (not comparable)" if is_incomparable(of_metric) else ""
     return f"{of_metric[0].set}, {of_metric[0].metric}{warning}"
 
 

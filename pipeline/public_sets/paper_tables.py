@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.public_sets.compare import Comparison
+from pipeline.public_sets.compare import Comparison, is_incomparable
 from pipeline.report.figure_style import INK, RULE, canvas_of
 
 MODELS_OF_PAPER = {"G2L": "g2l", "H-optimus-0": "h-optimus-0", "UNI2-h": "uni2-h", "Hibou-L": "hibou-l"}
@@ -78,7 +78,7 @@ def _values(of_set: Sequence[Comparison], columns: Mapping[str, str]) -> tuple[d
 
 def _whose(rows: Sequence[Comparison]) -> str:
     """Words for a row of our values, which may be such that published ones must not be compared with them."""
-    return INCOMPARABLE_ROW if any(row.reason for row in rows) else OUR_ROW
+    return INCOMPARABLE_ROW if is_incomparable(rows) else OUR_ROW
 
 
 def _by_k(ratios: Sequence[Comparison]) -> PaperTable:
@@ -87,12 +87,13 @@ def _by_k(ratios: Sequence[Comparison]) -> PaperTable:
     columns = list(dict.fromkeys(at.values()))
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for row in ratios:
+        theirs = [each for each in ratios if each.set == row.set and not each.model]
         if row.published is not None:
             shown = {theirs: paper for paper, theirs in MODELS_OF_PAPER.items()}.get(row.published.model)
             key = (shown or row.published.model, PUBLISHED_ROW)
             rows.setdefault(key, {})[at[row.metric]] = row.published.value
         if row.measured is not None:
-            rows.setdefault((row.model, _whose([row])), {})[at[row.metric]] = row.measured.value
+            rows.setdefault((row.model, _whose([row, *theirs])), {})[at[row.metric]] = row.measured.value
     cells = tuple((*key, *(values.get(column) for column in columns)) for key, values in rows.items())
     title = "neighbours of the same class over those of the same centre"
     return PaperTable("table_class_to_centre", title, ("model", "values", *columns), cells)

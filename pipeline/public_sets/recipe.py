@@ -110,17 +110,18 @@ def left_out_sets() -> Mapping[str, str]:
 
 
 def find_recipe(name: str) -> SetRecipe:
-    """The recipe of a set.
+    """The recipe of a set; its name may be written in capitals.
 
     Raises:
         ConfigError: there is none; says why, if the set is known.
     """
-    if name in set_recipes():
-        return set_recipes()[name]
-    if name in left_out_sets():
-        raise ConfigError(f"{name} cannot be reproduced: {left_out_sets()[name]}")
+    known = name.lower()
+    if known in set_recipes():
+        return set_recipes()[known]
+    if known in left_out_sets():
+        raise ConfigError(f"{known} cannot be reproduced: {left_out_sets()[known]}")
     raise ConfigError(
-        f"{name}: no such public set{did_you_mean(name, set_recipes())}; the sets are {', '.join(set_recipes())}. "
+        f"{name}: no such public set{did_you_mean(known, set_recipes())}; the sets are {', '.join(set_recipes())}. "
         "g2l reproduce --list describes them"
     )
 

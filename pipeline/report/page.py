@@ -25,6 +25,8 @@ from pipeline.report.cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_show
 from pipeline.report.content import AFTER, Column, Figure, Report, ReportModel, Score, Section
 
 TEMPLATE_FILE = "report.html.j2"
+REPORT_FILE = "report.json"
+"""The report for programs, which is written before the page for people."""
 MAX_EXCLUSIONS = 200
 """Exclusions of a section that the page shows; `report.json` has all."""
 CSS_PX_PER_INCH = 96
@@ -46,7 +48,7 @@ def write_report(report: Report, folder: Path, figures: Sequence[Figure] = ()) -
     """
     page = render_page(report, folder, figures)
     record = report.record() | {"figures": [figure.file for figure in figures]}
-    write_json(folder / "report.json", _without_nan(record))
+    write_json(folder / REPORT_FILE, _without_nan(record))
     write_text(folder / "report.html", page)
 
 

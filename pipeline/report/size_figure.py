@@ -1,16 +1,18 @@
 """The paper's figure 1: score against the number of parameters, one point a model, its area the time of a patch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil, floor, isfinite, log10, sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pipeline.report.content import AFTER, BEFORE, Figure, ReportModel, Score, Section
+from pipeline.report.content import AFTER, BEFORE, Figure, Interval, ReportModel, Score, Section
 from pipeline.report.figure_style import (
     COLOURS,
     DPI,
@@ -35,8 +37,10 @@ HOLLOW_PT = 1.2
 """Width of a hollow marker's line, points."""
 MARKER_ROOM = 0.07
 """Of a panel's height, for half of the largest marker."""
-DODGE_PT = 7.0
-"""Models of the same size stand this far apart, or their intervals would lie on each other."""
+DODGE_PT, FARTHEST_PT = 2.0, 2.0
+"""Models of the same size whose values or intervals meet stand so far apart, or they would lie on each other; none
+farther from its size than the second, or it would seem to have another one.
+"""
 
 MOST_WITH_THREES, MOST_DECADES = 3.0, 6.0
 """An axis of more decades has no ticks between them; one of more than the second leaves decades out: "100 M" takes a
@@ -45,8 +49,10 @@ seventh of the narrowest panel. Our choice.
 SAME_SIZE = 5e-3
 """Sizes that differ by less than this in log10, about 1 %, are taken for equal. Our choice."""
 NAME_PT = 7.5
-PANEL_IN, TIMES_IN, NAMES_IN = 2.95, 0.42, 0.21
-"""Heights of a row of panels, of the row of three times, and of a line of names, inches."""
+PANEL_IN, TIMES_IN, NAMES_IN, NOTE_IN = 2.95, 0.42, 0.21, 0.2
+"""Heights of a row of panels, of the row of three times, of a line of names, and of one of small print, inches."""
+PANEL_PT = 0.8 * 72 * PANEL_IN
+"""About how high the inside of a panel is, points."""
 MOST_NAMES, LONGEST_NAME, LONGEST_IN_KEY = 5, 18, 34
 """More models or longer names than these are numbered, with a key below: six panels full of names are unreadable."""
 
@@ -67,8 +73,8 @@ def format_params(count: float) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """How a model is drawn in every panel: log10 of its parameters, moved a little beside its equals; colour, area of
-    the marker in square points, whether it is hollow, and the name or number written beside it."""
+    """How a model is drawn: log10 of its parameters, which a panel may move a little (`_apart`); colour, area of the
+    marker in square points, whether it is hollow, and the name or number written beside it."""
 
     x: float
     colour: str
@@ -104,27 +110,28 @@ def draw_score_against_size(
     rows = ceil(len(drawn) / columns)
     limits = _limits(sized)
     numbered = _are_numbered(sized)
-    looks = _looks(sized, known, (limits[1] - limits[0]) / _panel_pt(columns), numbered=numbered)
+    looks = _looks(sized, known, numbered=numbered)
+    per_point, apart = (limits[1] - limits[0]) / _panel_pt(columns), _apart_words(sized, drawn)
     lines = ceil(len(sized) / max(columns, 2)) if numbered else 0
     heights = [PANEL_IN] * rows + [TIMES_IN] * bool(known) + [NAMES_IN * lines + 0.1] * numbered
+    heights += [NOTE_IN] * bool(apart)
     with canvas_of(WIDTHS_IN[columns - 1], sum(heights), path) as canvas:
         grid = canvas.add_gridspec(len(heights), columns, height_ratios=heights)
         panels = [canvas.add_subplot(grid[i // columns, i % columns]) for i in range(len(drawn))]
+        placed = []
         for axes, score in zip(panels, drawn, strict=True):
             axes.set_xlim(*limits)
-            _draw_panel(axes, score, looks, _pairs(models), columns)
+            set_range(axes, "y", score, below=0.22, room=MARKER_ROOM)
+            placed.append(_apart(looks, score, float(np.ptp(axes.get_ylim())) / PANEL_PT, per_point))
+            _draw_panel(axes, score, placed[-1], _pairs(models), columns)
         for axes in panels[-columns:]:
             axes.set_xlabel("parameters")
-        if known:
-            _draw_times(
-                canvas.add_subplot(grid[rows, :]), known, untimed=any(look.is_hollow for look in looks.values())
-            )
-        if numbered:
-            _draw_key(canvas.add_subplot(grid[-1, :]), looks, max(columns, 2))
+        below = (canvas.add_subplot(grid[row, :]) for row in range(rows, len(heights)))
+        _draw_below(below, looks, known, apart, max(columns, 2) if numbered else 0)
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")
-        for axes, score in zip(panels, drawn, strict=True):
-            _label_points(axes, score, looks)
+        for axes, score, of_panel in zip(panels, drawn, placed, strict=True):
+            _label_points(axes, score, of_panel)
     return Figure(path.name, _size_caption(models, scores, drawn, known), alt_of("Score against parameters", drawn))
 
 
@@ -138,8 +145,8 @@ def _size_caption(
         parts.append(words.strip())
     if _pairs(models):
         parts.append("The arrow leads from the student before distillation to the student after.")
-    if len({model.num_params for model in models}) < len(models):
-        parts.append("Models of the same size are set apart a little.")
+    if apart := _apart_words(models, drawn):
+        parts.append(apart)
     if unsized := _unsized(models, drawn):
         parts.append(f"Left out, as their size is not known: {', '.join(unsized)}.")
     untimed = [model.label for model in models if model.num_params > 0 and model.label not in known] if known else []
@@ -190,25 +197,85 @@ def _panel_pt(columns: int) -> float:
     return 0.85 * 72 * WIDTHS_IN[columns - 1] / columns
 
 
-def _looks(
-    models: Sequence[ReportModel], known: dict[str, float], per_point: float, *, numbered: bool
-) -> dict[str, _Look]:
-    """How each model is drawn, by label.
-
-    Args:
-        per_point: decades of the axis of parameters a point of the page.
-    """
+def _looks(models: Sequence[ReportModel], known: dict[str, float], *, numbered: bool) -> dict[str, _Look]:
+    """How each model is drawn at its own size, by label."""
     areas = _areas([model.label for model in models], known)
     texts = short_labels([model.label for model in models], LONGEST_NAME)
     looks: dict[str, _Look] = {}
     for number, (colour, model) in enumerate(zip(cycle_of(COLOURS), models, strict=False), start=1):
-        equal = [other.label for other in models if abs(log10(other.num_params / model.num_params)) < SAME_SIZE]
-        rank = equal.index(model.label) - (len(equal) - 1) / 2
-        x = log10(model.num_params) + rank * DODGE_PT * per_point
         text = str(number) if numbered else texts[model.label]
         is_hollow = bool(known) and model.label not in known
-        looks[model.label] = _Look(x, colour, areas[model.label], is_hollow, text)
+        looks[model.label] = _Look(log10(model.num_params), colour, areas[model.label], is_hollow, text)
     return looks
+
+
+def _apart(looks: Mapping[str, _Look], score: Score, y_per_point: float, x_per_point: float) -> dict[str, _Look]:
+    """The looks of the models that have a value of `score`: those of one size side by side where markers or intervals
+    meet, all others at their own size.
+
+    Args:
+        y_per_point, x_per_point: units of the axes a point of the page.
+    """
+    placed = {label: look for label, look in looks.items() if is_number(score.values.get(label))}
+    for group in _meeting(placed, score, y_per_point):
+        step = min(DODGE_PT, 2 * FARTHEST_PT / max(len(group) - 1, 1))
+        for rank, label in enumerate(group):
+            moved = (rank - (len(group) - 1) / 2) * step * x_per_point
+            placed[label] = replace(placed[label], x=placed[label].x + moved)
+    return placed
+
+
+def _meeting(looks: Mapping[str, _Look], score: Score, y_per_point: float) -> list[list[str]]:
+    """Labels of models of one size in groups, each of models whose markers or intervals meet at one height, directly or
+    by others of the group; within a group in the order of `looks`.
+    """
+    groups: list[list[str]] = []
+    for label in looks:
+        touching = [group for group in groups if any(_meet(label, other, looks, score, y_per_point) for other in group)]
+        groups = [group for group in groups if group not in touching]
+        groups.append([name for name in looks if name == label or any(name in group for group in touching)])
+    return groups
+
+
+def _meet(one: str, other: str, looks: Mapping[str, _Look], score: Score, y_per_point: float) -> bool:
+    """Whether two models of one size stand at one height."""
+    (bottom, top), (low, high) = (
+        _ends_of(score.values[label], looks[label].radius * y_per_point) for label in (one, other)
+    )
+    return abs(looks[one].x - looks[other].x) < SAME_SIZE and bottom <= high and low <= top
+
+
+def _ends_of(value: Interval, radius: float) -> tuple[float, float]:
+    """What a point takes of the vertical axis: its marker, and its interval if it has one."""
+    ends = [value.value - radius, value.value + radius, *filter(isfinite, (value.low, value.high))]
+    return min(ends), max(ends)
+
+
+def _apart_words(models: Sequence[ReportModel], drawn: Sequence[Score]) -> str:
+    """That models may be moved beside their size, for the picture itself and for its caption; "" if none can be."""
+    sized = {model.label: log10(model.num_params) for model in models if model.num_params > 0}
+    sizes = [sorted(sized[label] for label in sized if is_number(score.values.get(label))) for score in drawn]
+    if not any(after - before < SAME_SIZE for of_score in sizes for before, after in pairwise(of_score)):
+        return ""
+    return f"Where models of one size meet, they are set apart, by {FARTHEST_PT:g} pt at most."
+
+
+def _draw_below(
+    below: Iterator[Axes], looks: dict[str, _Look], known: dict[str, float], apart: str, columns_of_key: int
+) -> None:
+    """The rows below the panels, as far as there are such: times, the key, and the note on models set apart."""
+    if known:
+        _draw_times(next(below), known, untimed=any(look.is_hollow for look in looks.values()))
+    if columns_of_key:
+        _draw_key(next(below), looks, columns_of_key)
+    if apart:
+        _draw_note(next(below), apart)
+
+
+def _draw_note(axes: Axes, words: str) -> None:
+    """A line of small print."""
+    axes.axis("off")
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, fontsize=NAME_PT, color=QUIET, ha="center", va="center")
 
 
 def _draw_times(axes: Axes, known: dict[str, float], *, untimed: bool) -> None:
@@ -249,11 +316,9 @@ def _draw_key(axes: Axes, looks: dict[str, _Look], columns: int) -> None:
 def _draw_panel(
     axes: Axes, score: Score, looks: dict[str, _Look], pairs: Sequence[tuple[str, str]], columns: int
 ) -> None:
-    """Points, intervals and arrows of one score."""
-    for label, look in looks.items():
-        value = score.values.get(label)
-        if value is None or not is_number(value):
-            continue
+    """Points, intervals and arrows of one score; `looks` are those of the models that have it (`_apart`)."""
+    for label, look in sorted(looks.items(), key=lambda each: -each[1].area):  # the small ones stay in sight
+        value = score.values[label]
         if isfinite(value.low) and isfinite(value.high):
             ends = [value.low, value.high]
             axes.plot([look.x, look.x], ends, color=look.colour, lw=1.0, solid_capstyle="butt", zorder=2)
@@ -278,7 +343,6 @@ def _draw_panel(
                 "shrinkB": looks[after].radius + 1,
             },
         )
-    set_range(axes, "y", score, below=0.22, room=MARKER_ROOM)
     if words := draw_chance(score, axes.axhline):
         axes.text(0.99, 0.02, words, transform=axes.transAxes, fontsize=7.5, color=QUIET, ha="right", va="bottom")
     write_title(axes, score.name, columns)

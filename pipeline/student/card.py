@@ -16,6 +16,7 @@ from pipeline.base.outside import printable
 from pipeline.base.versions import versions
 from pipeline.cohort.cases import CaseFacts, case_facts, cases_in_words
 from pipeline.config.model_names import SCRATCH
+from pipeline.config.recipes import Departure
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
@@ -109,8 +110,8 @@ def card_facts(
 
 def model_card(summary: dict[str, Any]) -> str:
     """The card; `summary` is made by `card_facts`."""
-    config = summary["config"]
-    summary = in_markdown({name: value for name, value in summary.items() if name != "config"})
+    config, recipe = summary["config"], summary.get("recipe")
+    summary = in_markdown({name: value for name, value in summary.items() if name not in ("config", "recipe")})
     student, store = summary["student"], summary["store"]
     teachers = [each["teacher"] for each in summary["teachers"]]
     names = [teacher["name"] for teacher in teachers]
@@ -137,6 +138,7 @@ def model_card(summary: dict[str, Any]) -> str:
             summary.get("crop", ""),
             fresh=config.get("views_per_epoch") == "fresh",
         ),
+        recipe=recipe_note(recipe),
         figures=all_figures(summary),
         settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),
         versions=", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
@@ -210,6 +212,15 @@ def views_note(augment: str, num_views: int, strength: str = "", crop: str = "",
     beyond = beyond_the_teacher(augment, num_views)
     lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
     return "".join(f"- {line}\n" for line in lines)
+
+
+def recipe_note(recorded: tuple[str, Sequence[Departure]] | None) -> str:
+    """Lines of a card on the recipe that the run named, and on what departs from it; nothing without a recipe."""
+    if recorded is None:
+        return ""
+    name, departed = recorded
+    listing = "".join(f"  - {each.command} {in_markdown(each.words())}\n" for each in departed)
+    return f"- Recipe: {in_markdown(name)}{', but for' if departed else ''}\n{listing}"
 
 
 def split_words(store: dict[str, Any]) -> str:

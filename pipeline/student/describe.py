@@ -10,6 +10,7 @@ import safetensors
 from pipeline.base.errors import CheckpointError, EncoderError
 from pipeline.base.outside import reading
 from pipeline.cohort.cases import CaseFacts
+from pipeline.config.base import RECIPE
 from pipeline.config.groups import Decode, Resampling
 from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
@@ -147,5 +148,6 @@ def _of_training(run: RunFolder, identity: dict[str, Any], step: int) -> dict[st
         "epoch": best.epoch if best is not None and best.step == step else last_epoch,
         "best": None if best is None else {"step": best.step, "epoch": best.epoch, "loss": best.loss},
         "stopped": None if stop is None else asdict(stop),
+        "recipe": identity.get(RECIPE),
         "fresh_views": read_shown(run.shown_views_path) or None,
     }

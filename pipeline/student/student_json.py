@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import parse_object, read_bytes, reading
 from pipeline.config.groups import Decode, Resampling
+from pipeline.config.recipes import Departure
 from pipeline.disk.files import write_text
 from pipeline.encoders.table import EmbeddingRule
 from pipeline.slides.geometry import PILLOW
@@ -44,6 +45,8 @@ ProjectorFile = Annotated[
 ]
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+Value = bool | int | float | Text | None
+"""Value of an option."""
 Rgb = tuple[float, float, float]
 
 
@@ -150,6 +153,33 @@ class StoppedJson(_Object):
     times: Count
 
 
+class DepartureJson(_Object):
+    """An option whose value is not the recipe's (`config.recipes.Departure`).
+
+    Attributes:
+        command, option: whose option it is, and its name.
+        recipe: the recipe's value.
+        used: the value that was used; null for an option that was off.
+    """
+
+    command: Name
+    option: Name
+    recipe: Value
+    used: Value
+
+
+class RecipeJson(_Object):
+    """The recipe that the run named.
+
+    Attributes:
+        name: as `--recipe` took it.
+        departures: options of all stages that are not the recipe's; empty if all are.
+    """
+
+    name: Name
+    departures: tuple[DepartureJson, ...]
+
+
 class TrainingJson(_Object):
     """How the student was trained, and which of its states this is.
 
@@ -161,6 +191,7 @@ class TrainingJson(_Object):
         stopped: why the run ended early; the key is absent where it did not.
         fresh_views: for each epoch the content hashes of the rounds of views that it showed, a hash a teacher that made
             them in rounds; the key is absent unless each epoch had a view of its own.
+        recipe: the recipe that the run named, and what departs from it; the key is absent where none was named.
     """
 
     loss: Name
@@ -170,6 +201,14 @@ class TrainingJson(_Object):
     best: BestJson | None
     stopped: StoppedJson | None = None
     fresh_views: tuple[tuple[Hash, ...], ...] | None = None
+    recipe: RecipeJson | None = None
+
+    @property
+    def recorded_recipe(self) -> tuple[str, list[Departure]] | None:
+        """The recipe's name and the departures from it, as `training.identity.recorded_departures` gives them."""
+        if self.recipe is None:
+            return None
+        return self.recipe.name, [Departure(**each.model_dump()) for each in self.recipe.departures]
 
 
 class CasesJson(_Object):
@@ -268,7 +307,7 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
         OSError: it cannot be written.
     """
     values = student.model_dump(mode="json")
-    for name in ("stopped", "fresh_views"):  # as in files of versions without an early stop, or without rounds
+    for name in ("stopped", "fresh_views", "recipe"):  # as in files of versions that had none of them
         if values["training"][name] is None:
             del values["training"][name]
     if student.encoder.resampling == PILLOW:  # as in files of versions that had no other

@@ -9,15 +9,16 @@ teachers in two ways, which only this module knows:
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.versions import versions
-from pipeline.config.base import differences
+from pipeline.config.base import RECIPE, differences
 from pipeline.config.model_names import SCRATCH
+from pipeline.config.recipes import Departure, departures
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.training.held_out import ONLY
 
@@ -75,6 +76,34 @@ def run_identity(
     )
 
 
+def recipe_facts(
+    recipe: str, plan: Mapping[str, Any], views: Sequence[Departure], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a run's record says of the recipe: its name, and where the resolved options of all stages depart from it,
+    as plain values. It decides nothing, and stands beside what `run_identity` gives.
+
+    Args:
+        plan: all options of the plan.
+        views: the departures of the store's views (`departures_of_views`).
+        options: all of the run.
+    """
+    before = [*departures(recipe, "plan", plan), *views]
+    departed = [*before, *departures(recipe, "train-student", options)]
+    return {RECIPE: {"name": recipe, "departures": [asdict(each) for each in departed]}}
+
+
+def recorded_departures(identity: Mapping[str, Any]) -> tuple[str, list[Departure]] | None:
+    """The recipe of a run's record, and the departures from it; `None` if none was named, or by an earlier version.
+
+    Raises:
+        KeyError, TypeError, ValueError: the record is damaged.
+    """
+    if RECIPE not in identity:
+        return None
+    recorded = identity[RECIPE]
+    return str(recorded["name"]), [Departure(**each) for each in recorded["departures"]]
+
+
 def recorded_teachers(identity: Mapping[str, Any]) -> list[RecordedTeacher]:
     """The teachers that `run_identity` recorded, in their order.
 
@@ -104,6 +133,7 @@ def require_sound_identity(identity: Mapping[str, Any]) -> None:
     for each in recorded_teachers(identity):
         if not (isinstance(each.record, dict) and each.name and math.isfinite(each.weight)):
             raise ValueError(f"a teacher is {each.record!r}, {each.weight:g} of the loss")
+    recorded_departures(identity)
 
 
 def loss_weights(identity: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The run directory of stage two, and how a run is continued.
 
 config.toml      the resolved options; can be passed to --config
-run.json         what the run started from: store, student, and the options that decide the result
+run.json         what the run started from: store, student, and the options that decide the result; the
+                 recipe that the last call named, which decides nothing
 statistics.json  mean and variance of the teachers' embeddings over the training rows, so as not to compute them again
 metrics.jsonl    a line a step and a line a validation; nothing that depends on the clock
 curves.png       a plot of the metrics
@@ -23,7 +24,7 @@ from pipeline.base.draws import RUN_VERSION, RunDraws
 from pipeline.base.errors import CheckpointError, DivergedError
 from pipeline.base.outside import is_there, parse_object, read_bytes, read_json, reading, require_regular, require_room
 from pipeline.base.versions import continued_note
-from pipeline.config.base import differences, to_toml
+from pipeline.config.base import RECIPE, differences, to_toml
 from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
@@ -33,9 +34,9 @@ from pipeline.training.held_out import Best, best_validation, vals_by_teacher
 from pipeline.training.identity import loss_weights, random_start_differs, require_sound_identity
 from pipeline.training.tensorboard import TensorBoard
 
-LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
+LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:", f"{RECIPE}.", f"{RECIPE}:")
 """Recorded, but allowed to differ when a run is continued: where weights came from (`weights_sha256` is compared
-instead), and versions of packages (a note lists the changes).
+instead), versions of packages (a note lists the changes), and the recipe, whose values are compared as options.
 """
 
 
@@ -135,6 +136,10 @@ class RunFolder:
         begun = self.read_identity()
         other_random_start = random_start_differs(begun, identity)
         self._require_same(begun, identity | {"student": begun["student"]} if other_random_start else identity)
+        if begun.get(RECIPE) != identity.get(RECIPE):
+            kept = {name: value for name, value in begun.items() if name != RECIPE}
+            named = {name: value for name, value in identity.items() if name == RECIPE}
+            write_json(self.identity_path, kept | named)
         is_finished, notes = self.student.exists(), []
         if not is_finished and (note := continued_note(self.folder, begun.get("versions", {}))):
             notes.append(note)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.base.console import table
 from pipeline.config.base import Config
-from pipeline.config.recipes import RECIPES, recipe_values
+from pipeline.config.recipes import RECIPES, recipe_values, value_words
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.training.early_stop import EarlyStop
 
@@ -25,8 +25,8 @@ def recipes_table() -> str:
         for name in config.model_fields:
             choices = {recipe: options[command].get(name) for recipe, options in RECIPES.items()}
             if any(choices.values()):
-                default = _words(config.model_fields[name].default)
-                values = [_words(choice.value) if choice else default for choice in choices.values()]
+                default = value_words(config.model_fields[name].default)
+                values = [value_words(choice.value) if choice else default for choice in choices.values()]
                 rows.append((command, "--" + name.replace("_", "-"), *values, _source(choices)))
     header = ("command", "option", *RECIPES, "source of the paper's value")
     return (
@@ -49,15 +49,6 @@ def _on_the_early_stop() -> str:
         "epoch only when training comes to it, give extract-teacher `--views 2 --views-per-epoch fresh` and "
         "train-student `--views-per-epoch fresh`. To train all epochs, give train-student `--early-stop off`."
     )
-
-
-def _words(value: Any) -> str:
-    """A value as a flag takes it; "not set" for an option that is off."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _source(choices: dict[str, Any]) -> str:

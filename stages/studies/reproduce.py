@@ -18,6 +18,8 @@ from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records, write_table
+from pipeline.encoders.build import find_weights, known_to_timm, mistyped_encoder
+from pipeline.encoders.table import named_spec
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.evaluate.options.shared import EARLIER_NAMES
 from pipeline.evaluate.robustness.sweep_plan import OUR_SCHEDULE, PATHOROB_SCHEDULE, PUBLISHED_SWEEPS
@@ -33,6 +35,8 @@ from pipeline.public_sets.published import names_another, published_name, publis
 from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe
 from pipeline.public_sets.whole import num_failures, why_not_all_used, why_not_whole
 from pipeline.report.content import Exclusion, Report
+from pipeline.report.page import REPORT_FILE
+from pipeline.student.resolve import name_models
 from stages.evaluate import evaluate
 
 TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
@@ -44,6 +48,10 @@ EVALUATE_OPTIONS = (
     *("cost", "patch_px", "cache", "batch_size", "precision"),
 )
 """Options that `evaluate` gets as they are; `device` and `workers` as well."""
+RENEWABLE = ("out", "root", "models", "features", "reference", "cost")
+"""What may change in a folder that holds a report: embeddings are kept by what they are of, so that only new models
+cost time. Our choice: with other seeds, protocols or arithmetic the old values and the new ones differ by themselves.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,16 +71,18 @@ class Reproduced:
 
 
 def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
-    """Score the models on a public set in the folder `out`, and compare; the same options renew it.
+    """Score the models on a public set in the folder `out`, and compare; the same options renew it, with other models
+    or another place of the set, too.
 
     Raises:
         G2LError: no such set, its folder cannot be used, or `out` holds another set or other options.
     """
     recipe = find_recipe(name)
     check_compared(recipe, config)
+    check_inputs(config.root, config.models or [], config.patch_px)
     beside = [row for folder in config.beside or () for row in read_comparisons(Path(folder))]
     with exclusive(out, "g2l reproduce"):
-        start_reproduction(out, name, config)
+        start_reproduction(out, recipe.name, config)
         say(f"reproduce: reading {recipe.title}")
         members, not_whole = read_set(recipe, config.root, out, config.workers or usable_cores())
         report = evaluate(
@@ -108,26 +118,52 @@ def check_compared(recipe: SetRecipe, config: ReproduceConfig) -> None:
         raise ConfigError(f"--sweep: {recipe.name} is no set for robustness")
 
 
-def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
-    """Make the folder, or see that it was made for the same set with the same options.
+def check_inputs(root: Path, models: Sequence[str], patch_px: int | None) -> None:
+    """See that the set's folder and the models are there, before anything is written or made anew.
 
     Raises:
-        ConfigError: it was not, or the folder is not empty and no reproduction's.
+        ConfigError: `root` is no folder, or a name is no model's.
+        G2LError: a run, a student or weights are not there, or are damaged.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"--root {root} is not a folder. Give the folder of the set, as `g2l reproduce --list` says")
+    for model in name_models(models, patch_px):
+        spec = named_spec(model.encoder)
+        if spec.source.startswith("timm:") and not known_to_timm(spec.architecture):
+            raise ConfigError(
+                f"--models: no encoder is called {spec.name}{mistyped_encoder(spec.name)}; `g2l models` lists those of "
+                "the table"
+            )
+        if isinstance(model.weights, Path):
+            find_weights(model.weights, spec)
+
+
+def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
+    """Make the folder, or see that it was made for the same set with the same options, but for those of `RENEWABLE`.
+    One that holds no report, since its reproduction failed or was killed, may be corrected in everything.
+
+    Raises:
+        ConfigError: it was made for others, or the folder is not empty and no reproduction's.
     """
     make_output_folder(out)
-    path = out / REPRODUCE_OPTIONS_FILE
+    path, report = out / REPRODUCE_OPTIONS_FILE, out / REPORT_FOLDER / REPORT_FILE
     if not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no reproduction; nothing is overwritten. Choose another --out")
+    remove_asides(out, recursive=False)
     if is_there(path):
         with reading(path, "damaged", ConfigError, "Delete the folder, or choose another --out"):
             recorded = dict(read_toml(path)["reproduce"])
-            before = {"public_set": recorded.pop("public_set")}
-            recorded.pop("out")
+            before = {"public_set": recorded.pop("public_set"), "out": recorded.pop("out")}
             before |= type(config).build(recorded).absolute().deciding()
-        if changes := differences(before, {"public_set": name} | config.absolute().deciding()):
-            listing = "\n".join(f"  {line}" for line in changes)
+        now = {"public_set": name, "out": str(out.absolute())} | config.absolute().deciding()
+        changes = differences(before, now)
+        listing = "\n".join(f"  {line}" for line in changes)
+        if is_there(report) and not all(line.startswith(tuple(f"{each}:" for each in RENEWABLE)) for line in changes):
             raise ConfigError(f"{out} holds another reproduction (there -> now):\n{listing}\nChoose another --out")
-    remove_asides(out, recursive=False)
+        if changes:
+            say(f"note: {out} is made anew, with embeddings that are there (there -> now):\n{listing}")
+            for outdated in (report, out / COMPARISON_FILE):
+                outdated.unlink(missing_ok=True)
     record = {"public_set": name, "out": str(out.absolute())} | config.stored()
     write_text(path, to_toml({"reproduce": record}))
 

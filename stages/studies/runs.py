@@ -184,7 +184,7 @@ def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> Ca
         return sums
     say(said)
     if finished_training(store, out, config) is None:
-        train_student(store, out, config)
+        train_student(store, out, config, estimate=False)
     sums = study.yardstick.score(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_sums(path, sums, key)

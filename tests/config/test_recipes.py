@@ -11,7 +11,18 @@ from support.stores import make_store, plain_vit, plan_of_rows, train_config
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.config.base import Config
-from pipeline.config.recipes import AS_READ, OUR_CHOICE, RECIPES, THE_PAPER, departures, departures_note, recipe_values
+from pipeline.config.recipes import (
+    AS_READ,
+    OUR_CHOICE,
+    RECIPES,
+    THE_PAPER,
+    departures,
+    departures_note,
+    departures_of_views,
+    recipe_values,
+    value_words,
+    with_recipe,
+)
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.store.teachers import choose_teachers
 from pipeline.training.identity import run_identity
@@ -120,11 +131,39 @@ def test_a_plan_keeps_the_name_of_its_recipe_and_its_hash(tmp_path: Path) -> Non
     assert read.hash == plain.hash
 
 
-def test_what_the_stages_before_lack_of_a_recipe_is_said() -> None:
-    follows: dict[str, Any] = {"has_tiles": True, "num_views": 11, "strength": "paper"}
-    assert departures("paper", **follows) == departures("default", has_tiles=False, num_views=1, strength=None) == []
-    assert "do not crop" in departures("paper", **follows | {"has_tiles": False})[0]
-    assert departures("paper", **follows | {"strength": None}) == ["views have the strength mild, not paper"]
-    one = departures("paper", **follows | {"num_views": 1, "strength": None})
-    assert one == ["each patch has one view only, the patch itself"]
-    assert departures_note("paper", one).endswith(f"run otherwise: {one[0]}")
+@pytest.mark.parametrize(("recipe", "command"), EVERY)
+def test_every_departure_from_a_recipe_is_listed_and_nothing_else(recipe: str, command: str) -> None:
+    config, needed = COMMANDS[command]
+    values = recipe_values(recipe, command)
+    built = config.build(needed | values | {"seed": 5} if "seed" in config.model_fields else needed | values)
+    assert departures(recipe, command, built.model_dump(mode="json")) == []
+    for name, value in values.items():
+        (found,) = departures(recipe, command, {**built.model_dump(mode="json"), name: None})
+        assert (found.command, found.option, found.recipe, found.used) == (command, name, value, None)
+        assert found.words() == f"--{name.replace('_', '-')} not set, not {value_words(value)}"
+    assert departures(recipe, command, {}) == []
+
+
+def test_a_departure_is_said_as_it_is_typed() -> None:
+    used = {"mpp": 0.25, "patches_per_slide": 1000}
+    assert [each.words() for each in departures("paper", "plan", used)] == ["--mpp 0.25, not 0.5"]
+    (plain,) = departures("paper", "train-student", {"use_plain_view": True, "lr": 1e-4, "batch_size": 32})
+    assert plain.words() == "--use-plain-view on, not off"
+
+
+def test_views_that_a_store_lacks_are_departures() -> None:
+    assert departures_of_views("paper", 11, "paper") == departures_of_views("default", 1, None) == []
+    assert [each.words() for each in departures_of_views("paper", 4, None)] == [
+        "--views 4, not 11",
+        "--views-strength mild, not paper",
+    ]
+    one = departures_of_views("paper", 1, None)
+    assert [each.words() for each in one] == ["--views 1, not 11"]
+    assert departures_of_views("paper", 3, "paper", fresh=True) == []
+    assert departures_note("paper", one).endswith("run otherwise: extract-teacher --views 1, not 11")
+
+
+@pytest.mark.parametrize("name", ["Paper", "PAPER", "paper"])
+def test_a_recipe_is_named_in_any_capitals(name: str) -> None:
+    built = with_recipe(PlanConfig, {"recipe": name}, "plan")
+    assert (built.recipe, built.tile_px) == ("paper", 256)

@@ -42,6 +42,8 @@ def test_each_of_our_models_comes_before_its_published_value() -> None:
     assert comparison_scores(ROWS[1:2]) == []
     (score,) = comparison_scores([replace(ROWS[0], reason="a part"), *ROWS[1:]])
     assert score.name == "idc, kNN accuracy (not comparable)"
+    ours = replace(ROWS[0], published=None, reason="a part")  # there is nothing that it may not be compared with
+    assert [each.name for each in comparison_scores([ours])] == ["idc, kNN accuracy"]
 
 
 def test_a_model_and_its_published_value_are_one_row() -> None:

@@ -41,6 +41,8 @@ def test_values_that_must_not_be_compared_say_so() -> None:
     rows = [replace(row, reason="a part") for row in comparisons("tils", "kNN accuracy", {"mine": ("", 0.5)})]
     (table,) = paper_tables([*rows, *comparisons("idc", "kNN accuracy", {"mine": ("", 0.5)})])
     assert [row[1] for row in table.rows] == ["published", "ours, not comparable", "published", "ours"]
+    unpublished = Comparison("tils", "kNN accuracy", "mine", Interval(0.5, 0.4, 0.6), None, 0.02, "", reason="a part")
+    assert [row[1] for row in paper_tables([unpublished])[0].rows] == ["published", "ours"]
     metric = "class to centre, k = 3"
     (table,) = paper_tables([replace(row, reason="a part") for row in comparisons("tiger", metric, {"a": ("", 1.0)})])
     assert ("a", "ours, not comparable", 1.0) in table.rows

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from support.scores import models, score
 
 from pipeline.report import size_figure
-from pipeline.report.content import ReportModel, Score, Section
+from pipeline.report.content import Interval, ReportModel, Score, Section
 from pipeline.report.figure_style import DPI
 from pipeline.report.size_figure import draw_score_against_size, figure_scores, format_params
 
@@ -47,6 +47,56 @@ def test_an_arrow_joins_the_student_before_and_after_when_it_is_clear_which(tmp_
     assert figure is not None
     assert "arrow" in figure.caption
     assert "set apart" in figure.caption
+
+
+def placed_at(sizes: dict[str, int], values: dict[str, Interval], path: Path) -> dict[str, float]:
+    """Where the models of one panel are drawn, parameters."""
+    places: dict[str, float] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            size_figure,
+            "_label_points",
+            lambda _, __, looks: places.update({label: 10**look.x for label, look in looks.items()}),
+        )
+        found = [ReportModel(label, "", {}, size) for label, size in sizes.items()]
+        draw_score_against_size(found, [Score("AUROC", values)], None, path)
+    return places
+
+
+def test_models_of_one_size_stand_at_their_size_unless_they_meet(tmp_path: Path) -> None:
+    """Six of 303 M, two of which meet; the others lie apart, are not in this panel, or have another size."""
+    sizes = {"a": 303_000_000, "b": 303_000_000, "c": 303_500_000, "d": 303_000_000, "e": 1_135_000_000, "f": 5_000_000}
+    values = {
+        "a": Interval(0.70, 0.65, 0.75),
+        "b": Interval(0.74, 0.73, 0.80),
+        "c": Interval(0.95, 0.94, 0.96),
+        "e": Interval(0.72, 0.65, 0.75),
+        "f": Interval(0.72, nan, nan),
+    }
+    places = placed_at(sizes, values, tmp_path / "size.png")
+    assert {label: places[label] for label in "cef"} == pytest.approx({label: sizes[label] for label in "cef"})
+    assert places["a"] < 303_000_000 < places["b"]
+    assert places["b"] / places["a"] < 1.1
+    assert "d" not in places
+
+
+def test_none_of_many_equal_models_is_far_from_its_size(tmp_path: Path) -> None:
+    sizes = {f"m{i}": 303_000_000 for i in range(20)}
+    values = {label: Interval(0.8, 0.7, 0.9) for label in sizes}
+    places = placed_at(sizes | {"large": 1_135_000_000}, values, tmp_path / "size.png")
+    assert len(set(places.values())) == 20
+    assert max(abs(np.log10(place / 303e6)) for place in places.values()) < 0.02
+
+
+def test_the_picture_says_that_models_are_set_apart(tmp_path: Path) -> None:
+    words = "Where models of one size meet, they are set apart, by 2 pt at most."
+    (panel, *_) = drawn_axes(models("a", "b"), None, tmp_path / "size.png")
+    assert panel.figure is not None
+    assert words in [text.get_text() for axes in panel.figure.axes for text in axes.texts]
+    apart = [ReportModel("a", "", {}, 5_000_000), ReportModel("b", "", {}, 300_000_000), *models("c")]
+    figure = draw_score_against_size(apart, [score({"a": 0.6, "b": 0.8})], None, tmp_path / "size.png")
+    assert figure is not None
+    assert "set apart" not in figure.caption
 
 
 def test_the_area_of_a_point_is_proportional_to_time() -> None:

@@ -246,6 +246,15 @@ def test_a_run_begun_by_single_options_is_continued_by_the_recipe(store: Store, 
     assert call_g2l(*command, "--student", student, "--recipe", "paper", *few)[0] == 0
     assert 'recipe = "paper"' in (tmp_path / "run" / "config.toml").read_text()
     assert '"recipe": "paper"' in (tmp_path / "run" / "student" / "README.md").read_text()
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert recorded["name"] == "paper"
+    assert {"command": "train-student", "option": "batch_size", "recipe": 32, "used": 8} in recorded["departures"]
+    described = json.loads((tmp_path / "run" / "student" / "student.json").read_text())
+    assert described["training"]["recipe"] == recorded
+    assert "  - extract-teacher --views 1, not 11\n" in (tmp_path / "run" / "student" / "README.md").read_text()
+    for path in (tmp_path / "run", tmp_path / "run" / "student"):
+        _, said, _ = call_g2l("inspect", path)
+        assert "train-student --batch-size 8, not 32" in said
     code, said, _ = call_g2l("train-student", "--config", tmp_path / "run" / "config.toml")
     assert (code, "nothing was left to do" in said) == (0, True)
     code, _, errors = call_g2l(*command, "--student", student, *few)

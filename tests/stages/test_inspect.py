@@ -1,6 +1,8 @@
 """`inspect` and `models`: what they say of good and of damaged outputs."""
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from support.extraction import TEACHER
 from support.inspected import begun_reproduction, begun_study
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, PlanError, StoreError
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.public_sets.compare import Comparison
 from pipeline.public_sets.comparison_file import write_comparisons
 from pipeline.report.content import Interval
@@ -20,6 +22,22 @@ def test_inspect_says_what_it_is(good_store: Path) -> None:
     for words in (TEACHER, "3 of 3 done", "24 ok", "jpegxl", "float16", "2 of 2 cases"):
         assert words in shown
     assert "64 px at 0.5 um/px" in inspect_path(good_store.with_name("plan.h5"))
+
+
+def test_inspect_names_the_recipe_and_what_departs_from_it(good_store: Path, tmp_path: Path) -> None:
+    plan, place = read_plan(good_store.with_name("plan.h5")), tmp_path / "plan.h5"
+    assert not re.search("^recipe ", inspect_path(good_store), re.MULTILINE)
+    write_plan(replace(plan, config=plan.config.model_copy(update={"recipe": "paper"})), place)
+    assert re.search(r"recipe +paper\nnot the recipe's +plan --patch-px 64, not 224\n", inspect_path(place))
+    store = Path(shutil.copytree(good_store, tmp_path / "store.zarr"))
+    (store / "config.toml").write_text('[extract-teacher]\nteacher = "t"\nrecipe = "paper"\n')
+    shown = inspect_path(store)
+    assert re.search(r"recipe +paper\n", shown)
+    assert "plan --patch-px 64, not 224" in shown
+    assert "extract-teacher --views 1, not 11" in shown
+    (store / "config.toml").write_text("recipe = ")
+    with pytest.raises(ConfigError, match=r"config\.toml: damaged"):
+        inspect_path(store)
 
 
 def test_inspect_refuses_what_it_is_not(tmp_path: Path) -> None:

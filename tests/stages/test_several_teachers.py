@@ -40,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_finished_run_is_known_by_the_embeddings_of_all_its_teachers(root: Path, tmp_path: Path) -> None:
-    names, store = [FURTHER, TEACHER], root / "store.zarr"
+    names, store = [FURTHER, TEACHER], Store(root / "store.zarr")
     assert finished._views_of(RunFolder(root / "run"), store, names) == 1
     assert finished._views_of(RunFolder(root / "run"), store, names[::-1]) is None
     identity = RunFolder(root / "run").read_identity()

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.config.recipes import Departure
 from pipeline.encoders.table import ENCODERS
-from pipeline.student.card import crop_words, model_terms, split_words, terms_section, views_note
+from pipeline.student.card import crop_words, model_terms, recipe_note, split_words, terms_section, views_note
 
 
 def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dict[str, object]:
@@ -48,6 +49,15 @@ def test_the_split_is_said() -> None:
     assert "in space" in split_words({"val_rows": 3, "val_strip": 0.2})
     assert "It says nothing of other cases" in split_words({"val_rows": 3, "val_strip": 0.2}).replace("\n", " ")
     assert split_words({"val_rows": 0, "val_strip": None}) == "Nothing was held out."
+
+
+def test_the_recipe_is_named_with_what_departs_from_it() -> None:
+    assert recipe_note(None) == ""
+    assert recipe_note(("paper", [])) == "- Recipe: paper\n"
+    departed = [Departure("plan", "mpp", 0.5, 0.25), Departure("train-student", "loss", "log-sum", "a|b")]
+    assert recipe_note(("paper", departed)) == (
+        "- Recipe: paper, but for\n  - plan --mpp 0.25, not 0.5\n  - train-student --loss a&#124;b, not log-sum\n"
+    )
 
 
 def test_views_are_named_with_their_crop() -> None:

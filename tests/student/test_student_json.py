@@ -3,6 +3,7 @@ that it should hold is missing.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from support.students import described, small_student, write_exported
 
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import MOST_TEXT_BYTES
+from pipeline.config.recipes import Departure
 from pipeline.student.exported import read_student
 from pipeline.student.folder import load_projector
 from pipeline.student.student_json import (
@@ -82,6 +84,26 @@ def test_the_schema_is_as_documented(student: Path) -> None:
         keys |= part.keys()
     documented = (ROOT / "docs" / "formats.md").read_text()
     assert {key for key in keys if f"`{key}`" not in documented} == set()
+
+
+def test_a_recipe_is_written_only_where_one_was_named(student: Path) -> None:
+    """Folders of earlier versions, and of runs without a recipe, have no such key."""
+    assert read_student_json(student).training.recorded_recipe is None
+    assert not re.search("^recipe ", inspect_path(student), re.MULTILINE)
+    used = [("batch_size", 32, 16), ("use_plain_view", False, True), ("tile_px", 256, None), ("lr", 1e-4, 0.5)]
+    listed = [{"command": "any", "option": name, "recipe": a, "used": b} for name, a, b in used]
+    change(student, lambda values: values["training"].update(recipe={"name": "paper", "departures": listed}))
+    content = read_student_json(student)
+    assert content.training.recorded_recipe == ("paper", [Departure("any", *each) for each in used])
+    write_student_json(student, content)
+    assert json.loads((student / STUDENT_JSON).read_text())["training"]["recipe"]["departures"] == listed
+    shown = inspect_path(student)
+    assert re.search(r"recipe +paper\n", shown)
+    assert re.search(r"not the recipe's +any --batch-size 16, not 32\n", shown)
+    assert "any --tile-px not set, not 256" in shown
+    change(student, lambda values: values["training"]["recipe"].update(departures=[{"option": "x"}]))
+    with pytest.raises(EncoderError, match=r"student\.json: .*training\.recipe\.departures\.0\.command"):
+        read_student_json(student)
 
 
 def test_an_unknown_key_is_passed_over(student: Path) -> None:

@@ -1,17 +1,22 @@
 """A run's record names its teachers as records of earlier versions do, and gives them back alike."""
 
+import json
 from typing import Any
 
 import pytest
 from support.stores import make_store
 
 from pipeline.base.versions import versions
+from pipeline.config.recipes import departures_of_views
+from pipeline.config.stages import PlanConfig
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.training.identity import (
     RecordedTeacher,
     loss_weights,
     named_in_lines,
     random_start_differs,
+    recipe_facts,
+    recorded_departures,
     recorded_teachers,
     run_identity,
 )
@@ -50,6 +55,21 @@ def test_weights_of_several_are_by_name() -> None:
     further = [{"teacher": {"name": "b"}, "weight": 0.25, "content": "2"}]
     identity = {"teacher": {"name": "a"}, "store": "1", "further_teachers": further}
     assert loss_weights(identity) == {"a": 0.75, "b": 0.25}
+
+
+def test_a_recipe_is_recorded_with_the_departures_of_all_stages(teachers: ChosenTeachers) -> None:
+    plan, views = PlanConfig(mpp=0.25), departures_of_views("paper", 4, "paper")
+    facts = recipe_facts("paper", plan.model_dump(mode="json"), views, {"batch_size": 32, "epochs": 3})
+    recorded = json.loads(json.dumps(facts))
+    name, departed = recorded_departures(recorded) or ("", [])
+    assert name == "paper"
+    assert [each.words() for each in departed] == [
+        "--tile-px not set, not 256",
+        "--mpp 0.25, not 0.5",
+        "--views 4, not 11",
+        "--epochs 3, not 10",
+    ]
+    assert recorded_departures(run_identity(teachers, {}, {}, 1)) is None
 
 
 def test_only_lines_of_several_teachers_name_them() -> None:

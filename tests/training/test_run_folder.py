@@ -41,6 +41,30 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert run.read_identity() == IDENTITY
 
 
+def test_the_recipe_is_that_of_the_last_call_and_decides_nothing(tmp_path: Path) -> None:
+    """Also of a run that an earlier version began, which recorded none."""
+    run = RunFolder(tmp_path / "run")
+    run.start_or_continue(IDENTITY)
+    before = run.identity_path.read_bytes()
+    departure = {"command": "train-student", "option": "epochs", "recipe": 10, "used": 3}
+    for recorded in ({"name": "paper", "departures": [departure]}, {"name": "default", "departures": []}):
+        assert run.start_or_continue(IDENTITY | {"recipe": recorded}) == []
+        assert run.read_identity() == IDENTITY | {"recipe": recorded}
+    with pytest.raises(CheckpointError, match=r"options\.lr: 0\.1 -> 0\.2"):
+        run.start_or_continue(IDENTITY | {"options": {"lr": 0.2, "epochs": 3}, "recipe": {"name": "x"}})
+    run.start_or_continue(IDENTITY)
+    assert run.identity_path.read_bytes() == before
+
+
+@pytest.mark.parametrize("recipe", [1, "paper", {}, {"name": "paper"}, {"name": "paper", "departures": [{"a": 1}]}])
+def test_a_damaged_recipe_is_named(tmp_path: Path, recipe: object) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.start_or_continue(IDENTITY)
+    run.identity_path.write_text(json.dumps(IDENTITY | {"recipe": recipe}))
+    with pytest.raises(CheckpointError, match=r"run\.json: damaged"):
+        run.read_identity()
+
+
 def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path) -> None:
     def identity(weights: str, sha: str) -> dict[str, Any]:
         encoder = {"name": "t", "weights": weights, "weights_sha256": sha}

@@ -14,7 +14,7 @@ from support import public_sets
 from support.commands import call_g2l, leftovers, run_g2l
 from support.extraction import TEACHER, write_teacher
 
-from pipeline.base.errors import EXIT_DIFFERENT, EXIT_ERROR, EXIT_OK, EXIT_PARTIAL
+from pipeline.base.errors import EXIT_DIFFERENT, EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, BenchmarkError
 from pipeline.public_sets.published import PublishedValue
 from pipeline.public_sets.recipe import SetRecipe, find_recipe
 from pipeline.public_sets.whole import PublishedCounts
@@ -335,6 +335,80 @@ def test_a_set_of_slides_needs_no_models(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_missing_is_told_before_the_set_is_read(tmp_path: Path, name: str, words: str) -> None:
     code, _, errors = call_g2l("reproduce", name, "--root", tmp_path, "--out", tmp_path / "out")
     assert (code, words in errors, (tmp_path / "out").exists()) == (EXIT_ERROR, True, False)
+
+
+@pytest.fixture
+def no_scoring(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """An evaluation that only leaves the file of a report; and where."""
+    made: list[Path] = []
+
+    def evaluate(out: Path, config: object) -> Report:
+        del config
+        out.mkdir(exist_ok=True)
+        (out / "report.json").write_text("{}")
+        made.append(out)
+        return Report("", [ReportModel("mine", "", {}, 1)], "mine", [], {}, {})
+
+    monkeypatch.setattr(stage, "evaluate", evaluate)
+    return made
+
+
+def test_a_typo_takes_no_folder(tmp_path: Path, weights: Path, no_scoring: list[Path]) -> None:
+    """Neither another root nor a model that is none, and the right command follows in the same --out."""
+    root, out = public_sets.bracs(tmp_path / "set"), tmp_path / "out"
+    for wrong, more, words in (
+        (tmp_path / "nowhere", (), "is not a folder"),
+        (root, ("--models", "hopitmus-0"), "no encoder is called hopitmus-0"),
+        (root, ("--models", f"b={TEACHER}@{tmp_path / 'none.safetensors'}"), "no such weights"),
+    ):
+        code, _, errors = reproduce("bracs", wrong, out, weights, *more)
+        assert (code, words in errors, out.exists()) == (EXIT_ERROR, True, False)
+    (tmp_path / "other").mkdir()
+    code, _, errors = reproduce("bracs", tmp_path / "other", out, weights)  # a folder, but another one
+    assert (code, no_scoring) == (EXIT_ERROR, []), errors
+    assert reproduce("BRACS", root, out, weights, "--seed", 5)[0] == EXIT_OK  # nothing was scored: all may change
+    assert no_scoring == [out / "report"]
+
+
+def test_models_and_the_place_of_the_set_may_change(tmp_path: Path, weights: Path, no_scoring: list[Path]) -> None:
+    root, out = public_sets.bracs(tmp_path / "set"), tmp_path / "out"
+    assert reproduce("bracs", root, out, weights)[0] == EXIT_OK
+    moved = root.rename(tmp_path / "moved")
+    code, _, errors = reproduce("bracs", moved, out, weights, "--models", f"{TEACHER}@scratch", "--cost")
+    assert code == EXIT_OK, errors
+    assert all(words in errors for words in ("is made anew", "root: ", "models: ", "cost: False -> True"))
+    assert len(no_scoring) == 2
+    code, _, errors = reproduce("bracs", moved, out, weights, "--seed", 5)
+    assert (code, "seed: 0 -> 5" in errors, (out / "comparison.csv").exists()) == (EXIT_ERROR, True, True)
+
+
+def test_an_outdated_report_is_gone_before_it_is_made_anew(
+    tmp_path: Path, weights: Path, no_scoring: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the evaluation does not refuse it, and a killed one leaves no values of other models."""
+    root, out = public_sets.bracs(tmp_path / "set"), tmp_path / "out"
+    assert reproduce("bracs", root, out, weights)[0] == EXIT_OK
+
+    def killed(out: Path, config: object) -> Report:
+        raise BenchmarkError(f"killed with {sorted(path.name for path in out.iterdir())} of {type(config).__name__}")
+
+    monkeypatch.setattr(stage, "evaluate", killed)
+    code, _, errors = reproduce("bracs", root, out, weights, "--models", f"{TEACHER}@scratch")
+    assert (code, "killed with [] of" in errors, (out / "comparison.csv").exists()) == (EXIT_ERROR, True, False)
+
+
+@pytest.mark.slow
+def test_another_model_joins_without_embedding_the_first_again(tmp_path: Path, bracs: Path, weights: Path) -> None:
+    reproduce("bracs", bracs, tmp_path / "out", weights)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/report/embeddings").rglob("*.*")}
+    first = [row for row in read_csv(tmp_path / "out/comparison.csv") if row["model"] == "mine"]
+    code, _, errors = reproduce("bracs", bracs, tmp_path / "out", weights, "--models", f"{TEACHER}@scratch")
+    assert code == EXIT_OK, errors
+    assert kept
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    rows = read_csv(tmp_path / "out/comparison.csv")
+    assert {row["model"] for row in rows if row["model"]} == {"mine", TEACHER}
+    assert [row["measured"] for row in rows if row["model"] == "mine"] == [row["measured"] for row in first]
 
 
 def test_wrong_use_is_named(tmp_path: Path, weights: Path) -> None:

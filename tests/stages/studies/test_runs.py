@@ -33,16 +33,18 @@ def test_a_run_that_diverges_is_told_and_the_others_are_compared(
 ) -> None:
     real = module.train_student
 
-    def diverging(store: Store, out: Path, config: object) -> object:
+    def diverging(store: Store, out: Path, config: object, **how: bool) -> object:
         if out.parts[-2:] == ("val_every-2", "1"):
             raise DivergedError("training has diverged: at step 3 loss is nan")
-        return real(store, out, config)
+        return real(store, out, config, **how)
 
     monkeypatch.setattr(module, "train_student", diverging)
     done = ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=3)
     assert done.is_partial
     assert "1 run diverged; seeds that a setting lacks are left out" in done.text
-    assert "val_every=2, seed 1: training has diverged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "val_every=2, seed 1: training has diverged" in said
+    assert "the store pays" not in said, "one store serves all runs"
     assert {line.split()[1] for line in done.text.splitlines() if line.startswith("val_every")} >= {"2"}
     monkeypatch.setattr(module, "train_student", real)
     assert not ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=3).is_partial
@@ -55,10 +57,10 @@ def test_settings_of_which_all_runs_diverge_leave_the_others_or_are_told(
     real = module.train_student
     bad = {"base", "val_every-2"}
 
-    def diverging(store: Store, out: Path, config: object) -> object:
+    def diverging(store: Store, out: Path, config: object, **how: bool) -> object:
         if out.parent.name in bad:
             raise DivergedError("training has diverged: at step 3 loss is nan")
-        return real(store, out, config)
+        return real(store, out, config, **how)
 
     monkeypatch.setattr(module, "train_student", diverging)
     with pytest.raises(ConfigError, match="all compared runs diverged"):
@@ -129,7 +131,7 @@ def test_weights_that_were_replaced_behind_their_path_are_refused(
     options: dict[str, Any] = {"vary": ["val_every=1,2"], "seeds": 2, "base": {"weights": str(weights)}}
     first = ablate_once(folder, tmp_path / "out", **dict(options)).text
     real = module.train_student
-    monkeypatch.setattr(module, "train_student", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "train_student", lambda *_, **__: pytest.fail("trained again"))
     assert ablate_once(folder, tmp_path / "out", **dict(options)).text == first
     weights.write_bytes(weights.read_bytes())
     assert ablate_once(folder, tmp_path / "out", **dict(options)).text == first
