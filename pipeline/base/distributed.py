@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from pipeline.base.errors import ConfigError
+from pipeline.base.launched.group import ReachedStore, launcher_store
+from pipeline.base.launched.meeting import meet
 from pipeline.base.processes import launch_number, launched_processes
 
 T = TypeVar("T")
@@ -49,10 +51,20 @@ def is_leader() -> bool:
 
 
 def join_group(device: torch.device) -> torch.device:
-    """Join the process group if `torchrun` started one. Returns this process's device."""
+    """Join the process group if `torchrun` started one, once all its processes have come. Returns this process's
+    device.
+
+    Raises:
+        ConfigError: the machine has fewer GPUs than processes.
+        GroupError: the launcher's store cannot be reached, or not all processes came.
+    """
     if launched_processes() > 1 and not dist.is_initialized():
         device = own_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        store, number, world = launcher_store()
+        store = dist.PrefixStore(f"g2l/together/{world}", store)  # type: ignore[attr-defined]
+        store = dist.PrefixStore(meet(ReachedStore(store), number, world), store)  # type: ignore[attr-defined]
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=world)
     return device
 
 

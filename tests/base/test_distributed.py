@@ -1,6 +1,7 @@
 """Two processes, one batch: loss, gradients, statistics and a whole training equal those of one process."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from support.launched import ended, start_torchrun
 from support.processes import finish_processes, free_port, start_processes
 from support.stores import make_store, plain_vit, train_config
 
@@ -88,6 +90,27 @@ torch.save(results, folder / f"rank{distributed.rank()}.pt")
 distributed.wait_for_all()
 distributed.leave_group()
 """
+
+
+RESTARTED = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from pipeline.base import distributed
+
+died, rank = Path(sys.argv[1]), os.environ["RANK"]
+replaced = died.exists()
+if replaced and rank == "0":
+    time.sleep(1)  # the other one could read what the dead one wrote
+distributed.join_group(torch.device("cpu"))
+assert distributed.gather(rank) == ["0", "1"]
+if not replaced and rank == "0":
+    died.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+distributed.gather(rank)
+distributed.leave_group()
+"""
+"""The first process dies in its first start, while the other one waits for it."""
 
 
 def given() -> dict[str, Any]:
@@ -176,6 +199,28 @@ def test_another_number_of_processes_continues_the_run_unless_an_earlier_version
     run.identity_path.write_text(run.identity_path.read_text().replace('"version": 4', '"version": 3'))
     with pytest.raises(CheckpointError, match="world_size: 2 -> 1"):
         train_student(Store(two / "store.zarr"), run.folder, config_for(two))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["one node", "two nodes, c10d", "two nodes, static"])
+def test_who_is_started_again_meets_the_living_only(tmp_path: Path, form: str) -> None:
+    """torch alone meets the dead one's address, which the launcher's store still has."""
+    launchers, port = [], free_port()
+    for node in range(1 if form == "one node" else 2):
+        nodes: dict[str, list[object]] = {
+            "one node": ["--standalone"],
+            "two nodes, c10d": ["--nnodes", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"],
+            "two nodes, static": ["--nnodes", 2, "--node-rank", node, "--master-addr", "127.0.0.1"],
+        }
+        more = {"two nodes, c10d": ["--rdzv-id", "job"], "two nodes, static": ["--master-port", port]}.get(form, [])
+        launcher = [*nodes[form], *more, "--max-restarts", 3]
+        processes = 2 if form == "one node" else 1
+        words = ("-c", RESTARTED, tmp_path / "died")
+        launchers.append(start_torchrun(*words, processes=processes, launcher=launcher, program=Path(sys.executable)))
+    for launcher in launchers:
+        code, said, err = ended(launcher, 60)
+        assert code == 0, said + err
+    assert (tmp_path / "died").exists()
 
 
 def test_buckets_hold_all_parameters_the_last_ones_first() -> None:

@@ -84,10 +84,10 @@ def free_port() -> int:
 
 
 def start_torchrun(
-    *words: object, processes: int = 2, launcher: Iterable[object] = ("--standalone",)
+    *words: object, processes: int = 2, launcher: Iterable[object] = ("--standalone",), program: Path = G2L
 ) -> subprocess.Popen[str]:
-    """Start the command `g2l` in several processes, as docs/scale.md writes it."""
-    command = [TORCHRUN, *launcher, "--nproc-per-node", processes, "--no-python", G2L, *words]
+    """Start a program, the command `g2l`, in several processes, as docs/scale.md writes it."""
+    command = [TORCHRUN, *launcher, "--nproc-per-node", processes, "--no-python", program, *words]
     return subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,

@@ -100,13 +100,24 @@ def join(command: str, output: Path) -> "LaunchedGroup":
         GroupError: the launcher's store cannot be reached.
     """
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # heavy; only launched processes need it
-    from torch.distributed.rendezvous import rendezvous  # likewise
 
-    with _reaching():
-        store, rank, world = next(rendezvous("env://"))
+    store, rank, world = launcher_store()
     name = hashlib.sha256(f"{output.absolute()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     # Another number of processes is another group: its ranks are not those whose claims may be void.
     return LaunchedGroup(ReachedStore(PrefixStore(f"g2l/{command}/{name}/{world}", store)), rank, world)
+
+
+def launcher_store() -> tuple[Any, int, int]:
+    """The launcher's key-value store, this process's number and how many there are.
+
+    Raises:
+        GroupError: it cannot be reached.
+    """
+    from torch.distributed.rendezvous import rendezvous  # heavy; only launched processes need it
+
+    with _reaching():
+        store, rank, world = next(rendezvous("env://"))
+    return store, rank, world
 
 
 class LaunchedGroup:
