@@ -20,8 +20,8 @@ Fair to the peers:
       runs with its defaults. LazySlide's tiles may be normalised a batch at a time, which is not how it treats its own
       models. slide2vec reads blocks of 8 x 8 tiles and gets batches of whole blocks, else it would read blocks twice.
     - LazySlide's embeddings are saved by NumPy, not in its own store, which holds more. G2L and slide2vec write theirs.
-    - The peers reduce tiles by OpenCV's area average. G2L uses Lanczos, which is more work: Pillow's by default, and
-      torch's with `plan --resampling lanczos-torch`. `embed` has Pillow's only.
+    - The peers reduce tiles by OpenCV's area average. G2L uses Lanczos, which is more work: torch's by default, and
+      Pillow's with `plan --resampling lanczos-pillow`; `embed` by torch's.
     - The slide is in the page cache for all. Its tiles are 256-px JPEG (4:2:0), the usual kind, which G2L reads without
       OpenSlide; other kinds are not measured here.
 
@@ -38,7 +38,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -239,12 +239,12 @@ def agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> tuple[f
     return float(np.median(np.diag(cosine))), float((cosine.argmax(1) == np.arange(len(cosine))).mean())
 
 
-def our_sides(task: dict[str, Any], folder: Path) -> dict[str, Side]:
-    """G2L's commands, by what the table calls them."""
+def our_sides(task: dict[str, Any], folder: Path, resamplings: Sequence[str]) -> dict[str, Side]:
+    """G2L's commands, by what the table calls them; extract-teacher with each of `resamplings`."""
     settings = {
         f"extract-teacher, {how}, {resampling}": {"command": EXTRACT, "pixels": pixels, "resampling": resampling}
         for how, pixels in (("no pixels", "none"), ("pixels", "jpegxl"))
-        for resampling in RESAMPLINGS
+        for resampling in resamplings
     } | {"embed": {"command": EMBED}}
     return {
         name: Side("G2L", sys.executable, "peer_g2l.py", each, task, folder / f"g2l-{number}")
@@ -298,6 +298,9 @@ def main() -> int:
     parser.add_argument("--encoder", default="lcnet_050", metavar="TIMM_NAME", help="[%(default)s]")
     parser.add_argument("--size-px", type=int, default=24_576, help="side of the slide [%(default)s]")
     parser.add_argument("--patches", type=int, help="patches, the first ones [all]")
+    parser.add_argument(
+        "--resampling", nargs="+", choices=RESAMPLINGS, default=list(RESAMPLINGS), help="of extract-teacher [both]"
+    )
     parser.add_argument("--try-patches", type=int, default=864, help="patches to try settings with [%(default)s]")
     args = parser.parse_args()
     if args.lazyslide is None and args.slide2vec is None:
@@ -322,7 +325,7 @@ def main() -> int:
             "patch_l0_px": round(planned.geometry.patch_l0_px),
             "mpp": MPP,
         }
-        ours = our_sides(task, folder)
+        ours = our_sides(task, folder, args.resampling)
         peers = peer_sides(args, task, folder)
         if not peers:
             parser.error("no peer could be run")
@@ -342,7 +345,7 @@ def main() -> int:
         cpu = rounds.cpu_ratio([best], [name])
         met = "met" if ratio >= needed else "NOT MET"
         print(f"  {name}: {ratio:.2f} (needs {needed:g}: {met}); of CPU time {cpu:.2f}")
-    closing = f"extract-teacher, no pixels, {RESAMPLINGS[-1]}"
+    closing = f"extract-teacher, no pixels, {args.resampling[-1]}"
     print(f"{closing}:")
     return machine.conclude(rounds.ratio([best], [closing]), at_least=WITHOUT, quiet=rounds.quiet)
 

@@ -361,6 +361,7 @@ def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort:
     assert by.get("lanczos-torch", 1) == 1
 
 
+@pytest.mark.slow
 def test_half_decoding_is_in_the_plan_only_where_it_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"width": 400, "height": 300, "downsamples": (1,)}
     fine = sf.make_slide(tmp_path / "fine.svs", mpp=0.25, **options)

@@ -71,6 +71,7 @@ def test_a_signal_from_outside_says_nothing_of_the_file(work: Any, number: signa
     assert crash_of((work.die, (number,))) == ""
 
 
+@pytest.mark.slow
 def test_work_that_hangs_is_ended_and_told(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow slide counts as long as it goes on."""
     monkeypatch.setattr(second_look, "SECONDS", 2.0)  # a start takes less

@@ -90,6 +90,7 @@ def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "p.h5").hash == plan.hash
 
 
+@pytest.mark.slow
 def test_max_slides_nests(cohort: Path) -> None:
     plans = [make_plan(cohort, max_slides=n) for n in (1, 2, 3)]
     ids = [{s.slide_id for s in p.slides} for p in plans]
@@ -198,6 +199,7 @@ def test_split_by_case_is_stable(cohort: Path, tmp_path: Path) -> None:
     assert (plan.count(TRAIN), plan.count(VAL)) == (0, 48)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride_px", [None, 32, 50])
 def test_strip_is_a_patch_away(cohort: Path, stride_px: int | None) -> None:
     plan = make_plan(cohort, patches_per_slide=10**6, val_strip=0.3, stride_px=stride_px)
@@ -280,6 +282,7 @@ def test_unreadable_places_are_planned(tmp_path: Path) -> None:
     assert "an unknown amount of lossless pixels" in estimate(plan)
 
 
+@pytest.mark.slow
 def test_a_slide_that_cannot_be_read_for_its_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cohort: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
     assert "b: another path, case, center, mpp" in mended.stderr
 
 
+@pytest.mark.slow
 def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) -> None:
     for name in ("plan-0.25", "plan-0.5", "p.h5"):
         done = called("plan", cohort, "--out", tmp_path / name, "--patch-px", "64", "--patches-per-slide", "2")
@@ -65,6 +66,7 @@ def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) ->
     assert len(list(tmp_path.glob("*.audit.csv"))) == len(list(tmp_path.glob("*.config.toml"))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("p", "p.h5"), ("p.h5", "p")])
 def test_plans_that_share_the_files_beside_them_are_refused(
     names: tuple[str, str], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -241,6 +243,7 @@ def test_a_manifest_is_planned_once_for_a_store(cohort: Path, tmp_path: Path) ->
         plan_beside(cohort, PlanConfig(patch_px=64, patches_per_slide=3), tmp_path / "s.zarr")
 
 
+@pytest.mark.slow
 def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Path) -> None:
     """The default was another one; only a call that asks for the other is told."""
     config, store = PlanConfig(patch_px=64, patches_per_slide=2), tmp_path / "s.zarr"
@@ -258,6 +261,7 @@ def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Pat
     assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.resampling == "lanczos-torch"
 
 
+@pytest.mark.slow
 def test_a_plan_says_which_column_it_takes_for_the_case(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def biggest(folder: Path) -> int:
     return max(path.stat().st_size for path in folder.glob("*.svs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [1, 3])
 def test_a_store_is_the_same(tmp_path: Path, weights: Path, opened: list[str], fit: int) -> None:
     plan = plan_cohort(write_cohort(tmp_path / "slides", NUM_SLIDES))
@@ -91,6 +92,7 @@ def test_failures_are_the_same(tmp_path: Path, weights: Path, plan: Plan) -> Non
     assert b"stage" not in plain["failures.csv"]
 
 
+@pytest.mark.slow
 def test_damage_is_named_as_that_of_the_slide(tmp_path: Path, weights: Path) -> None:
     """A slide that was damaged before it was planned: its copy is read, and its rows fail as those of the slide."""
     manifest = write_cohort(tmp_path / "slides", 2)
@@ -126,6 +128,7 @@ def test_a_copy_that_differs_is_not_read(tmp_path: Path, weights: Path) -> None:
     assert len([words for words in told if "is read in place, not staged: the copy differs" in words]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_hang(tmp_path: Path, weights: Path) -> None:
     """It ends while readers wait for copies; the same command without the cause then completes the store."""
     plan = plan_cohort(write_cohort(tmp_path / "slides", NUM_SLIDES))

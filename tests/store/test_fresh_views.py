@@ -66,6 +66,7 @@ def copied(root: Path, folder: Path, name: str = "rounds.zarr") -> Path:
     return Path(shutil.copytree(root / name, folder / name))
 
 
+@pytest.mark.slow
 def test_rounds_have_the_embeddings_of_views_made_at_once(root: Path) -> None:
     at_once, rounds = Store(root / "at_once.zarr").first, Store(root / "rounds.zarr").first
     assert (rounds.views.count, len(rounds.rounds), rounds.views_at_hand) == (1, EPOCHS, at_once.views)
@@ -180,6 +181,7 @@ def test_a_run_is_the_same_from_rounds_and_from_views_made_at_once(root: Path, t
         train(root / "at_once.zarr", made[0], views_per_epoch="turn")
 
 
+@pytest.mark.slow
 def test_a_run_stops_where_views_end_and_continues_when_they_are_there(
     root: Path, plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

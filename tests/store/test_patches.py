@@ -78,6 +78,7 @@ def test_what_is_kept_is_what_the_teacher_sees(cohort: Path, image_format: Image
             np.testing.assert_array_equal(decode_image(read.encoded, image_format, 64), seen)
 
 
+@pytest.mark.slow
 def test_a_torch_that_cannot_reduce_is_told_before_a_row_is_read(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each row would fail, and a store of failures be made."""
     torch, pillow = plan_cohort(cohort), plan_cohort(cohort, resampling="lanczos-pillow")

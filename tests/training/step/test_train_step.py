@@ -183,6 +183,7 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_continued_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With dropout; and in other parts to other ones, for the masks are other ones."""
     store = make_store(tmp_path / "store.zarr")
