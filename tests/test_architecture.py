@@ -131,7 +131,8 @@ MAY_READ_FEWER = {
     "stages.evaluate.evaluate": "the verb: it gives every benchmark its part",
     "pipeline.evaluate.report_folder.start_folder": "compares and writes the record of all options",
     "stages.finished.finished_embedding": "compares the record of all options",
-    "stages.studies.reproduce.start_reproduction": "compares and writes the record of all options",
+    "stages.studies.reproduce.started_reproduction": "compares and writes the record of all options",
+    "stages.studies.reproduce.changed_options": "compares all of them",
 }
 """Functions, or methods of any benchmark, that take a whole configuration all the same, and why."""
 

@@ -4,7 +4,8 @@ The set's reader makes the table, `stages.evaluate` scores the models on it as o
 with those of `data_manifests/published.csv` by the tolerance of the set's recipe. Nothing is downloaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,16 @@ from pipeline.report.content import Exclusion, Report
 from pipeline.report.page import REPORT_FILE
 from pipeline.student.resolve import name_models
 from stages.evaluate import evaluate
+from stages.studies.outdated import (
+    IMAGES_FOLDER,
+    LEFT_OUT_FILE,
+    REPORT_FOLDER,
+    TABLE_FILE,
+    paper_tables_of,
+    put_aside,
+    results_of,
+)
 
-TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
-IMAGES_FOLDER, REPORT_FOLDER = "images", "report"
 SHOWN_LEFT_OUT = 5
 """Members that were left out and are named on the terminal. Our choice: `left_out.csv` has all."""
 EVALUATE_OPTIONS = (
@@ -81,8 +89,7 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
     check_compared(recipe, config)
     check_inputs(config.root, config.models or [], config.patch_px)
     beside = [row for folder in config.beside or () for row in read_comparisons(Path(folder))]
-    with exclusive(out, "g2l reproduce"):
-        start_reproduction(out, recipe.name, config)
+    with exclusive(out, "g2l reproduce"), started_reproduction(out, recipe.name, config):
         say(f"reproduce: reading {recipe.title}")
         members, not_whole = read_set(recipe, config.root, out, config.workers or usable_cores())
         report = evaluate(
@@ -138,34 +145,46 @@ def check_inputs(root: Path, models: Sequence[str], patch_px: int | None) -> Non
             find_weights(model.weights, spec)
 
 
-def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
+@contextmanager
+def started_reproduction(out: Path, name: str, config: ReproduceConfig) -> Iterator[None]:
     """Make the folder, or see that it was made for the same set with the same options, but for those of `RENEWABLE`.
-    One that holds no report, since its reproduction failed or was killed, may be corrected in everything.
+    One that holds no values, since its reproduction failed or was killed, may be corrected in everything. If anything
+    changes, what is there is put aside while the block runs, and is there again if it fails.
 
     Raises:
         ConfigError: it was made for others, or the folder is not empty and no reproduction's.
     """
     make_output_folder(out)
-    path, report = out / REPRODUCE_OPTIONS_FILE, out / REPORT_FOLDER / REPORT_FILE
+    path = out / REPRODUCE_OPTIONS_FILE
     if not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no reproduction; nothing is overwritten. Choose another --out")
     remove_asides(out, recursive=False)
-    if is_there(path):
-        with reading(path, "damaged", ConfigError, "Delete the folder, or choose another --out"):
-            recorded = dict(read_toml(path)["reproduce"])
-            before = {"public_set": recorded.pop("public_set"), "out": recorded.pop("out")}
-            before |= type(config).build(recorded).absolute().deciding()
-        now = {"public_set": name, "out": str(out.absolute())} | config.absolute().deciding()
-        changes = differences(before, now)
-        listing = "\n".join(f"  {line}" for line in changes)
-        if is_there(report) and not all(line.startswith(tuple(f"{each}:" for each in RENEWABLE)) for line in changes):
-            raise ConfigError(f"{out} holds another reproduction (there -> now):\n{listing}\nChoose another --out")
-        if changes:
-            say(f"note: {out} is made anew, with embeddings that are there (there -> now):\n{listing}")
-            for outdated in (report, out / COMPARISON_FILE):
-                outdated.unlink(missing_ok=True)
-    record = {"public_set": name, "out": str(out.absolute())} | config.stored()
-    write_text(path, to_toml({"reproduce": record}))
+    changes = changed_options(out, name, config) if is_there(path) else []
+    has_values = is_there(out / REPORT_FOLDER / REPORT_FILE) or bool(results_of(out))
+    listing = "\n".join(f"  {line}" for line in changes)
+    if has_values and not all(line.startswith(tuple(f"{each}:" for each in RENEWABLE)) for line in changes):
+        raise ConfigError(f"{out} holds another reproduction (there -> now):\n{listing}\nChoose another --out")
+    if changes:
+        say(f"note: {out} is made anew, with embeddings that are there (there -> now):\n{listing}")
+    of_other_images = any(line.startswith(("public_set:", "root:")) for line in changes)
+    with put_aside(out, with_images=of_other_images) if changes else nullcontext():
+        record = {"public_set": name, "out": str(out.absolute())} | config.stored()
+        write_text(path, to_toml({"reproduce": record}))
+        yield
+
+
+def changed_options(out: Path, name: str, config: ReproduceConfig) -> list[str]:
+    """How set and options differ from those that the folder was made for, `name: there -> now`.
+
+    Raises:
+        ConfigError: the folder's record is damaged.
+    """
+    path = out / REPRODUCE_OPTIONS_FILE
+    with reading(path, "damaged", ConfigError, "Delete the folder, or choose another --out"):
+        recorded = dict(read_toml(path)["reproduce"])
+        before = {"public_set": recorded.pop("public_set"), "out": recorded.pop("out")}
+        before |= type(config).build(recorded).absolute().deciding()
+    return differences(before, {"public_set": name, "out": str(out.absolute())} | config.absolute().deciding())
 
 
 def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> tuple[Members, str]:
@@ -256,6 +275,8 @@ def write_outcome(out: Path, report: Report, comparisons: Sequence[Comparison], 
     times = milliseconds(report)
     draw_figure_1(report.models, comparisons, times, out / "figure_1.png")
     write_table(out / "figure_1.csv", FIGURE_1_COLUMNS, figure_1_rows(report.models, comparisons, times))
+    for path in paper_tables_of(out):  # of rows beside that are not beside any more
+        path.unlink()
     for paper in paper_tables([*comparisons, *beside]):
         write_table(out / f"{paper.name}.csv", paper.columns, paper.rows)
         draw_table(paper, out / f"{paper.name}.png")

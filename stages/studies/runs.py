@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.console import say
+from pipeline.base.console import counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device
 from pipeline.base.errors import ConfigError, DivergedError
@@ -159,7 +159,27 @@ def run_study(study: Study, settings: Sequence[Setting]) -> StudyRuns:
             say(f"warning: {setting.title}, seed {seed}: {error}")
             continue
         runs.sums.setdefault(setting.label, {})[seed] = sums
+    for setting in settings:
+        if note := stopped_note(study.folder, setting, list(runs.sums.get(setting.label, {}))):
+            say(note)
     return runs
+
+
+def stopped_note(folder: StudyFolder, setting: Setting, seeds: Sequence[int]) -> str:
+    """How many of a setting's runs stopped early, and after how many steps; "" if none did.
+
+    Raises:
+        CheckpointError: a run's metrics are damaged.
+    """
+    stops = [stop for seed in seeds if (stop := RunFolder(folder.run(setting.label, seed)).stop())]
+    if not stops:
+        return ""
+    first, last = min(stop.step for stop in stops), max(stop.step for stop in stops)
+    steps = f"{first:,}" if first == last else f"{first:,} to {last:,}"
+    return (
+        f"note: {setting.title}: {len(stops)} of {counted(len(seeds), 'run')} stopped early, after {steps} steps. What "
+        "is compared is what these steps gave, whatever epochs and rows were to be had; --early-stop off trains all"
+    )
 
 
 def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> CaseSums:

@@ -266,3 +266,18 @@ def test_no_loss_is_fetched_without_an_early_stop(
 ) -> None:
     monkeypatch.setattr(EarlyStop, "expect", lambda *_: pytest.fail("a loss was fetched"))
     train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "vit"), epochs=1))
+
+
+def test_that_chance_alone_may_end_the_run_is_said_before_it_starts(
+    store: Store, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a rule that lasts a few steps, where many are planned; not where it is off."""
+    soon = config.model_copy(update={"early_stop_window": 6, "early_stop_patience": 0, "early_stop": "consecutive"})
+    expected = EarlyStop("consecutive", 6, 0).steps_by_chance()
+    assert expected is not None
+    train_student(store, tmp_path / "run", soon)
+    said = capsys.readouterr().err
+    assert "by chance" in said
+    assert f"{expected:,.0f} steps" in said
+    train_student(store, tmp_path / "off", soon.model_copy(update={"early_stop": "off", "epochs": 1}))
+    assert "by chance" not in capsys.readouterr().err

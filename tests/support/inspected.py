@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.public_sets.options import ReproduceConfig
 from pipeline.study.folder import StudyFolder, base_record
-from stages.studies.reproduce import start_reproduction
+from stages.studies.reproduce import started_reproduction
 
 
 def begun_study(folder: Path) -> Path:
@@ -25,5 +25,6 @@ def begun_study(folder: Path) -> Path:
 
 def begun_reproduction(folder: Path) -> Path:
     """A reproduction of which nothing is scored yet."""
-    start_reproduction(folder, "bach", ReproduceConfig(root=Path("set"), models=["ours=vit@scratch"]))
+    with started_reproduction(folder, "bach", ReproduceConfig(root=Path("set"), models=["ours=vit@scratch"])):
+        pass
     return folder

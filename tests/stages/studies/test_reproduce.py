@@ -382,19 +382,61 @@ def test_models_and_the_place_of_the_set_may_change(tmp_path: Path, weights: Pat
     assert (code, "seed: 0 -> 5" in errors, (out / "comparison.csv").exists()) == (EXIT_ERROR, True, True)
 
 
-def test_an_outdated_report_is_gone_before_it_is_made_anew(
-    tmp_path: Path, weights: Path, no_scoring: list[Path], monkeypatch: pytest.MonkeyPatch
+def everything(folder: Path) -> dict[str, bytes]:
+    """All files by their path, but for locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith("g2l-lock"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("wrong", ["evaluation", "root"])
+def test_values_come_back_if_others_cannot_be_made(
+    tmp_path: Path, weights: Path, no_scoring: list[Path], monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    """So that the evaluation does not refuse it, and a killed one leaves no values of other models."""
+    """And they are out of the way meanwhile, so that a killed call leaves no values of other models."""
     root, out = public_sets.bracs(tmp_path / "set"), tmp_path / "out"
     assert reproduce("bracs", root, out, weights)[0] == EXIT_OK
+    (out / "report/embeddings").mkdir()
+    (out / "report/embeddings/kept").write_text("hours")
+    (out / "table_of_the_paper.csv").write_text("values")
+    before = everything(out)
+    seen: list[dict[str, bytes]] = []
 
-    def killed(out: Path, config: object) -> Report:
-        raise BenchmarkError(f"killed with {sorted(path.name for path in out.iterdir())} of {type(config).__name__}")
+    def broken(report: Path, config: object) -> Report:
+        seen.append({name: data for name, data in everything(out).items() if "g2l-part" not in name})
+        (report / "embeddings/new").write_text("more hours")
+        (report / "report.html").write_text("half")
+        raise BenchmarkError(f"no such weights for {type(config).__name__}")
 
-    monkeypatch.setattr(stage, "evaluate", killed)
-    code, _, errors = reproduce("bracs", root, out, weights, "--models", f"{TEACHER}@scratch")
-    assert (code, "killed with [] of" in errors, (out / "comparison.csv").exists()) == (EXIT_ERROR, True, False)
+    monkeypatch.setattr(stage, "evaluate", broken)
+    (tmp_path / "other").mkdir()
+    place = root if wrong == "evaluation" else tmp_path / "other"
+    code, _, errors = reproduce("bracs", place, out, weights, "--models", f"{TEACHER}@scratch")
+    assert (code, "is made anew" in errors) == (EXIT_ERROR, True)
+    if wrong == "evaluation":
+        assert sorted(seen[0]) == ["left_out.csv", "report/embeddings/kept", "reproduce.toml", "table.csv"]
+        before["report/embeddings/new"] = b"more hours"
+    assert everything(out) == before
+    assert reproduce("bach", public_sets.bach(tmp_path / "bach"), out, weights)[0] == EXIT_ERROR
+    assert everything(out) == before
+
+
+def test_another_set_is_taken_where_there_are_no_values(tmp_path: Path, weights: Path, no_scoring: list[Path]) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    assert reproduce("bracs", tmp_path / "empty", out, weights)[0] == EXIT_ERROR
+    assert reproduce("bach", public_sets.bach(tmp_path / "bach"), out, weights)[0] == EXIT_OK
+    code, _, errors = reproduce("bracs", public_sets.bracs(tmp_path / "set"), out, weights)
+    assert (code, "public_set: " in errors, "holds another reproduction" in errors) == (EXIT_ERROR, True, True), errors
+
+
+def test_tables_of_sets_that_are_beside_no_more_go(tmp_path: Path, weights: Path, no_scoring: list[Path]) -> None:
+    root, out = public_sets.bracs(tmp_path / "set"), tmp_path / "out"
+    assert reproduce("bracs", root, out, weights)[0] == EXIT_OK
+    before = everything(out)
+    (out / "table_of_another_set.csv").write_text("values")
+    (out / "report/report.json").unlink()
+    assert reproduce("bracs", root, out, weights)[0] == EXIT_OK
+    assert everything(out).keys() == before.keys()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The runs of a study: one that diverges stops no other, and stores are compared only if they can be."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,19 @@ from pipeline.base.errors import CheckpointError, ConfigError, DivergedError
 from pipeline.encoders.build import build_encoder
 from pipeline.store.store import Store
 from pipeline.study.folder import StudyFolder
+from pipeline.study.grid import Setting
 from pipeline.study.tables import PAIR_COLUMNS
+from pipeline.training.early_stop import Stop
+from pipeline.training.run_folder import RunFolder
 from stages.studies import runs as module
-from stages.studies.runs import StudyRuns, build_yardstick, drop_checkpoints, require_one_process, require_same_rows
+from stages.studies.runs import (
+    StudyRuns,
+    build_yardstick,
+    drop_checkpoints,
+    require_one_process,
+    require_same_rows,
+    stopped_note,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +81,19 @@ def test_settings_of_which_all_runs_diverge_leave_the_others_or_are_told(
     assert (done.is_partial, "nothing to compare" in done.text) == (True, True)
     assert (tmp_path / "out" / "pairs.csv").read_text() == ",".join(PAIR_COLUMNS) + "\n"
     assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 2
+
+
+def test_runs_that_stopped_early_are_told(tmp_path: Path) -> None:
+    folder, setting = StudyFolder(tmp_path), Setting("recipe-paper", {"recipe": "paper"}, {})
+    for seed, step in ((0, 4_100), (1, 900), (2, None)):
+        run = RunFolder(folder.run(setting.label, seed))
+        run.metrics_path.parent.mkdir(parents=True)
+        lines = [{"kind": "val", "step": 0}] + ([Stop(step, 0, 1.0, 0.5, 11).line()] if step else [])
+        run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    note = stopped_note(folder, setting, [0, 1, 2])
+    assert "recipe=paper: 2 of 3 runs stopped early, after 900 to 4,100 steps" in note
+    assert "1 of 1 run stopped early, after 900 steps" in stopped_note(folder, setting, [1])
+    assert stopped_note(folder, setting, [2]) == stopped_note(folder, setting, []) == ""
 
 
 def test_seeds_are_common_to_all_settings() -> None:
