@@ -6,10 +6,11 @@ Embeddings stay, for they are kept by what they are of. Only a kill that cannot 
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.disk.asides import aside_name
+from pipeline.evaluate.report_folder import EVALUATE_OPTIONS_FILE
 from pipeline.public_sets.comparison_file import COMPARISON_FILE
 from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE
 
@@ -44,11 +45,16 @@ def put_aside(out: Path, *, with_images: bool) -> Iterator[None]:
     try:
         for path in _all_of(out, with_images=with_images):
             path.rename(aside / path.name)
-        _move_embeddings(aside, out)
+        if (aside / REPORT_FOLDER / EMBEDDINGS_FOLDER).exists():
+            (out / REPORT_FOLDER).mkdir()
+            with suppress(FileNotFoundError):  # by this record `evaluate` knows its folder
+                shutil.copy2(aside / REPORT_FOLDER / EVALUATE_OPTIONS_FILE, out / REPORT_FOLDER)
+            _move_embeddings(aside, out)
         yield
     except BaseException:
         for path in _all_of(out, with_images=with_images):
-            if path.name == REPORT_FOLDER:
+            if path.name == REPORT_FOLDER and (path / EMBEDDINGS_FOLDER).exists():
+                (aside / REPORT_FOLDER).mkdir(exist_ok=True)
                 _move_embeddings(out, aside)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in list(aside.iterdir()):
@@ -64,8 +70,6 @@ def _all_of(out: Path, *, with_images: bool) -> list[Path]:
 
 
 def _move_embeddings(source: Path, target: Path) -> None:
-    """Move the embeddings of one folder's report to another's, if there are some."""
-    kept = source / REPORT_FOLDER / EMBEDDINGS_FOLDER
-    if kept.exists():
-        (target / REPORT_FOLDER).mkdir(exist_ok=True)
-        kept.rename(target / REPORT_FOLDER / EMBEDDINGS_FOLDER)
+    """Move the embeddings of one folder's report to another's."""
+    kept = Path(REPORT_FOLDER, EMBEDDINGS_FOLDER)
+    (source / kept).rename(target / kept)

@@ -11,7 +11,7 @@ from stages.studies.outdated import paper_tables_of, put_aside, results_of
 def out(tmp_path: Path) -> Path:
     for name in (
         *("reproduce.toml", "table.csv", "comparison.csv", "figure_1.png", "table_a.csv", "table_a.png"),
-        *("images/1.png", "report/report.json", "report/embeddings/x.npy", "notes.txt"),
+        *("images/1.png", "report/report.json", "report/evaluate.toml", "report/embeddings/x.npy", "notes.txt"),
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"first {name}")
@@ -30,7 +30,8 @@ def test_values_are_told_from_other_files(out: Path) -> None:
 @pytest.mark.parametrize("with_images", [False, True])
 def test_what_succeeds_replaces_it(out: Path, with_images: bool) -> None:
     with put_aside(out, with_images=with_images):
-        left = {"notes.txt", "report/embeddings/x.npy", *(() if with_images else ("images/1.png",))}
+        left = {"notes.txt", "report/embeddings/x.npy", "report/evaluate.toml"}
+        left |= set() if with_images else {"images/1.png"}
         assert {name for name in files(out) if "g2l-part" not in name} == left
         (out / "table.csv").write_text("second")
     assert files(out).keys() == left | {"table.csv"}
