@@ -8,11 +8,11 @@ and CPU seconds, what others do on the machine matters little; wall seconds of a
 """
 
 import argparse
-import resource
 import sys
-import time
 from statistics import median
 
+import inputs
+import machine
 import torch
 
 from pipeline.base.console import table
@@ -20,7 +20,6 @@ from pipeline.base.devices import CPU_BATCH, keep_freed_memory
 from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import build_encoder
 
-PATCH_PX = 224
 MODELS = {"lcnet_050": 64, "vit_small_patch16_224": 64, "vit_large_patch16_224": 8}
 """Encoders, and the patches that are at least embedded for one measurement."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -28,19 +27,11 @@ MARGIN = 1.05
 """How much slower than the fastest size the default may be. Our choice: the spread between rounds is as large."""
 
 
-def cpu_seconds() -> float:
-    """User and system seconds of this process so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 def measure(module: torch.nn.Module, pixels: torch.Tensor, size: int) -> tuple[float, float]:
     """CPU and wall seconds a patch, in batches of `size`."""
-    started, cpu = time.perf_counter(), cpu_seconds()
     with torch.inference_mode():
-        for batch in torch.split(pixels, size):
-            module(batch)
-    return (cpu_seconds() - cpu) / len(pixels), (time.perf_counter() - started) / len(pixels)
+        measured = machine.measure(lambda: [module(batch) for batch in torch.split(pixels, size)])
+    return measured.cpu / len(pixels), measured.wall / len(pixels)
 
 
 def spread(values: list[float]) -> float:
@@ -57,12 +48,12 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=max(SIZES), help="largest batch [%(default)s]")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory(torch.device("cpu"))
+    keep_freed_memory(inputs.DEVICE)
     sizes = [size for size in SIZES if size <= args.most]
     worst = 0.0
     for name in args.model or MODELS:
-        module = build_encoder(name, SCRATCH, PATCH_PX).module.eval()
-        pixels = torch.randint(0, 256, (max(sizes), PATCH_PX, PATCH_PX, 3), dtype=torch.uint8)
+        module = build_encoder(name, SCRATCH, inputs.PATCH_PX).module.eval()
+        pixels = torch.randint(0, 256, (max(sizes), inputs.PATCH_PX, inputs.PATCH_PX, 3), dtype=torch.uint8)
         found: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
         measure(module, pixels[:CPU_BATCH], CPU_BATCH)
         for number in range(args.rounds):

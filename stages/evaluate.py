@@ -28,7 +28,7 @@ from pipeline.evaluate.options import benchmarks as registered
 from pipeline.evaluate.options.config import EvaluateConfig
 from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
 from pipeline.evaluate.probes.probe_report import curves_to_draw
-from pipeline.evaluate.report_folder import start_folder
+from pipeline.evaluate.report_folder import EMBEDDINGS_FOLDER, start_folder
 from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import TEACHER, Figure, Report, ReportModel, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
@@ -66,7 +66,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
         named = name_models(names, patch_px, store)
         check_models(named, benchmarks, compared.reference)
 
-        cache = run.cache or out / "embeddings"
+        cache = run.cache or out / EMBEDDINGS_FOLDER
         embedded = [
             embed_model(
                 model,

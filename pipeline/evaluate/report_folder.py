@@ -10,6 +10,8 @@ from pipeline.disk.files import make_output_folder, write_text
 from pipeline.evaluate.options.config import EvaluateConfig
 
 EVALUATE_OPTIONS_FILE = "evaluate.toml"
+EMBEDDINGS_FOLDER = "embeddings"
+"""Of a report: the models' embeddings, unless there is another cache."""
 DAMAGED = "Delete the folder, or choose another --out"
 MOST_REPORT_BYTES = 1 << 32
 """4 GiB, of a report's JSON. Our choice: a record a scored slide or patch and model, a few hundred bytes each."""

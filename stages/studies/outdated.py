@@ -10,15 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.disk.asides import aside_name
-from pipeline.evaluate.report_folder import EVALUATE_OPTIONS_FILE
+from pipeline.evaluate.report_folder import EMBEDDINGS_FOLDER, EVALUATE_OPTIONS_FILE
 from pipeline.public_sets.comparison_file import COMPARISON_FILE
 from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE
 
 TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
 IMAGES_FOLDER, REPORT_FOLDER = "images", "report"
-EMBEDDINGS_FOLDER = "embeddings"
-"""Of the report: what `evaluate` keeps."""
-RESULTS = (COMPARISON_FILE, "comparison.png", "figure_1.csv", "figure_1.png")
+COMPARISON_PICTURE, FIGURE_1_TABLE, FIGURE_1_PICTURE = "comparison.png", "figure_1.csv", "figure_1.png"
+RESULTS = (COMPARISON_FILE, COMPARISON_PICTURE, FIGURE_1_TABLE, FIGURE_1_PICTURE)
 PAPER_TABLES = ("table_*.csv", "table_*.png")
 
 

@@ -40,6 +40,9 @@ from pipeline.report.page import REPORT_FILE
 from pipeline.student.resolve import name_models
 from stages.evaluate import evaluate
 from stages.studies.outdated import (
+    COMPARISON_PICTURE,
+    FIGURE_1_PICTURE,
+    FIGURE_1_TABLE,
     IMAGES_FOLDER,
     LEFT_OUT_FILE,
     REPORT_FOLDER,
@@ -271,10 +274,10 @@ def compare_report(recipe: SetRecipe, report: Report, protocol: str, not_whole: 
 def write_outcome(out: Path, report: Report, comparisons: Sequence[Comparison], beside: Sequence[Comparison]) -> None:
     """Write the comparison, Figure 1 and the paper's tables, each as CSV and PNG."""
     write_comparisons(out / COMPARISON_FILE, comparisons)
-    draw_comparison(comparisons, out / "comparison.png")
+    draw_comparison(comparisons, out / COMPARISON_PICTURE)
     times = milliseconds(report)
-    draw_figure_1(report.models, comparisons, times, out / "figure_1.png")
-    write_table(out / "figure_1.csv", FIGURE_1_COLUMNS, figure_1_rows(report.models, comparisons, times))
+    draw_figure_1(report.models, comparisons, times, out / FIGURE_1_PICTURE)
+    write_table(out / FIGURE_1_TABLE, FIGURE_1_COLUMNS, figure_1_rows(report.models, comparisons, times))
     for path in paper_tables_of(out):  # of rows beside that are not beside any more
         path.unlink()
     for paper in paper_tables([*comparisons, *beside]):
