@@ -44,7 +44,7 @@ from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.encoders.embed import EncoderForward, read_and_embed
+from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
 from pipeline.encoders.hub import weights_here
 from pipeline.slides.read_again import read_patches
 from pipeline.slides.reader import Accepts, accept_all
@@ -518,6 +518,7 @@ def embed_shards(
             no_room=NO_ROOM,
             is_readable=lambda read: read.status is Status.OK,
             views=teacher.views.count,
+            at_once=batches_at_once(device),
         ) as batches,
         patches.staged(() if shared else map(teacher.ledger.rows, shards)),
         counted_work(teacher, shards, what, shared) as work,

@@ -103,7 +103,9 @@ def embed_batches(
         width: D, the dimension of an embedding, for batches of which no row could be read.
         no_room: what the user can do if the device has too little memory for a batch.
         is_readable: whether a row could be read, by what the loader's reading function returned for it.
-        at_once: on a CPU: if more than 1, batches that are computed at the same time.
+        at_once: batches that are computed at the same time: more than 1 on a CPU only (`batches_at_once`), and only if
+            the forward pass of one does not change that of another. Norms that gather statistics do, and a pass that
+            several processes make together takes its turn.
 
     Raises:
         ConfigError: the device has too little memory for a batch.
@@ -140,6 +142,7 @@ def read_and_embed(
     is_readable: Callable[[T], bool] = lambda _: True,
     views: int = 1,
     ahead: Callable[[Sequence[int]], object] | None = None,
+    at_once: int = 1,
 ) -> Iterator[Iterator[EmbeddedBatch[T]]]:
     """Read batches of rows in threads and embed them in order; gives the embedded batches. At the end of the block the
     threads end.
@@ -147,9 +150,8 @@ def read_and_embed(
     Args:
         read: reads a row, as for a `BatchLoader`; likewise `ahead`.
         row_batches: the rows of each batch, at most `batch_size`.
-        width, no_room, is_readable: as for `embed_batches`.
+        width, no_room, is_readable, at_once: as for `embed_batches`.
     """
-    at_once = batches_at_once(device)
     with BatchLoader(
         read,
         patch_px=patch_px,
@@ -182,13 +184,14 @@ def embed_rows(
     no_room: str = "Give a smaller --batch-size",
     ahead: Callable[[Sequence[int]], object] | None = None,
 ) -> NDArray[np.float32]:
-    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3); float32 (N, D) in their order. `ahead`: as for a
-    `BatchLoader`.
+    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3), by a frozen encoder; float32 (N, D) in their
+    order. `ahead`: as for a `BatchLoader`.
 
     Raises:
         ConfigError: the device has too little memory for a batch; `no_room` says what the user can do.
     """
-    size = max(1, min(batch_size, -(-len(rows) // batches_at_once(device))))
+    at_once = batches_at_once(device)
+    size = max(1, min(batch_size, -(-len(rows) // at_once)))
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     found: list[NDArray[np.float32]] = []
     with (
@@ -203,6 +206,7 @@ def embed_rows(
             width=module.spec.width,
             no_room=no_room,
             ahead=ahead,
+            at_once=at_once,
         ) as batches,
         Progress(what, len(rows), "patches") as progress,
     ):

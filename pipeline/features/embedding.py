@@ -21,7 +21,7 @@ from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.config.base import differences
 from pipeline.config.groups import Grid
 from pipeline.encoders.build import BuiltEncoder
-from pipeline.encoders.embed import EncoderForward, read_and_embed
+from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
 from pipeline.features.layouts import EmbeddedSlide
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
@@ -202,6 +202,7 @@ def embed_slide(
         width=embedder.width,
         no_room="Give a smaller --batch-size; finished slides are kept",
         is_readable=lambda result: result.status is Status.OK,
+        at_once=batches_at_once(embedder.device),
     ) as batches:
         for embedded in batches:
             start, reads = len(results), embedded.results

@@ -159,7 +159,8 @@ def test_batches_in_use_stay_whole_while_others_are_read() -> None:
 
     options: dict[str, Any] = {"patch_px": 2, "batch_size": 2, "workers": 2, "width": 3, "no_room": ""}
     rows = [[i, i + 1] for i in range(0, 120, 2)]
-    with torch_threads(3), read_and_embed(forward, read, rows, CPU, is_readable=lambda _: True, **options) as batches:
+    options |= {"is_readable": lambda _: True, "at_once": 3}
+    with torch_threads(3), read_and_embed(forward, read, rows, CPU, **options) as batches:
         assert [row for embedded in batches for row in embedded.embeddings[:, 0].tolist()] == list(range(120))
 
 

@@ -1,12 +1,17 @@
 """How a student is scored: batches for statistics, linear maps, and students that one row would crash."""
 
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 from support.stores import dropping_cnn, make_store, plain_vit, train_config
 
@@ -14,7 +19,7 @@ from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
 from pipeline.training.checkpoint import load_last_checkpoint
 from pipeline.training.linear_map import fit_linear_map
-from pipeline.training.scoring import batches_in_order, even_batches
+from pipeline.training.scoring import batches_in_order, embed_for_scores, even_batches
 from stages.train_student import train_student
 
 
@@ -28,6 +33,34 @@ def test_even_batches_have_the_same_rows_and_never_one_alone(num_rows: int, size
     assert max(sizes) <= size + (size == 2)
     assert max(sizes) - min(sizes) <= 1
     assert [row for batch in batches_in_order(rows, size) for row in batch] == rows
+
+
+def test_passes_that_gather_statistics_take_turns() -> None:
+    """On any number of cores: two at once would lose parts of the statistics, by chance."""
+    turn, seen = threading.Lock(), []
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        assert turn.acquire(blocking=False), "another pass is on"
+        time.sleep(0.002)
+        seen.append(int(pixels.flatten()[0]))
+        turn.release()
+        return pixels.float().mean((1, 2))
+
+    def read(row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        out[:] = row
+        return np.zeros(2, np.float32)
+
+    student = SimpleNamespace(spec=SimpleNamespace(width=3))
+    distillation: Any = SimpleNamespace(embed=embed, device=torch.device("cpu"), student=student)
+    rows: Any = SimpleNamespace(read=read, patch_px=2, read_ahead=None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        embeddings, _ = embed_for_scores(distillation, rows, range(40), batch_size=2, workers=2)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == list(range(0, 40, 2))
+    assert embeddings[:, 0].tolist() == list(range(40))
 
 
 @pytest.mark.slow
