@@ -28,7 +28,7 @@ ANSWER_HEADER = (
 """The columns that the GDC gives for the fields of `gdc_query.json`, sorted by name, with the file's id once more: by
 the form of the answers that its documentation prints (decision 0061); nobody here has received one.
 """
-LISTS = re.compile(r"\b(cases|samples)(?=\.)")
+LISTS = re.compile(r"\b(cases|samples|portions|analytes|aliquots)(?=\.)")
 """Fields that are lists: their entries are numbered in an answer."""
 
 
@@ -48,6 +48,39 @@ def test_the_query_asks_for_what_is_read() -> None:
     columns = [LISTS.sub(r"\1.0", field) for field in query["fields"].split(",")]
     assert ANSWER_HEADER.strip().split("\t") == sorted([*columns, "id"])  # which the GDC adds unasked
     assert {*ANSWER_COLUMNS, ANSWER_CASE, *ANSWER_LABELS.values()} <= set(ANSWER_HEADER.strip().split("\t"))
+
+
+RECORDED_FIELDS = (
+    "file_id,file_name,cases.submitter_id,cases.case_id,data_category,data_type,cases.samples.tumor_descriptor,"
+    "cases.samples.tissue_type,cases.samples.sample_type,cases.samples.submitter_id,cases.samples.sample_id,"
+    "cases.samples.portions.analytes.aliquots.aliquot_id,cases.samples.portions.analytes.aliquots.submitter_id"
+)
+RECORDED_ANSWER = (
+    "cases.0.case_id\tcases.0.samples.0.portions.0.analytes.0.aliquots.0.aliquot_id\t"
+    "cases.0.samples.0.portions.0.analytes.0.aliquots.0.submitter_id\tcases.0.samples.0.sample_id\t"
+    "cases.0.samples.0.sample_type\tcases.0.samples.0.submitter_id\tcases.0.samples.0.tissue_type\t"
+    "cases.0.samples.0.tumor_descriptor\tcases.0.submitter_id\tdata_category\tdata_type\tfile_id\tfile_name\tid\n"
+    "f0d8a1fe-e313-44f1-99cc-b965cbeeff0e\t922226ba-6244-4953-ad42-f4daa474c288\tTCGA-C8-A27B-10A-01D-A167-09\t"
+    "31139082-7978-45aa-9d8f-ac4789ac5cec\tBlood Derived Normal\tTCGA-C8-A27B-10A\tNormal\tNot Applicable\t"
+    "TCGA-C8-A27B\tSequencing Reads\tAligned Reads\ta2ee0837-f3a9-42be-ba26-f2bb1d6a50c0\t"
+    "922226ba-6244-4953-ad42-f4daa474c288_wxs_gdc_realn.bam\ta2ee0837-f3a9-42be-ba26-f2bb1d6a50c0\n"
+)
+"""A query's fields and the first row of what the GDC answered, as its API User's Guide prints them ("Search and
+Retrieval", a POST for a TSV). Of sequences: it prints none of slides.
+"""
+
+
+def test_the_columns_rule_is_that_of_an_answer_that_the_gdc_gave(tmp_path: Path) -> None:
+    """And as it is of no slides and has no sizes, it is refused by the names of the columns that it lacks."""
+    header, row = (line.split("\t") for line in RECORDED_ANSWER.splitlines())
+    assert header == sorted([*(LISTS.sub(r"\1.0", field) for field in RECORDED_FIELDS.split(",")), "id"])
+    named = dict(zip(header, row, strict=True))
+    assert named["id"] == named["file_id"]
+    assert named[ANSWER_CASE] == "TCGA-C8-A27B"
+    assert named[ANSWER_LABELS["sample_type"]] == "Blood Derived Normal"
+    with pytest.raises(ManifestError) as refused:
+        rows_from_gdc(write(tmp_path, RECORDED_ANSWER, "answer.tsv"))
+    assert all(column in str(refused.value) for column in ("md5sum", "file_size"))
 
 
 def test_rows_from_an_answer(tmp_path: Path) -> None:
