@@ -26,7 +26,7 @@ from support.slides import make_big_slide  # of the tests; `inputs` sets the pat
 from pipeline.base.console import table
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import SlidePlan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights, fetch_slide
 from pipeline.encoders.build import build_encoder
 from pipeline.slides.geometry import PatchGeometry

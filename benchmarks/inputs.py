@@ -16,7 +16,7 @@ import torch
 
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from stages.plan import plan_slides
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -57,7 +57,7 @@ from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan, write_plan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.slides.reader import Slide
 from stages.plan import plan_slides
 

@@ -36,7 +36,7 @@ def prepare(path: Path, shrink: int) -> None:
 def plan(path: Path) -> int:
     """Plan the slide; returns how many patches there are."""
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.config.stages import PlanConfig
+    from pipeline.config.plan import PlanConfig
     from stages.plan import plan_slides
 
     made = plan_slides(read_manifest(path.with_suffix(".csv")), PlanConfig(), workers=1)

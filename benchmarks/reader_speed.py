@@ -26,7 +26,7 @@ from pipeline.base.console import table
 from pipeline.base.images import reduce_by_torch
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.groups import Resampling
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.slides.direct import TiledTiff
 from pipeline.slides.geometry import region_box
 from pipeline.slides.reader import RESAMPLING, Slide

@@ -31,7 +31,8 @@ from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.slides import reader
 from pipeline.slides.info import read_info

@@ -27,7 +27,8 @@ from support.staging import slow_source
 from pipeline.base.console import table
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig
 from pipeline.slides.staging.copies import ExpectedSlide, copy_slide
 from pipeline.slides.staging.slide_files import slide_parts
 from stages.extract_teacher import extract_teacher

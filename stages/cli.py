@@ -19,15 +19,8 @@ from pipeline.base.processes import launched_processes
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
-from pipeline.config.stages import (
-    ExportConfig,
-    ExtractConfig,
-    MergeConfig,
-    NoOptions,
-    PlanConfig,
-    TrainConfig,
-    VerifyConfig,
-)
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExportConfig, ExtractConfig, MergeConfig, NoOptions, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name

@@ -25,8 +25,9 @@ from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import Config
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
+from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import with_recipe
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER_MODEL, convert_teacher_weights, fetch_slide
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder, write_json

@@ -14,7 +14,7 @@ from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_ma
 from pipeline.cohort.sources import list_folder
 from pipeline.config.groups import Decode, Grid, Resampling
 from pipeline.config.model_names import FOLDER_PREFIX
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec

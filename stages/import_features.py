@@ -29,7 +29,7 @@ from pipeline.cohort.plan import Plan, in_order, write_audit
 from pipeline.config.base import to_toml
 from pipeline.config.groups import Resampling
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.file_names import file_named

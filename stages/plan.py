@@ -23,7 +23,7 @@ from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_co
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
 from pipeline.config.groups import Grid, Sampling
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, split_strip
 from pipeline.slides import dicom
 from pipeline.slides.identity import check_sha256

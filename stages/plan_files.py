@@ -16,7 +16,8 @@ from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
-from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import make_output_folder, require_absent, require_names_apart, require_new_file, write_text

@@ -10,7 +10,8 @@ from support.places import ROOT, imports_of, parsed
 
 from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
-from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExportConfig, ExtractConfig, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk import first_look
@@ -472,6 +473,7 @@ def test_the_command_imports_nothing_heavy_at_start() -> None:
     for name in (
         "stages.cli",
         "stages.options",
+        "pipeline.config.plan",
         "pipeline.config.stages",
         "pipeline.config.studies",
         "pipeline.config.tools",

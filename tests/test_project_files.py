@@ -15,7 +15,8 @@ import pytest
 import yaml
 from support.places import ROOT, parsed
 
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.evaluate.options.config import evaluate_config
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

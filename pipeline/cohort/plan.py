@@ -23,7 +23,7 @@ from pipeline.base.errors import ConfigError, PlanError
 from pipeline.base.outside import parse_object, reading
 from pipeline.base.units import magnification
 from pipeline.config.groups import Grid
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json, write_bytes
 from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values

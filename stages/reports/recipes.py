@@ -4,8 +4,9 @@ from typing import Any
 
 from pipeline.base.console import table
 from pipeline.config.base import Config
+from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import RECIPES, recipe_values, value_words
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.training.early_stop import EarlyStop
 
 COMMAND_CONFIGS: dict[str, type[Config]] = {

@@ -33,7 +33,7 @@ from pipeline.cohort.plan import (
     write_audit,
     write_plan,
 )
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry

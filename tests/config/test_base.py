@@ -10,7 +10,8 @@ import pytest
 from pipeline.base.errors import ConfigError
 from pipeline.config import stages, studies, tools
 from pipeline.config.base import Config, OneOf, option
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.evaluate.options.config import evaluate_config

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from pipeline.config.groups import Grid, Sampling
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.config.tools import ImportConfig
 
 

@@ -11,6 +11,7 @@ from support.stores import make_store, plain_vit, plan_of_rows, train_config
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.config.base import Config
+from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import (
     AS_READ,
     OUR_CHOICE,
@@ -23,7 +24,7 @@ from pipeline.config.recipes import (
     value_words,
     with_recipe,
 )
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.store.teachers import choose_teachers
 from pipeline.training.identity import run_identity
 

@@ -8,7 +8,7 @@ from support.options import assert_refused
 from support.stores import make_store, plain_vit, train_config
 
 from pipeline.config.base import Config
-from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config.stages import ExportConfig, ExtractConfig, TrainConfig, VerifyConfig
 from pipeline.store.teachers import choose_teachers
 from pipeline.training.identity import run_identity
 
@@ -93,15 +93,6 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
 @pytest.mark.parametrize(
     ("config", "values", "words"),
     [
-        (PlanConfig, {"mpp": 1000}, "mpp: .*got 1000"),
-        (PlanConfig, {"min_tissue": 1.1}, "min_tissue: "),
-        (PlanConfig, {"val_fraction": 1}, "val_fraction: "),  # nothing would be left to train on
-        (PlanConfig, {"val_strip": 0}, "val_strip: "),
-        (PlanConfig, {"patch_px": 15}, "patch_px: "),
-        (PlanConfig, {"mpp": float("nan")}, "mpp: "),
-        (PlanConfig, {"tile_px": 223}, r"tile_px: should not be less than --patch-px, 224; .* \(got 223\)"),
-        (PlanConfig, {"tile_px": 9000}, "tile_px: "),
-        (PlanConfig, {"decode": "half", "tiling": "level0"}, "decode: does not go with --tiling level0, which reduces"),
         (ExtractConfig, {"teacher": "t", "views_strength": "papr"}, r"did you mean paper\?"),
         (ExtractConfig, {}, "teacher: Field required"),
         (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),
@@ -128,22 +119,6 @@ def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: 
     assert_refused(config, values, words)
 
 
-def test_a_plan_without_tiles_is_that_of_versions_that_knew_none() -> None:
-    assert "tile_px" not in PlanConfig().record()
-    assert "views_strength" not in ExtractConfig(teacher="t").record()
-    none = PlanConfig(tile_px=224)  # which turns off the tile of a recipe
-    assert (none.deciding(), none.has_tiles, none.record()["tile_px"]) == (PlanConfig().deciding(), False, 224)
-    assert PlanConfig(tile_px=256).deciding() == PlanConfig().deciding() | {"tile_px": 256}
-    assert (PlanConfig(tile_px=256).read_px, PlanConfig().read_px) == (256, 224)
-
-
-def test_a_plan_does_not_depend_on_how_it_is_made() -> None:
-    free = {"workers": 3, "overlays": Path("o")}
-    assert PlanConfig(**free).for_plan() == PlanConfig()
-    assert PlanConfig(**free, slides_root=Path("s")).deciding() == PlanConfig().deciding()
-    assert PlanConfig(seed=1).for_plan().deciding() != PlanConfig().deciding()
-
-
 @pytest.mark.parametrize(
     ("weights", "recorded"), [("pretrained", "pretrained"), ("scratch", "scratch"), ("w.pt", "{here}/w.pt")]
 )
@@ -154,3 +129,7 @@ def test_weights_in_a_file_are_recorded_by_their_absolute_path(
     config = TrainConfig(student="s", weights=weights, slides_root=Path("slides")).absolute()
     assert config.weights == recorded.format(here=tmp_path)
     assert config.slides_root == tmp_path / "slides"
+
+
+def test_a_record_without_views_is_that_of_versions_that_knew_none() -> None:
+    assert "views_strength" not in ExtractConfig(teacher="t").record()

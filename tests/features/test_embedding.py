@@ -14,7 +14,7 @@ from support.slides import make_slide
 
 from pipeline.base.errors import SlideError
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
 from pipeline.features.embedding import (

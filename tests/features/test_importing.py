@@ -13,7 +13,7 @@ from pipeline.base.errors import BenchmarkError, StoreError
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
 from pipeline.config.groups import Sampling
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.features.importing import (
     Expected,
     FeatureRows,

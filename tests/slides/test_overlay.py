@@ -8,7 +8,7 @@ import support.slides as sf
 from PIL import Image
 
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.overlay import CONTOUR, HELD_OUT, TRAINED, UNREADABLE, draw_overlay
 from pipeline.slides.tissue import TissueMask

@@ -7,7 +7,7 @@ import pytest
 import support.slides as sf
 
 from pipeline.base.errors import PatchError, SlideError
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.slides.read_again import read_patches, read_tissue
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue_grid import lay_grid

@@ -8,7 +8,7 @@ import pytest
 import support.slides as sf
 
 from pipeline.base.errors import SlideError
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask

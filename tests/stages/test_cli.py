@@ -13,7 +13,8 @@ from support.extraction import TEACHER, write_cohort, write_teacher
 from support.inspected import begun_reproduction, begun_study
 
 from pipeline.config.base import Config, differences, read_options
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import exclusive

@@ -22,7 +22,7 @@ from support.extraction import TEACHER, reference_model, write_teacher
 from support.slides import damage_tiles, make_slide, not_a_slide
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder
 from pipeline.features.find import find_feature_tree

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
+from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue, recipe_values
-from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options

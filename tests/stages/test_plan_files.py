@@ -16,7 +16,8 @@ from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, St
 from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
 from pipeline.cohort.plan import AuditRow, Plan, write_plan
 from pipeline.config.base import to_toml
-from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig
 from pipeline.sampling import rank_slides
 from pipeline.store.create import create_store
 from pipeline.store.format import StoreSpec

@@ -14,7 +14,7 @@ from pipeline.base.errors import StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.slides.identity import parts_digest
 from pipeline.slides.reader import Accepts
 from pipeline.store.changed_slides import CHANGED_FILE, noting_changed, only_noted, read_changed

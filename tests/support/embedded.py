@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.cohort.plan import SlidePlan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.features.layouts import EmbeddedSlide
 from pipeline.sampling import TRAIN
 from pipeline.slides.geometry import PatchGeometry

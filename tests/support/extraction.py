@@ -15,7 +15,8 @@ from PIL import Image
 
 from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.plan import Plan, SlidePlan, write_plan
-from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import load_weights
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from stages.plan import plan_slides
 
 SMALL = {"patch_px": 64, "patches_per_slide": 12}

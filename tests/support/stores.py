@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline.base.images import encode_image
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan, SlidePlan, in_order
-from pipeline.config.stages import PlanConfig, TrainConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import TrainConfig
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry

@@ -7,8 +7,8 @@ import pytest
 from support.stores import make_store
 
 from pipeline.base.versions import versions
+from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import departures_of_views
-from pipeline.config.stages import PlanConfig
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.training.identity import (
     RecordedTeacher,

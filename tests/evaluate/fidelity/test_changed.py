@@ -13,7 +13,7 @@ from support.stores import WIDTH
 from pipeline.base.errors import BenchmarkError, StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
 from pipeline.evaluate.fidelity.changed import changed_files_note
 from pipeline.evaluate.fidelity.rows import rows_of_changed, sample_note

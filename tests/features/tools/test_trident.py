@@ -9,7 +9,7 @@ from support.embedded import ENCODER, GRID, embedded
 from support.feature_files import COORDS, FEATURES, write_plain_file, write_trident_file
 from support.features import FeatureSlide, write_trident
 
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.features.find import find_feature_tree
 from pipeline.features.layouts import Place
 from pipeline.features.read import read_facts, read_features

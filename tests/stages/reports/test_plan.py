@@ -11,7 +11,7 @@ from support.extraction import made_up_plan
 
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import AuditRow, Plan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.plan import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from stages.plan import plan_slides
 from stages.reports.plan import MOST_LISTED, audit_table, estimate

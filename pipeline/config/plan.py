@@ -1,0 +1,141 @@
+"""Options of `g2l plan`, each defined once: name, type, default, bounds and help."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.base.units import MAX_MPP, MIN_MPP
+from pipeline.config.base import Config, option
+from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
+from pipeline.config.recipes import RecipeName, recipe_option
+
+
+class PlanConfig(Config):
+    """Options of `g2l plan`. Where the paper is silent, the defaults are our choice."""
+
+    recipe: RecipeName = recipe_option()
+    slides_root: Path | None = option(
+        None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
+    )
+    patches_per_slide: int = option(1000, ge=1, description="Maximum number of patches sampled per slide.")
+    max_slides: int | None = option(None, ge=1, description="Use a random subset of this many slides [all].")
+    patch_px: int = option(224, ge=16, le=4096, description="Side of a patch, pixels.")
+    tile_px: int | None = option(
+        None,
+        ge=16,
+        le=4096,
+        description="Side of the tile around a patch, for views that crop; the grid is of tiles [the patch only].",
+    )
+    mpp: float = option(0.5, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um per pixel.")
+    stride_px: int | None = option(
+        None, ge=1, description="Grid spacing in patch pixels [tile-px or patch-px: no overlap]."
+    )
+    min_tissue: float = option(0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.")
+    allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.")
+    tiling: Tiling | None = option(
+        None,
+        description="level0: cut every slide at its level 0 and drop small groups of patches, as the paper's authors "
+        "do; --mpp then means nothing [cut at --mpp].",
+    )
+    resampling: Resampling = option(
+        "lanczos-torch",
+        description="Who reduces patches: torch (2.12 or later), or Pillow, which takes four times as long and differs "
+        "by at most two grey levels. Slides that are not read at level 0 are always Pillow's.",
+        added=True,
+        earlier="lanczos-pillow",
+    )
+    decode: Decode = option(
+        "full",
+        description="half: decode JPEG tiles at half their size where patches are reduced by 2 or more: faster, with "
+        "other pixels; slides that cannot be are decoded in full.",
+        added=True,
+    )
+    val_fraction: float = option(
+        0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
+    )
+    val_strip: float | None = option(
+        None,
+        gt=0,
+        lt=1,
+        description="Hold out a strip of this fraction across every slide, not whole cases; for a single slide.",
+    )
+    check_files: bool = option(
+        True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
+    )
+    workers: int | None = option(
+        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing", in_plan=False
+    )
+    overlays: Path | None = option(
+        None, description="Folder for a picture of every slide [none].", decides="nothing", in_plan=False
+    )
+    seed: int = option(0, ge=0, description="Seed of the sample.")
+
+    @field_validator("tile_px")
+    @classmethod
+    def check_tile(cls, tile_px: int | None, others: ValidationInfo) -> int | None:
+        """See that the patch fits into the tile. One of its size is none, and turns off the tile of a recipe: records
+        keep it, for an absent value would let the recipe's return.
+        """
+        patch_px = others.data.get("patch_px", 0)  # 0: it is wrong itself
+        if tile_px is not None and tile_px < patch_px:
+            raise PydanticCustomError("tile", f"should not be less than --patch-px, {patch_px}; {patch_px} is no tile")
+        return tile_px
+
+    @field_validator("decode")
+    @classmethod
+    def check_decode(cls, decode: Decode, others: ValidationInfo) -> Decode:
+        """See that half is not asked for where no patch is reduced."""
+        if decode == "half" and others.data.get("tiling"):
+            raise PydanticCustomError(
+                "decode", "does not go with --tiling level0, which reduces no patch; leave out one"
+            )
+        return decode
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether more than the patch is read, so that views can crop."""
+        return self.tile_px not in (None, self.patch_px)
+
+    def deciding(self) -> dict[str, Any]:
+        """As in `Config`; a tile of the patch's size is none."""
+        values = super().deciding()
+        return values if self.has_tiles else {name: value for name, value in values.items() if name != "tile_px"}
+
+    @property
+    def read_px(self) -> int:
+        """Side of what is read from a slide for each row, pixels: the tile, or the patch where there is none."""
+        return self.tile_px or self.patch_px
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of tiles, or of patches where there are none."""
+        stride_px = self.stride_px or self.read_px
+        return Grid(
+            self.read_px,
+            self.mpp,
+            stride_px,
+            self.min_tissue,
+            self.allow_upsampling,
+            self.tiling,
+            self.resampling,
+            self.decode,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How many patches of a slide are taken, and which are held out."""
+        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
+
+    def continuing(self, resampling: Resampling) -> Self:
+        """The options of a call that continues a plan: who reduces patches is as there, for the default was another in
+        earlier versions, unless the call says it.
+        """
+        said = "resampling" in self.model_fields_set
+        return self if said else self.model_copy(update={"resampling": resampling})
+
+    def for_plan(self) -> Self:
+        """The configuration that a plan keeps: the same for the same plan, however it was made."""
+        free = [name for name in type(self).model_fields if not self.says(name, "in_plan")]
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in free})
