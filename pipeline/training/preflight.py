@@ -1,9 +1,10 @@
 """Preflight: check an encoder in seconds, before a run of hours.
 
 Embeds the first readable patches of the plan (for a further teacher, those in the store) in float32, in the arithmetic
-of the run, one by one, and measures the memory of a whole batch. An embedding that is not finite or has the wrong width
-stops the run before anything is written. One that changes with the arithmetic or with its neighbours in the batch gives
-a warning. Left out: the speed of the disk with the slides, and, on devices other than CUDA, the workspace of kernels.
+of the run, one by one, and measures the memory of a batch; on a CPU that of these few, scaled up. An embedding that is
+not finite or has the wrong width stops the run before anything is written. One that changes with the arithmetic or with
+its neighbours in the batch gives a warning. Left out: the speed of the disk with the slides, and, on devices other than
+CUDA, the workspace of kernels.
 """
 
 import time
@@ -22,6 +23,7 @@ from pipeline.base.console import counted, say
 from pipeline.base.devices import describe_device
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.memory import is_out_of_memory, peak_bytes
+from pipeline.base.outside import free_memory_bytes
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.plan import Plan
 from pipeline.disk.files import sha256_file
@@ -224,13 +226,21 @@ def _check_output(built: BuiltEncoder, embeddings: Tensor, precision: str, dtype
 def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch.device, precision: str) -> int:
     """Bytes that a batch needs beyond the weights, as counted by `memory.peak_bytes`.
 
+    On a CPU at most `NUM_PATCHES` are embedded for it, and what they need is scaled up to the batch, where a giant
+    takes minutes for 32. That is never too little: tensors that do not grow with the batch are scaled as well.
+
     Raises:
         ConfigError: it does not fit.
     """
     model_bytes = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    num = min(batch_size, NUM_PATCHES) if device.type == "cpu" else batch_size
     try:
-        batch = torch.zeros((batch_size, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
-        return peak_bytes(module, batch, precision) - model_bytes
+        batch = torch.zeros((num, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
+        needed = -(-(peak_bytes(module, batch, precision) - model_bytes) * batch_size // num)
+        free = free_memory_bytes() if device.type == "cpu" else None
+        if free is not None and needed > free:
+            raise MemoryError
+        return needed
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

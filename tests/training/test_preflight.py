@@ -26,6 +26,7 @@ from support.extraction import (
 from support.pixels import noise
 
 from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.base.memory import peak_bytes
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
@@ -233,6 +234,9 @@ def test_the_memory_of_a_batch_on_a_cpu_is_that_of_its_tensors(built: BuiltEncod
         assert measure_batch(by_hand, PATCH_PX, size, CPU, "float32") == size * (patch + 4 * patch + 4 * patch)
     few, many = (measure_batch(built.module, PATCH_PX, size, CPU, "float32") for size in (8, 32))
     assert 8 * patch * 5 < few < many == 4 * few
+    weights = sum(t.numel() * t.element_size() for t in (*built.module.parameters(), *built.module.buffers()))
+    whole = peak_bytes(built.module, torch.zeros((32, PATCH_PX, PATCH_PX, 3), dtype=torch.uint8), "float32") - weights
+    assert whole <= many <= 1.01 * whole
 
 
 def test_a_batch_that_a_cpu_has_no_room_for_stops(built: BuiltEncoder) -> None:
