@@ -297,16 +297,21 @@ def inspect(
 
 @verb("doctor", DoctorConfig)
 def doctor(
-    call: Call, path: Path | None = argument("[MANIFEST|STORE|RUN]", "What to look at, besides the machine.")
+    call: Call, path: Path | None = argument("MANIFEST|STORE|RUN", "What to look at, besides the machine.")
 ) -> None:
-    """Look at what is installed, the disk, and the first slides, and say what to do. Leaves nothing behind."""
+    """Look at what is installed, the disk, and the first slides, and say what to do. Leaves nothing behind. Slides are
+    planned by the table [plan] of --config, if there is one.
+    """
     from stages.doctor.doctor import doctor as look
+    from stages.doctor.work import TriedSlides
 
     if path is None and "path" not in call.table:
         config, paths = call.resolve(DoctorConfig)
     else:
         config, paths = call.resolve(DoctorConfig, urls=["path"], path=path)
-    text, code = look(paths.get("path"), config.place, config.teacher)
+    planned = call.resolve_another(PlanConfig, "plan")
+    slides = TriedSlides(planned.grid, planned.sampling, planned.slides_root)
+    text, code = look(paths.get("path"), config.place, config.teacher, slides)
     show(text)
     raise typer.Exit(code)
 

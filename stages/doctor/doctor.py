@@ -13,16 +13,17 @@ from pipeline.store.zarr_format import METADATA
 from stages.doctor.findings import Finding, describe, trouble
 from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
 from stages.doctor.place import look_at_place
-from stages.doctor.work import look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
+from stages.doctor.work import TriedSlides, look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
 
 
-def doctor(path: Path | None, place: Path | None, teacher: str | None) -> tuple[str, int]:
+def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: TriedSlides) -> tuple[str, int]:
     """Look at everything; returns the text and the exit code, 1 if there is trouble.
 
     Args:
         path: a manifest, a store (or its address) or a run; `None` for the machine alone.
         place: the folder that outputs will go to; by default the input's, or the one that the command was called in.
         teacher: an encoder to time, for the estimate.
+        slides: how slides are planned.
 
     Raises:
         G2LError: `path` is none of them.
@@ -33,7 +34,7 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None) -> tuple[
     seconds: float | None = None
     models = [*look_at_gpus(), *look_at_weights()]
     if teacher:
-        timed, seconds = seconds_of_teacher(teacher)
+        timed, seconds = seconds_of_teacher(teacher, slides.grid.patch_px)
         models.append(timed)
     sections: list[tuple[str, Iterable[Finding]]] = [
         ("installed", list(look_at_packages())),
@@ -42,7 +43,7 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None) -> tuple[
         ("outputs", list(look_at_place(place))),
     ]
     if path is not None:
-        sections.append((f"{kind} {path}", _look_at(path, kind, place, seconds)))
+        sections.append((f"{kind} {path}", _look_at(path, kind, place, seconds, slides)))
     text, is_bad = describe(sections)
     return text, EXIT_ERROR if is_bad else EXIT_OK
 
@@ -63,11 +64,11 @@ def kind_of(path: Path) -> str:
     raise G2LError(f"{words}. `g2l inspect` looks at plans and students")
 
 
-def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None) -> list[Finding]:
+def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> list[Finding]:
     """The findings about the input; damage is one of them."""
     try:
         if kind == "manifest":
-            return list(look_at_manifest(path, place, teacher_seconds))
+            return list(look_at_manifest(path, place, teacher_seconds, slides))
         if kind == "run":
             return list(look_at_run(path))
         with open_store(path, tell=say) as store:

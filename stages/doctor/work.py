@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from pipeline.base.errors import G2LError
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
 from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.config.groups import Grid, Sampling
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
@@ -34,14 +35,23 @@ FIRST_SLIDES = 3
 """Slides to read for real. Our choice: some seconds each."""
 
 
-def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None) -> Iterator[Finding]:
-    """Look at a manifest: its rows, their files, the first slides, and an estimate by the defaults of `g2l plan`.
+@dataclass(frozen=True)
+class TriedSlides:
+    """How the first slides are planned: the grid, the sample, and the folder that relative paths start from."""
+
+    grid: Grid
+    sampling: Sampling
+    slides_root: Path | None = None
+
+
+def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> Iterator[Finding]:
+    """Look at a manifest: its rows, their files, the first slides, and an estimate for the whole.
 
     Args:
         teacher_seconds: of the teacher's forward pass, a patch; `None` if no teacher was named.
     """
     try:
-        manifest = read_manifest(path, None)
+        manifest = read_manifest(path, slides.slides_root)
     except G2LError as error:
         yield trouble(
             "manifest",
@@ -60,20 +70,21 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None) -> 
     there = [row.slide_id for row in manifest.rows][:FIRST_SLIDES]  # all are: `read_manifest` has looked
     audited = []
     for slide_id in there:
-        finding, result = try_slide(manifest, slide_id)
+        finding, result = try_slide(manifest, slide_id, slides)
         yield finding
         audited += [result] if result.slide is not None and result.sample is not None else []
     yield from _estimate(audited, len(manifest.rows), place, teacher_seconds)
 
 
-def try_slide(manifest: Manifest, slide_id: str) -> tuple[Finding, Audited]:
-    """Plan one slide by the defaults, reading some of its patches."""
+def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:
+    """Plan one slide, reading some of its patches."""
     (row,) = (row for row in manifest.rows if row.slide_id == slide_id)
-    config, started = PlanConfig(), time.monotonic()
-    result = audit_slide(row, manifest, config.grid, config.sampling, False, None, MOST_OF_A_SLIDE)
+    started = time.monotonic()
+    result = audit_slide(row, manifest, slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE)
     seconds, audit = time.monotonic() - started, result.audit
     if result.slide is None or not result.sample or not result.sample.measured:
-        return trouble(slide_id, audit.reason or "no patch of it can be read", "look at it in a viewer"), result
+        advice = "look at it in a viewer; options of `plan` are taken from the table [plan] of --config"
+        return trouble(slide_id, audit.reason or "no patch of it can be read", advice), result
     each = result.sample.seconds / result.sample.measured
     words = (
         f"{audit.vendor}, {audit.width:,} x {audit.height:,} at {audit.mpp:.4g} um/px, "
@@ -181,9 +192,8 @@ def look_at_run(path: Path) -> Iterator[Finding]:
             yield note("versions", f"begun with others: {', '.join(changed)}", advice)
 
 
-def seconds_of_teacher(name: str) -> tuple[Finding, float | None]:
+def seconds_of_teacher(name: str, patch_px: int) -> tuple[Finding, float | None]:
     """Build an encoder with random weights, which are as fast as its own, and time it here; seconds a patch."""
-    patch_px = PlanConfig().patch_px
     try:
         device = choose_device(ExtractConfig(teacher=name).device)
         keep_freed_memory(device)

@@ -9,13 +9,17 @@ from support.extraction import TEACHER
 from support.slides import make_slide, not_a_slide
 from support.training import train_once
 
+from pipeline.cohort.manifest import read_manifest
+from pipeline.config.plan import PlanConfig
 from pipeline.store.store import Store
 from stages.doctor import work
 from stages.doctor.findings import Finding
 
+DEFAULTS = work.TriedSlides(PlanConfig().grid, PlanConfig().sampling)
+
 
 def of_manifest(path: Path, seconds: float | None = None) -> list[Finding]:
-    return list(work.look_at_manifest(path, path.parent, seconds))
+    return list(work.look_at_manifest(path, path.parent, seconds, DEFAULTS))
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +36,14 @@ def test_the_first_slides_are_read_and_the_whole_is_estimated(manifest: Path) ->
     said = {each.subject: each.words for each in found}
     assert "ms a patch to read and encode" in said["a"]
     assert "for the teacher, beside it" in said["estimate"]
-    (audited,) = [work.try_slide(work.read_manifest(manifest, None), "a")[1]]
+    (audited,) = [work.try_slide(read_manifest(manifest, None), "a", DEFAULTS)[1]]
     assert audited.slide is not None
     unnamed = {each.subject: each.words for each in of_manifest(manifest)}["estimate"]
     assert "name one with --teacher" in unnamed
 
 
 def test_an_estimate_scales_with_the_slides_and_the_patches(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, audited = work.try_slide(work.read_manifest(manifest, None), "a")
+    _, audited = work.try_slide(read_manifest(manifest, None), "a", DEFAULTS)
     (few,) = work._estimate([audited], 1, manifest.parent, None)
     (many,) = work._estimate([audited], 1000, manifest.parent, None)
     assert f"{audited.audit.patches_taken:,} patch" in few.words
@@ -116,8 +120,8 @@ def test_a_run_says_how_far_it_is(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_timed_with_random_weights() -> None:
-    found, seconds = work.seconds_of_teacher(TEACHER)
+    found, seconds = work.seconds_of_teacher(TEACHER, 64)
     assert found.level == "ok"
     assert seconds is not None
     assert 0 < seconds < 10
-    assert work.seconds_of_teacher("no-such-encoder")[0].level == "trouble"
+    assert work.seconds_of_teacher("no-such-encoder", 64)[0].level == "trouble"
