@@ -108,11 +108,14 @@ def plan(
 ) -> None:
     """Audit slides, find tissue, sample patches; writes PLAN.h5 and PLAN.audit.csv. Uses no accelerator."""
     from stages.plan_files import failed_slides, write_new_plan
+    from stages.reports.classes import class_table
     from stages.reports.plan import audit_table, estimate
 
     config, paths = call.resolve(PlanConfig, manifest=manifest, out=out)
     new_plan = write_new_plan(paths["manifest"], config, paths["out"])
     show(audit_table(new_plan))
+    if classes := class_table(new_plan):
+        show(classes)
     show(estimate(new_plan))
     show(f"plan {new_plan.hash[:12]} is in {paths['out']}")
     raise typer.Exit(EXIT_PARTIAL if failed_slides(new_plan) else EXIT_OK)

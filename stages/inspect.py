@@ -32,6 +32,7 @@ from pipeline.study.folder import STUDY_FILE, StudyFolder
 from pipeline.training.held_out import best_words, history_table, vals_by_teacher
 from pipeline.training.identity import loss_weights, recorded_departures, recorded_teachers
 from pipeline.training.run_folder import RunFolder
+from stages.reports.classes import class_table
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
 """By these, and `student.json` or a projector, an exported student is known."""
@@ -75,7 +76,13 @@ def describe_plan(plan: Plan, path: Path) -> str:
         ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "damaged", "failed") if s in statuses)),
         ("slides below", plan.slides_root),
     ]
-    return table(rows)
+    return _with_classes(table(rows), plan)
+
+
+def _with_classes(text: str, plan: Plan) -> str:
+    """A text and the table of the plan's classes, if it has any."""
+    classes = class_table(plan)
+    return f"{text}\n\n{classes}" if classes else text
 
 
 def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
@@ -112,7 +119,7 @@ def describe_store(store: Store) -> str:
         ("weights", first.record["weights_sha256"]),
         *(fact for teacher in further for fact in _further_facts(teacher)),
     ]
-    return table(rows)
+    return _with_classes(table(rows), store.plan)
 
 
 def _further_facts(teacher: StoredTeacher) -> list[tuple[str, object]]:

@@ -19,13 +19,16 @@ from pipeline.base.cores import give_back_memory
 from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
+from pipeline.cohort.annotated import slide_annotations, class_areas, file_hashes, require_known_classes
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
-from pipeline.config.groups import Grid, Sampling
+from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig
-from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, split_strip
+from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
+from pipeline.slides.annotations.on_grid import draw_patches, within_classes
+from pipeline.slides.annotations.tissue_geojson import tissue_from_file, write_tissue
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
@@ -57,7 +60,7 @@ def plan_slides(
     Writes the audit to `audit_csv` even if there is no plan.
 
     Raises:
-        PlanError: no slide gives a patch.
+        PlanError: no slide gives a patch, or has a class that an option names.
         ManifestError: slides of several cases are one slide.
         ConfigError: this torch cannot reduce patches, and the options ask for it.
     """
@@ -67,10 +70,11 @@ def plan_slides(
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))
     audited: list[Audited] = []
-    grid, sampling, check = config.grid, config.sampling, config.check_files
+    grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
+    require_known_classes(manifest, sampling.classes, sampling.method)
 
     def audit_row(row: ManifestRow) -> Audited:
-        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured)
+        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured, tissue)
         give_back_memory()
         return result
 
@@ -119,6 +123,7 @@ def audit_slide(
     check_file: bool,
     overlays: Path | None,
     num_measured: int,
+    tissue_files: TissueFiles = TissueFiles(),
 ) -> Audited:
     """Audit one slide; a failing slide is reported in its audit row.
 
@@ -126,9 +131,10 @@ def audit_slide(
         check_file: whether its SHA-256 must be the manifest's, if that gives one.
         overlays: folder for its picture.
         num_measured: patches to encode, to estimate how many bytes pixels will take.
+        tissue_files: folders that its tissue is read from and written to.
 
     Raises:
-        OSError: its overlay cannot be written.
+        OSError: its overlay or its tissue cannot be written.
     """
     known: dict[str, Any] = {
         "slide_id": row.slide_id,
@@ -137,16 +143,20 @@ def audit_slide(
         "center": row.center or "",
         "row_hash": row_hash(row),
     }
-    path = manifest.slide_path(row)
+    path, read_from = manifest.slide_path(row), tissue_files.read_from
     slide: Slide | None = None
     try:
+        known |= file_hashes(manifest, row, read_from)
         if check_file and row.sha256:
             check_sha256(path, row.sha256)
         slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
         if note := long_reading_note(slide):
             say(f"note: {note}")
         with slide_failures(path):
-            laid = lay_grid(slide, grid)
+            annotations = slide_annotations(manifest, row, slide)
+            tissue, notes = tissue_from_file(slide, row.slide_id, read_from) if read_from else (None, ())
+            laid = within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
+            known |= class_areas(annotations)
             part = sample_slide(row, slide, laid, sampling)
             sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
             audit = audit_open_slide(slide, laid, part, known, sample)
@@ -156,6 +166,8 @@ def audit_slide(
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     if overlays is not None:
         draw_sample(laid, part, audit, overlays)
+    if tissue_files.write_to is not None:
+        write_tissue(laid.tissue, row.slide_id, tissue_files.write_to)
     return Audited(audit, part, pixels, sample) if len(part.coords_l0_px) else Audited(audit, None)
 
 
@@ -179,13 +191,15 @@ def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tu
 
 def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sampling) -> SlidePlan:
     """Sample a slide's patches, perhaps none, and assign their split."""
-    available = grid.coords_l0_px
+    available, classes = grid.coords_l0_px, grid.classes
     if sampling.val_strip is None:
         split = np.full(len(available), SPLIT_NAMES.index(row_split(row, sampling.val_fraction)), np.uint8)
     else:
         split = split_strip(available, grid.geometry.patch_l0_px, sampling.val_strip)
+    if classes:
+        classes = classes.take(split != GAP)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = sample_patches(row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
+    taken = draw_patches(row.slide_id, candidates, classes, sampling)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,
@@ -200,6 +214,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
         labels=dict(row.labels),
         identity_facts=slide.identity().record(),
         has_case=row.has_case,
+        classes=classes.take(taken) if classes else None,
     )
 
 

@@ -5,7 +5,7 @@ PLAN.audit.csv     the audit of each slide, also written if there is no plan
 PLAN.config.toml   the options; can be passed to --config
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError
+from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
@@ -25,6 +26,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
+from pipeline.slides.annotations.tissue_geojson import ENDING
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
 from pipeline.store.store import Store
@@ -54,9 +56,11 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
-        if config.overlays:
-            locks.enter_context(exclusive(config.overlays, "g2l plan"))
-        make_way(manifest, out, config.overlays)
+        folders = [(config.overlays, ".png"), (config.tissue_geojson, ENDING)]
+        for folder, _ in folders:
+            if folder:
+                locks.enter_context(exclusive(folder, "g2l plan"))
+        make_way(manifest, out, [(folder, ending) for folder, ending in folders if folder])
         audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
         record = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())} | config.stored()
         write_text(record_path, to_toml({"plan": record}))
@@ -73,11 +77,14 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         return plan
 
 
-def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
+def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]]) -> None:
     """See that a plan and the files beside it can be written, and clear away what a killed run left half written.
 
+    Args:
+        folders: folders that get a file of each slide, and the ending of its name.
+
     Raises:
-        G2LError: one exists that no earlier attempt wrote, or the folder of overlays cannot be made.
+        G2LError: one exists that no earlier attempt wrote, or a folder cannot be made.
     """
     if out.is_file():
         remove_notes(out)
@@ -87,12 +94,13 @@ def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
         hint = "Delete it first, or choose another place."
         for path in (audit_csv, record_path):
             require_new_file(path, hint)
-        for picture in [overlays / f"{row.slide_id}.png" for row in manifest.rows] if overlays else []:
-            require_absent(picture, hint)
-    if overlays:
-        make_output_folder(overlays)
-        remove_asides(overlays, recursive=False)
-        require_names_apart(overlays, [row.slide_id for row in manifest.rows])
+        for folder, ending in folders:
+            for row in manifest.rows:
+                require_absent(folder / f"{row.slide_id}{ending}", hint)
+    for folder, _ in folders:
+        make_output_folder(folder)
+        remove_asides(folder, recursive=False)
+        require_names_apart(folder, [row.slide_id for row in manifest.rows])
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
 
@@ -126,9 +134,9 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     plan = read_plan(path)
     config = config.continuing(plan.config.resampling)
     changes = differences(plan.config.deciding(), config.deciding())
-    changes += changed_rows(
-        plan, read_manifest(manifest_path, config.slides_root), max_slides=config.max_slides, seed=config.seed
-    )
+    manifest = read_manifest(manifest_path, config.slides_root)
+    changes += changed_rows(plan, manifest, max_slides=config.max_slides, seed=config.seed)
+    changes += changed_annotations(plan, manifest, config.tissue_from)
     if changes:
         listing = "\n".join(f"  {line}" for line in changes[:20])
         raise PlanError(
@@ -204,7 +212,9 @@ def changed_rows(plan: Plan, manifest: Manifest, *, max_slides: int | None, seed
     lines = [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys())]
     lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen))]
     changed = [name for name in sorted(audited.keys() & set(chosen)) if row_hash(rows[name]) != audited[name]]
-    return lines + [f"{name}: another path, case, center, mpp, split or sha256 in the manifest" for name in changed]
+    return lines + [
+        f"{name}: another path, case, center, mpp, split, sha256 or annotations in the manifest" for name in changed
+    ]
 
 
 def failed_slides(plan: Plan) -> int:

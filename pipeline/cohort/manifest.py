@@ -28,7 +28,7 @@ OVERRIDES: Mapping[str, Literal["yes"] | None] = {"": None, "no": None, "yes": "
 SPLIT_CELLS: Mapping[str, Split] = {"train": "train", "val": "val"}
 """What the column split may say; a slide without one is assigned by its case."""
 REQUIRED_COLUMNS = ("slide_id", "path")
-COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256")
+COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256", "annotations")
 """Known columns in the order of writing; every other column is a label."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,7 +39,7 @@ MAX_SLIDE_ID_BYTES = 200
 @dataclass(frozen=True)
 class ManifestRow:
     """One slide. `path` is as written; `mpp` is um/px of level 0, and replaces the slide's own if `mpp_overrides` is
-    "yes"; `line` counts from 1 (0: not from a file).
+    "yes"; `annotations` is a file as written; `line` counts from 1 (0: not from a file).
 
     `has_case` is false if the manifest gives no case; `case_id` is then the slide's id. Comparisons ignore `has_case`
     and `line`, since the order of rows does not matter.
@@ -56,6 +56,7 @@ class ManifestRow:
     line: int = field(default=0, compare=False)
     mpp_overrides: Literal["yes"] | None = None
     has_case: bool = field(default=True, compare=False)
+    annotations: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,13 @@ class Manifest:
         """
         return file_named(self.slides_root / row.path)
 
+    def annotations_path(self, row: ManifestRow) -> Path | None:
+        """Path of the row's file of annotations, found as its slide is; `None` without one."""
+        return file_named(self.slides_root / row.annotations) if row.annotations else None
+
 
 def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
-    """Read and check a manifest; every slide file must exist, and each slide be listed once.
+    """Read and check a manifest; every slide and every file of annotations must exist, and each slide be listed once.
 
     Relative paths start from `slides_root`, or from the manifest's folder if it is `None`.
 
@@ -89,6 +94,12 @@ def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
         (row.line, f"no slide file {manifest.slide_path(row)}")
         for row in manifest.rows
         if row.path and as_url(row.path) is None and not os.path.isfile(manifest.slide_path(row))
+    ]
+    annotations = [(row, file) for row in manifest.rows if (file := manifest.annotations_path(row))]
+    missing += [
+        (row.line, f"no file of annotations {file}, of the slide {row.slide_id!r}")
+        for row, file in annotations
+        if not os.path.isfile(file)
     ]
     hint = f"\nRelative paths start from {manifest.slides_root}; --slides-root sets another folder."
     refuse(path, problems + missing + _copies(manifest), hint if missing else "")
@@ -196,6 +207,7 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
         line=line,
         mpp_overrides=OVERRIDES.get(cells["mpp_overrides"].lower()),
         has_case=bool(cells["case_id"]),
+        annotations=cells["annotations"] or None,
     )
 
 
@@ -325,6 +337,8 @@ def row_hash(row: ManifestRow) -> str:
     hashed: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
     if row.mpp_overrides:  # absent otherwise, so that rows of earlier versions keep their hash
         hashed.append({"mpp_overrides": row.mpp_overrides})
+    if row.annotations:
+        hashed.append({"annotations": row.annotations})
     return sha256_json(hashed)[:16]
 
 

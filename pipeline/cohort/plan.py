@@ -29,6 +29,7 @@ from pipeline.disk.files import sha256_json, write_bytes
 from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
 from pipeline.disk.tables import write_records
 from pipeline.sampling import SPLIT_NAMES
+from pipeline.slides.annotations.patch_classes import PatchClasses, checked_classes
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity, identity_from_record
 
@@ -56,6 +57,7 @@ class SlidePlan:
         labels: other columns of the manifest.
         identity_facts: record of the slide's `SlideIdentity`, checked when the slide is read; `None` in plans of
             versions that kept none.
+        classes: classes of the slide's annotations on its patches; `None` without annotations.
     """
 
     slide_id: str
@@ -71,6 +73,7 @@ class SlidePlan:
     labels: dict[str, str] = field(default_factory=dict)
     identity_facts: dict[str, Any] | None = None
     has_case: bool | None = None
+    classes: PatchClasses | None = None
 
     @property
     def identity(self) -> SlideIdentity:
@@ -89,11 +92,16 @@ class SlidePlan:
             "geometry": self.geometry.record(),
             "coords": hashlib.sha256(np.ascontiguousarray(self.coords_l0_px, "<i8").data).hexdigest(),
             "split": hashlib.sha256(np.ascontiguousarray(self.split).data).hexdigest(),
+            **({"classes": classes.content()} if (classes := self.classes) else {}),
         }
 
     def facts_of_identity(self) -> dict[str, Any]:
         """The identity's record under its name; empty if there is none, as in earlier versions."""
         return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
+
+
+ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256")
+"""Columns of the audit that are there only if a slide has something in them."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,9 @@ class AuditRow:
     mm2. `mpp` is the value used; `own_mpp` and `manifest_mpp` are those of slide and manifest. `pixel_bytes` and
     `jpeg_bytes` are the mean sizes of `patches_measured` patches as lossless JPEG XL and as JPEG, to estimate the
     store's size; `plain_measured` of these are of one colour. `warnings` lists oddities of the slide. `row_hash` shows
-    whether the slide's row of the manifest has changed.
+    whether the slide's row of the manifest has changed. `classes_mm2` is JSON: the area of each class of the slide's
+    annotations, within the slide. `annotations_sha256` and `tissue_sha256` are those of the files of annotations and
+    of corrected tissue that were read.
     """
 
     slide_id: str
@@ -133,6 +143,13 @@ class AuditRow:
     plain_measured: int = 0
     warnings: str = ""
     row_hash: str = ""
+    classes_mm2: str = ""
+    annotations_sha256: str = ""
+    tissue_sha256: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """All columns, without those that earlier versions lacked where there is nothing to say in them."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ADDED_COLUMNS}
 
     def with_warning(self, words: str) -> "AuditRow":
         """This row with one more warning."""
@@ -279,7 +296,7 @@ def plan_records(plan: Plan) -> dict[str, Any]:
         "hash": plan.hash,
         "config": plan.config.record(),
         "slides_root": str(plan.slides_root),
-        "audit": [asdict(row) for row in plan.audit],
+        "audit": [row.record() for row in plan.audit],
     }
 
 
@@ -296,13 +313,19 @@ def slide_record(slide: SlidePlan) -> dict[str, Any]:
         "geometry": slide.geometry.record(),
         "labels": slide.labels,
         **({} if slide.has_case is None else {"has_case": slide.has_case}),
+        **({"classes": list(classes.names)} if (classes := slide.classes) else {}),
     }
 
 
 def slide_from_record(
-    record: dict[str, Any], coords: NDArray[np.int64], split: NDArray[np.uint8], kind: type[SlidePlan] = SlidePlan
+    record: dict[str, Any],
+    coords: NDArray[np.int64],
+    split: NDArray[np.uint8],
+    kind: type[SlidePlan] = SlidePlan,
+    fractions: NDArray[np.float32] | None = None,
 ) -> SlidePlan:
-    """The inverse of `slide_record`; the slide is of the class `kind`.
+    """The inverse of `slide_record`; the slide is of the class `kind`. `fractions` is (N, C), of its classes if it has
+    any.
 
     Raises:
         KeyError, TypeError, ValueError: it is not a slide's record.
@@ -314,6 +337,10 @@ def slide_from_record(
     width, height = record["size_l0_px"]
     identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # raises if it is wrong
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
+    if "classes" in record:
+        if fractions is None:
+            raise ValueError("a slide with classes, and no fractions of them")
+        values["classes"] = checked_classes(record["classes"], fractions, len(coords))
     return kind(coords_l0_px=coords, split=split, **values)
 
 
@@ -352,7 +379,7 @@ def write_plan(plan: Plan, path: Path) -> None:
     """Write the plan as HDF5, complete or absent. The same plan gives the same bytes.
 
     Layout: `/slides/<id>/coords` int64 (N, 2) and `/slides/<id>/split` uint8 (N,), with attributes; the records as JSON
-    attributes.
+    attributes. Of a slide with annotations also `class_fractions` float32 (N, C), with its classes as an attribute.
 
     Raises:
         PlanError: it cannot be written; an existing `path` is kept.
@@ -360,13 +387,16 @@ def write_plan(plan: Plan, path: Path) -> None:
     buffer = io.BytesIO()  # HDF5 reads back what it writes, and its own errors hide the cause (a full disk)
     with h5py.File(buffer, "w", libver="v110", track_order=False) as f:
         f.attrs["plan"] = json.dumps(plan_records(plan) | {"audit": []}, sort_keys=True)
-        audit = json.dumps([asdict(row) for row in plan.audit], sort_keys=True)
+        audit = json.dumps([row.record() for row in plan.audit], sort_keys=True)
         f.create_dataset("audit", data=np.frombuffer(audit.encode(), np.uint8))  # may exceed an attribute's 64 kB
         for slide in plan.slides:
             group = f.create_group(f"slides/{slide.slide_id}")
             group.attrs["slide"] = json.dumps(slide_record(slide), sort_keys=True)
             coords = group.create_dataset("coords", data=slide.coords_l0_px)
             group.create_dataset("split", data=slide.split)
+            if slide.classes:
+                fractions = group.create_dataset("class_fractions", data=slide.classes.fractions)
+                fractions.attrs["classes"] = json.dumps(slide.classes.names)
             for name, value in coords_attributes(slide, plan.config.grid).items():
                 coords.attrs[name] = value
                 group.attrs[name] = value
@@ -378,7 +408,10 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
     """Write the audit as CSV, one row a slide."""
-    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])
+    records = [row.record() for row in rows]
+    used = {name for record in records for name in record}
+    names = [f.name for f in fields(AuditRow) if f.name in used or f.name not in ADDED_COLUMNS]
+    write_records(path, [asdict(row) for row in rows], names)
 
 
 def read_plan(path: Path) -> Plan:
@@ -398,7 +431,10 @@ def read_plan(path: Path) -> Plan:
         records["audit"] = json.loads(_values(f, "audit").astype(np.uint8).tobytes())
         slides = [
             slide_from_record(
-                parse_object(attributes(group)["slide"]), _values(group, "coords"), _values(group, "split")
+                parse_object(attributes(group)["slide"]),
+                _values(group, "coords"),
+                _values(group, "split"),
+                fractions=_values(group, "class_fractions") if "class_fractions" in group else None,
             )
             for group in (member(f, f"slides/{name}") for name in sorted(member(f, "slides").keys()))
         ]

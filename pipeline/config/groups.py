@@ -1,7 +1,10 @@
 """Options that go together wherever they are used: the grid of patches, and the sample that is drawn from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from pipeline.config.class_rules import ClassRules, Method
 
 Tiling = Literal["level0"]
 """How a grid is laid other than at one resolution: at level 0, whatever that is, as the paper's authors do."""
@@ -44,6 +47,19 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class TissueFiles:
+    """Folders with a file of each slide's tissue.
+
+    Attributes:
+        read_from: the tissue is taken from there; `None` to find it.
+        write_to: the tissue is written there; `None` not to.
+    """
+
+    read_from: Path | None = None
+    write_to: Path | None = None
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How many patches of a slide are taken, and which are held out.
 
@@ -52,9 +68,13 @@ class Sampling:
         seed: of the sample.
         val_fraction: held-out fraction of the cases.
         val_strip: held-out fraction of every slide; `None` to hold out cases.
+        method: how the patches are drawn.
+        classes: what the classes of annotations decide.
     """
 
     patches_per_slide: int | None
     seed: int
     val_fraction: float
     val_strip: float | None = None
+    method: Method = "uniform"
+    classes: ClassRules = field(default_factory=ClassRules)

@@ -8,7 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
-from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
+from pipeline.config.class_rules import ClassRules, Method, parse_quota
+from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling, TissueFiles
 from pipeline.config.recipes import RecipeName, recipe_option
 
 
@@ -61,6 +62,49 @@ class PlanConfig(Config):
         lt=1,
         description="Hold out a strip of this fraction across every slide, not whole cases; for a single slide.",
     )
+    include: list[str] = option(
+        [],
+        description="Keep only patches with --min-class of their area in this class of the slide's annotations; "
+        "repeatable: in these classes together. They must be on tissue as well.",
+        added=True,
+    )
+    exclude: list[str] = option(
+        [],
+        description="Drop patches with more than --max-excluded of their area in this class of the slide's "
+        "annotations; repeatable.",
+        added=True,
+    )
+    min_class: float = option(
+        0.5, gt=0, le=1, description="Share of a patch's area from which on it is of a class.", added=True
+    )
+    max_excluded: float = option(
+        0.0, ge=0, lt=1, description="Largest share of a patch's area in classes of --exclude.", added=True
+    )
+    sample: Method = option(
+        "uniform",
+        description="How patches are drawn within a slide: uniform, each alike; class, by quotas of the classes of "
+        "its annotations (--class-quota).",
+        added=True,
+    )
+    class_quota: list[str] = option(
+        [],
+        description="CLASS=SHARE of a slide's patches with --sample class; repeatable; shares are relative to each "
+        "other. Without it each class that the slide has gets the same.",
+        added=True,
+    )
+    tissue_from: Path | None = option(
+        None,
+        description="Folder with a SLIDE_ID.geojson for every slide, whose class Tissue is its tissue, in place of the "
+        "tissue finder: what --tissue-geojson wrote, corrected in QuPath.",
+        decides="effect",
+        in_plan=False,
+    )
+    tissue_geojson: Path | None = option(
+        None,
+        description="Folder to write each slide's tissue to, as GeoJSON that QuPath opens [none].",
+        decides="nothing",
+        in_plan=False,
+    )
     check_files: bool = option(
         True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
@@ -92,6 +136,37 @@ class PlanConfig(Config):
                 "decode", "does not go with --tiling level0, which reduces no patch; leave out one"
             )
         return decode
+
+    @field_validator("tissue_geojson")
+    @classmethod
+    def check_tissue_folder(cls, folder: Path | None, others: ValidationInfo) -> Path | None:
+        """See that files of tissue are not written over those that are read."""
+        read_from = others.data.get("tissue_from")
+        if folder is not None and read_from is not None and folder.absolute() == read_from.absolute():
+            raise PydanticCustomError("tissue_folder", "is the folder of --tissue-from; choose another")
+        return folder
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def order_classes(cls, names: list[str]) -> list[str]:
+        """Each class once and in order, so that the same choice is the same plan."""
+        if not all(names):
+            raise PydanticCustomError("class_name", "a class without a name")
+        return sorted(set(names))
+
+    @field_validator("class_quota")
+    @classmethod
+    def order_quotas(cls, quotas: list[str], others: ValidationInfo) -> list[str]:
+        """Each quota in one spelling and in order; they need the sample that they are quotas of."""
+        if quotas and others.data.get("sample", "class") != "class":
+            raise PydanticCustomError("quota", "is for --sample class")
+        try:
+            shares = [parse_quota(text) for text in quotas]
+        except ValueError as error:
+            raise PydanticCustomError("quota", "{why}", {"why": str(error)}) from None
+        if len({name for name, _ in shares}) < len(shares):
+            raise PydanticCustomError("quota", "gives a class two shares")
+        return [f"{name}={share!r}" for name, share in sorted(shares)]
 
     @property
     def has_tiles(self) -> bool:
@@ -126,7 +201,14 @@ class PlanConfig(Config):
     @property
     def sampling(self) -> Sampling:
         """How many patches of a slide are taken, and which are held out."""
-        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
+        quotas = tuple(parse_quota(text) for text in self.class_quota)
+        rules = ClassRules(tuple(self.include), tuple(self.exclude), self.min_class, self.max_excluded, quotas)
+        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
+
+    @property
+    def tissue_files(self) -> TissueFiles:
+        """Where each slide's tissue is read from and written to."""
+        return TissueFiles(self.tissue_from, self.tissue_geojson)
 
     def continuing(self, resampling: Resampling) -> Self:
         """The options of a call that continues a plan: who reduces patches is as there, for the default was another in

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config.groups import Grid
+from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue
@@ -37,6 +38,9 @@ class TissueGrid:
         min_tissue: the least fraction that was required.
         is_grouped: whether small groups of patches were dropped.
         why_full: why tiles are decoded in full, where half was asked for; else empty.
+        classes: classes of the slide's annotations on the patches; `None` without annotations.
+        of_class: the rule by classes that dropped patches, in words; else empty.
+        annotation_notes: what to know of how the annotations were read and used.
     """
 
     geometry: PatchGeometry
@@ -47,23 +51,29 @@ class TissueGrid:
     min_tissue: float
     is_grouped: bool = False
     why_full: str = ""
+    classes: PatchClasses | None = None
+    of_class: str = ""
+    annotation_notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is odd about how patches are read, if anything."""
-        return (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
+        """What is odd about how patches are read, and about annotations, if anything."""
+        full = (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
+        return (*full, *self.annotation_notes)
 
     @property
     def why_empty(self) -> str:
         """Why there is no patch, in words."""
+        if self.of_class:
+            return self.of_class
         if not self.num_cells:
             return f"it is smaller than a patch ({self.geometry.patch_l0_px:.0f} pixels of level 0)"
         groups = f" with its centre, in a group of {MIN_GROUP}" if self.is_grouped else ""
         return f"no patch has {self.min_tissue:.0%} of its area on tissue{groups}"
 
 
-def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
-    """Find the tissue of a slide and lay the grid over it.
+def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> TissueGrid:
+    """Find the tissue of a slide, unless it is given, and lay the grid over it.
 
     Raises:
         SlideError: the slide is too coarse for that resolution, or its file is gone.
@@ -75,7 +85,8 @@ def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
     if wanted.decode == "half" and not why_full:
         geometry = replace(geometry, decode="half")
     geometry = geometry.reduced_by(wanted.resampling)
-    tissue = find_tissue(slide)
+    if tissue is None:
+        tissue = find_tissue(slide)
     bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
     stride_l0_px = wanted.stride_px * mpp / info.mpp
     grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px, geometry.halving)

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.plan import Plan, SlidePlan, plan_from_records, plan_records, slide_from_record, slide_record
+from pipeline.slides.annotations.patch_classes import PatchClasses, checked_classes
 from pipeline.store import zarr_format
 
 
 def write_stored_plan(folder: Path, plan: Plan) -> None:
-    """The plan's records as a group's attributes, and coords, slide and split, N rows each, as its arrays."""
+    """The plan's records as a group's attributes, and coords, slide and split, N rows each, as its arrays; and if any
+    slide has annotations, class_fractions: a number for each patch and class of its slide, slide by slide.
+    """
     records = {
         "plan": plan_records(plan),
         "slides": [slide_record(s) | {"rows": len(s.coords_l0_px)} for s in plan.slides],
@@ -27,10 +30,13 @@ def write_stored_plan(folder: Path, plan: Plan) -> None:
     zarr_format.write_array(folder, "coords", plan.coords())
     zarr_format.write_array(folder, "slide", plan.slide_of_row())
     zarr_format.write_array(folder, "split", plan.split())
+    fractions = [slide.classes.fractions.ravel() for slide in plan.slides if slide.classes]
+    if sum(map(len, fractions)):
+        zarr_format.write_array(folder, "class_fractions", np.concatenate(fractions))
 
 
 class StoredSlide(SlidePlan):
-    """A slide of a stored plan: its coordinates stay on disk and are read whenever they are asked for."""
+    """A slide of a stored plan: its coordinates and classes stay on disk and are read whenever they are asked for."""
 
     @property
     def coords_l0_px(self) -> NDArray[np.int64]:
@@ -50,10 +56,31 @@ class StoredSlide(SlidePlan):
         """From here on get the coordinates from `read_coords`."""
         self.__dict__["read_coords"] = read_coords  # not by name: a plan is frozen
 
+    @property
+    def classes(self) -> PatchClasses | None:
+        """As in `SlidePlan`; raises as `coords_l0_px`."""
+        read_classes: Callable[[], PatchClasses | None] = self.__dict__["read_classes"]
+        return read_classes()
+
+    @classes.setter
+    def classes(self, classes: PatchClasses | None) -> None:
+        self.keep_classes_on_disk(lambda: classes)
+
+    def keep_classes_on_disk(self, read_classes: Callable[[], PatchClasses | None]) -> None:
+        """From here on get the classes from `read_classes`."""
+        self.__dict__["read_classes"] = read_classes
+
 
 def _read_coords(coords: zarr_format.RawArray, start: int, stop: int) -> NDArray[np.int64]:
     with reading(coords.folder, "the store's plan is damaged", StoreError):
         return coords.read(start, stop)
+
+
+def _read_classes(fractions: zarr_format.RawArray | None, names: list[str], start: int, rows: int) -> PatchClasses:
+    """The classes of a slide's patches, whose numbers begin at `start`."""
+    with reading(fractions.folder if fractions else "class_fractions", "the store's plan is damaged", StoreError):
+        values = fractions.read(start, start + rows * len(names)) if fractions else np.empty(0, np.float32)
+        return checked_classes(names, values.reshape(rows, len(names)), rows)
 
 
 def read_stored_plan(folder: Path, plan_hash: str, place: str = "") -> Plan:
@@ -67,12 +94,20 @@ def read_stored_plan(folder: Path, plan_hash: str, place: str = "") -> Plan:
         records = read_json(folder / zarr_format.METADATA)["attributes"]["g2l"]
         coords = zarr_format.RawArray(folder, "coords")
         split = zarr_format.read_array(folder, "split")
-        slides, start = list[SlidePlan](), 0
+        has_classes = any(record.get("classes") for record in records["slides"])
+        fractions = zarr_format.RawArray(folder, "class_fractions") if has_classes else None
+        slides, start, number = list[SlidePlan](), 0, 0
         for record in records["slides"]:
             stop = start + record.pop("rows")
-            slide = slide_from_record(record, coords.read(start, stop), split[start:stop], StoredSlide)
+            names = record.get("classes")
+            read_classes = None if names is None else partial(_read_classes, fractions, names, number, stop - start)
+            of_classes = read_classes().fractions if read_classes else None
+            slide = slide_from_record(record, coords.read(start, stop), split[start:stop], StoredSlide, of_classes)
             assert isinstance(slide, StoredSlide)
             slide.keep_on_disk(partial(_read_coords, coords, start, stop))
+            if read_classes:
+                slide.keep_classes_on_disk(read_classes)
+                number += (stop - start) * len(names)
             slides.append(slide)
             start = stop
         plan = plan_from_records(records["plan"], slides, folder)

@@ -22,6 +22,7 @@ from pipeline.cohort.manifest import (
     ManifestRow,
     parse_manifest,
     read_manifest,
+    row_hash,
     row_split,
     split_of_case,
     write_manifest,
@@ -47,6 +48,29 @@ def refusal(path: Path) -> str:
 
 
 # What is read
+
+
+def test_a_file_of_annotations_belongs_to_its_row(tmp_path: Path) -> None:
+    for name in ("a.svs", "b.svs", "a.geojson"):
+        (tmp_path / name).write_bytes(name.encode())
+    text = "slide_id,path,annotations\na,a.svs,a.geojson\nb,b.svs,\n"
+    manifest = read_manifest(write(tmp_path, text))
+    a, b = manifest.rows
+    assert (manifest.annotations_path(a), manifest.annotations_path(b)) == (tmp_path / "a.geojson", None)
+    assert "annotations" not in a.labels
+    plain = ManifestRow("a", "a.svs", "a")
+    assert row_hash(b) == row_hash(ManifestRow("b", "b.svs", "b"))
+    assert row_hash(a) == row_hash(replace(plain, annotations="a.geojson")) != row_hash(plain)
+    write_manifest(tmp_path / "again.csv", manifest.rows)
+    assert read_manifest(tmp_path / "again.csv").rows == manifest.rows
+
+
+def test_a_missing_file_of_annotations_is_refused_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    path = write(tmp_path, "slide_id,path,annotations\na,a.svs,a.xml\n")
+    with pytest.raises(ManifestError, match=r"m\.csv.*\n.*line 2: no file of annotations .*a\.xml, of the slide 'a'"):
+        read_manifest(path)
+    assert parse_manifest(path).rows[0].annotations == "a.xml"
 
 
 def test_every_column_is_read(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
         lines = list(csv.DictReader(f))
     assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
     for line, row in zip(lines, plan.audit, strict=True):
-        assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
+        assert line == {name: "" if value is None else str(value) for name, value in row.record().items()}
     assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
     assert int(lines[0]["pixel_bytes"]) > 1000
 

@@ -143,12 +143,12 @@ def test_the_folder_of_overlays_is_listed_as_often_for_a_hundred_slides_as_for_o
     for number in (1, 100):
         rows = tuple(ManifestRow(f"s{i}", f"s{i}.svs", "k") for i in range(number))
         listed.clear()
-        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", tmp_path / "o")
+        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")])
         counts.append(listed[tmp_path / "o"])
     assert counts[0] == counts[1] <= 2, counts
     (tmp_path / "o" / "s99.png").touch()
     with pytest.raises(G2LError, match=r"s99\.png exists and is not overwritten"):
-        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", tmp_path / "o")
+        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")])
 
 
 def test_overlays_that_a_file_system_would_take_for_one_are_refused(
@@ -199,7 +199,7 @@ def test_each_row_that_differs_from_the_plans_is_named(tmp_path: Path) -> None:
     assert changed_rows(plan, Manifest(now, tmp_path / "m.csv", tmp_path), max_slides=None, seed=0) == [
         "d: new in the manifest",
         "c: no longer in the manifest",
-        "a: another path, case, center, mpp, split or sha256 in the manifest",
+        "a: another path, case, center, mpp, split, sha256 or annotations in the manifest",
     ]
 
 

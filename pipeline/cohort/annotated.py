@@ -1,0 +1,116 @@
+"""Annotations of the slides of a manifest: read them, see that the classes asked for exist, notice changed files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you_mean, words_of
+from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.plan import Plan
+from pipeline.config.class_rules import ClassRules, Method
+from pipeline.disk.files import sha256_file
+from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.annotations.regions import Annotations
+from pipeline.slides.annotations.tissue_geojson import corrected_path
+from pipeline.slides.reader import Slide
+
+NO_ANNOTATIONS = "no row of the manifest has annotations; its column `annotations` names their files"
+MOST_CLASSES = 40
+"""Classes that an error lists. Our choice: a screenful."""
+
+
+def slide_annotations(manifest: Manifest, row: ManifestRow, slide: Slide) -> Annotations | None:
+    """The annotations of a slide; `None` if the manifest gives none.
+
+    Raises:
+        SlideError: the file cannot be read, or is not of this slide.
+    """
+    path = manifest.annotations_path(row)
+    if path is None:
+        return None
+    names = {row.slide_id, Path(row.path).name, slide.path.name}
+    try:
+        return read_annotations(path, size_l0_px=slide.info.size_l0_px, mpp=slide.info.mpp, slide_names=names)
+    except AnnotationError as error:
+        raise SlideError(str(error)) from None
+
+
+def file_hashes(manifest: Manifest, row: ManifestRow, tissue_from: Path | None) -> dict[str, str]:
+    """SHA-256 of the files that decide about a slide's patches beside the slide itself, by their columns of the audit:
+    its annotations, and its corrected tissue; "" for one that is not given or is not there.
+
+    Raises:
+        SlideError: one cannot be read.
+    """
+    corrected = tissue_from and corrected_path(tissue_from, row.slide_id)
+    files = {"annotations_sha256": manifest.annotations_path(row), "tissue_sha256": corrected}
+    hashes = {}
+    for column, path in files.items():
+        try:
+            hashes[column] = sha256_file(path) if path and path.is_file() else ""
+        except OSError as error:
+            raise SlideError(f"{path}: {words_of(error)}") from None
+    return hashes
+
+
+def class_areas(annotations: Annotations | None) -> dict[str, str]:
+    """The audit's column of the area of each class, mm2; nothing without annotations."""
+    if annotations is None:
+        return {}
+    areas = {name: round(area / 1e6, 4) for name, area in annotations.areas_um2.items()}
+    return {"classes_mm2": json.dumps(areas, sort_keys=True, ensure_ascii=False)}
+
+
+def require_known_classes(manifest: Manifest, rules: ClassRules, method: Method) -> None:
+    """See that some slide has each class that an option names, before slides are planned; and that some slide has
+    annotations, where a sample is drawn by them.
+
+    Reads annotations, slide by slide, only until all these classes have been seen. Slides that cannot be opened or
+    whose annotations cannot be read are passed over: their audit says why.
+
+    Raises:
+        PlanError: no slide has a class, or no slide has annotations.
+    """
+    missing, seen = dict(rules.named), set[str]()
+    annotated = [row for row in manifest.rows if row.annotations]
+    if method == "class" and not annotated:
+        raise PlanError(f"--sample class: {NO_ANNOTATIONS}")
+    for row in annotated if missing else ():
+        try:
+            slide = Slide(manifest.slide_path(row), row.mpp, mpp_overrides=row.mpp_overrides is not None)
+            annotations = slide_annotations(manifest, row, slide)
+        except SlideError:
+            continue
+        seen.update(annotations.classes if annotations else ())
+        missing = {name: flag for name, flag in missing.items() if name not in seen}
+        if not missing:
+            return
+    if missing:
+        raise PlanError(_unknown_classes(missing, sorted(seen), bool(annotated)))
+
+
+def _unknown_classes(missing: Mapping[str, str], classes: list[str], is_annotated: bool) -> str:
+    """What to say of classes that no slide has."""
+    lines = [f"{flag} {name}: no slide has this class{did_you_mean(name, classes)}" for name, flag in missing.items()]
+    if not is_annotated:
+        return "\n".join([*lines, NO_ANNOTATIONS])
+    more = f" and {len(classes) - MOST_CLASSES} more" if len(classes) > MOST_CLASSES else ""
+    listing = ", ".join(classes[:MOST_CLASSES]) + more
+    return "\n".join([*lines, f"The annotations have {listing or 'no class at all'}"])
+
+
+def changed_annotations(plan: Plan, manifest: Manifest, tissue_from: Path | None) -> list[str]:
+    """How the files of annotations and of corrected tissue differ from those that a plan was made from, a line a file.
+
+    Raises:
+        SlideError: one cannot be read.
+    """
+    rows = {row.slide_id: row for row in manifest.rows}
+    lines = []
+    for audit in plan.audit:
+        now = file_hashes(manifest, rows[audit.slide_id], tissue_from) if audit.slide_id in rows else {}
+        for column, digest in now.items():
+            if digest != getattr(audit, column):
+                words = "its file of annotations" if column == "annotations_sha256" else "its file in --tissue-from"
+                lines.append(f"{audit.slide_id}: another content of {words}, or none")
+    return lines

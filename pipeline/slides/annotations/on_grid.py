@@ -1,0 +1,110 @@
+"""Keep the patches of a grid by the classes of the slide's annotations, and draw a sample of them.
+
+Both rules hold together: a patch must be on tissue, and within the classes. Left out: reading annotations
+(`annotations.read`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.class_rules import ClassRules
+from pipeline.config.groups import Sampling
+from pipeline.sampling import sample_patches
+from pipeline.slides.annotations.patch_classes import CLASS_DECIMALS, PatchClasses
+from pipeline.slides.annotations.quotas import class_of_patches, sample_by_class
+from pipeline.slides.annotations.regions import Annotations
+from pipeline.slides.tissue_grid import TissueGrid
+
+
+def within_classes(
+    grid: TissueGrid, annotations: Annotations | None, sampling: Sampling, notes: tuple[str, ...] = ()
+) -> TissueGrid:
+    """The grid with the classes of its patches, and without the patches that `sampling.classes` drops.
+
+    `annotations` is `None` if the slide has none: it then has no patch of an included class, and nothing is excluded.
+    `notes` are to be kept of how its tissue was read.
+    """
+    if annotations is None:
+        return _without_annotations(grid, sampling, notes)
+    rules = sampling.classes
+    coords, side = grid.coords_l0_px, grid.geometry.patch_l0_px
+    names = annotations.classes
+    shares = _rounded(annotations.fractions(names, coords, side)).astype(np.float32)
+    kept, words = np.ones(len(coords), np.bool_), list[str]()
+    for rule_names, is_kept, flag in (
+        (rules.include, lambda share: share >= rules.min_class, "--include"),
+        (rules.exclude, lambda share: share <= rules.max_excluded, "--exclude"),
+    ):
+        if rule_names and kept.any():
+            kept &= is_kept(_share_together(annotations, rule_names, coords, side))
+            if not kept.any():
+                words.append(_why_none(flag, rule_names, annotations.classes, rules))
+    return replace(
+        grid,
+        coords_l0_px=coords[kept],
+        tissue_fraction=grid.tissue_fraction[kept],
+        classes=PatchClasses(names, shares[kept]),
+        of_class="; ".join(words),
+        annotation_notes=(*notes, *annotations.notes),
+    )
+
+
+def _share_together(
+    annotations: Annotations, names: Sequence[str], coords_l0_px: NDArray[np.int64], patch_l0_px: float
+) -> NDArray[np.float64]:
+    """Share of each patch's area in any of these classes: float64 (N,)."""
+    return _rounded(annotations.fraction_in_any(names, coords_l0_px, patch_l0_px))
+
+
+def _rounded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of an area to `CLASS_DECIMALS`."""
+    return np.clip(np.round(shares, CLASS_DECIMALS), 0, 1)
+
+
+def _without_annotations(grid: TissueGrid, sampling: Sampling, notes: tuple[str, ...]) -> TissueGrid:
+    """The grid of a slide without annotations: nothing of it if classes are to be included."""
+    rules = sampling.classes
+    if rules.include:
+        why = f"the manifest gives it no annotations, and --include asks for {_listed(rules.include)}"
+        none = np.zeros(len(grid.coords_l0_px), np.bool_)
+        return replace(
+            grid, coords_l0_px=grid.coords_l0_px[none], tissue_fraction=grid.tissue_fraction[none], of_class=why
+        )
+    if rules.exclude:
+        notes = (*notes, "it has no annotations, so --exclude drops nothing")
+    if sampling.method == "class":
+        notes = (*notes, "it has no annotations, so its sample is uniform")
+    return replace(grid, annotation_notes=notes) if notes else grid
+
+
+def _why_none(flag: str, names: Sequence[str], present: Sequence[str], rules: ClassRules) -> str:
+    """Why a rule left no patch on tissue."""
+    if not set(names) & set(present):
+        return f"its annotations have no {_listed(names)} ({flag}); they have {_listed(present) or 'no class at all'}"
+    if flag == "--include":
+        return f"no patch on tissue has {rules.min_class:.0%} of its area in {_listed(names)} (--include, --min-class)"
+    return f"every patch left has more than {rules.max_excluded:.0%} of its area in {_listed(names)} (--exclude)"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of classes, in words."""
+    return ", ".join(names)
+
+
+def draw_patches(
+    slide_id: str, coords_l0_px: NDArray[np.int64], classes: PatchClasses | None, sampling: Sampling
+) -> NDArray[np.int64]:
+    """Indices of the sample of a slide's (N, 2) patches, ascending.
+
+    With `--sample class` and without quotas, the classes that any of the patches is of have equal shares.
+    """
+    if sampling.method == "uniform" or classes is None:
+        return sample_patches(slide_id, coords_l0_px, sampling.patches_per_slide, sampling.seed)
+    rules = sampling.classes
+    quotas = rules.quotas or tuple((name, 1.0) for name in classes.names)
+    of_patch = class_of_patches(classes.of([name for name, _ in quotas]), rules.min_class)
+    shares = [share for _, share in quotas]
+    return sample_by_class(slide_id, coords_l0_px, of_patch, shares, sampling.patches_per_slide, sampling.seed)

@@ -1,0 +1,101 @@
+"""Write the tissue of a slide as GeoJSON for QuPath, and take a corrected file back as its tissue.
+
+Outlines run along the edges of the mask's pixels, in pixels of level 0. So a file that is taken back unchanged gives
+the same mask, to the pixel, and the same patches. A mask pixel of a corrected file is tissue if its centre is.
+Format: GeoJSON (RFC 7946) as QuPath 0.4 and later export and import it: a FeatureCollection of annotations, each with
+the name and colour of its classification.
+"""
+
+import json
+import math
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.errors import AnnotationError, SlideError
+from pipeline.disk.files import write_text
+from pipeline.slides.annotations.outlines import Polygon, mask_of, polygons_of
+from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import TissueMask, read_thumbnail
+
+TISSUE_CLASS = "Tissue"
+"""The class of tissue, also when a file is taken back."""
+COLOURS: Mapping[str, tuple[int, int, int]] = {TISSUE_CLASS: (0, 150, 60), "Unreadable": (200, 0, 0)}
+"""RGB of the classes in QuPath. Our choice."""
+ENDING = ".geojson"
+"""What follows a slide's id in the name of its file."""
+NAMESPACE = uuid.UUID("5a4e1a3f-2c0b-5c0e-9d25-0b8f8a1a6f2e")
+"""Of the ids of objects, which QuPath wants unique; made from slide, class and number, so that files are the same."""
+
+
+def corrected_path(folder: Path, slide_id: str) -> Path:
+    """The file of a slide in a folder of tissue."""
+    return folder / f"{slide_id}{ENDING}"
+
+
+def write_tissue(tissue: TissueMask, slide_id: str, folder: Path) -> None:
+    """Write the tissue of a slide, and what of it could not be read, as a file in `folder`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    regions = {TISSUE_CLASS: tissue.mask, "Unreadable": tissue.unreadable}
+    collection = {
+        "type": "FeatureCollection",
+        "features": [
+            feature for name, mask in regions.items() for feature in _features(name, mask, tissue.pixel_l0_px, slide_id)
+        ],
+    }
+    write_text(corrected_path(folder, slide_id), json.dumps(collection) + "\n")
+
+
+def _features(name: str, mask: NDArray[np.bool_], pixel_l0_px: float, slide_id: str) -> Iterator[dict[str, Any]]:
+    """A feature for each object of a mask (H, W)."""
+    for number, polygon in enumerate(polygons_of(mask)):
+        yield {
+            "type": "Feature",
+            "id": str(uuid.uuid5(NAMESPACE, f"{slide_id}\0{name}\0{number}")),
+            "geometry": {"type": "Polygon", "coordinates": _coordinates(polygon, pixel_l0_px)},
+            "properties": {"objectType": "annotation", "classification": {"name": name, "color": list(COLOURS[name])}},
+        }
+
+
+def _coordinates(polygon: Polygon, pixel_l0_px: float) -> list[list[list[float]]]:
+    """The rings of a polygon in pixels of level 0; whole numbers are written as such."""
+    return [
+        [[int(value) if value.is_integer() else value for value in point] for point in (ring * pixel_l0_px).tolist()]
+        for ring in polygon
+    ]
+
+
+def tissue_from_file(slide: Slide, slide_id: str, folder: Path) -> tuple[TissueMask, tuple[str, ...]]:
+    """The tissue of a slide as the class `TISSUE_CLASS` of its file in `folder` says, in place of `find_tissue`; and
+    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so.
+
+    Raises:
+        SlideError: there is no file, or it cannot be read, is of another slide, or has no such class.
+    """
+    path = corrected_path(folder, slide_id)
+    if not path.is_file():
+        raise SlideError(f"{path}: no such file, and --tissue-from takes this slide's tissue from it")
+    thumbnail, unreadable, pixel_l0_px = read_thumbnail(slide)
+    slide.direct.forget_tiles()
+    rows, columns = unreadable.shape
+    size_l0_px = (math.ceil(columns * pixel_l0_px), math.ceil(rows * pixel_l0_px))  # the last pixels may pass the slide
+    names = {slide_id, slide.path.name}
+    try:
+        found = read_annotations(path, size_l0_px=size_l0_px, mpp=slide.info.mpp, slide_names=names)
+        if TISSUE_CLASS not in found.classes:
+            has = ", ".join(found.classes) or "no class at all"
+            raise AnnotationError(f"{path}: no class {TISSUE_CLASS}, which --tissue-from asks for; it has {has}")
+        outlines = found.rings(TISSUE_CLASS)
+    except AnnotationError as error:
+        raise SlideError(str(error)) from None
+    mask = mask_of((ring / pixel_l0_px for ring in outlines), (rows, columns))
+    notes = tuple(f"{path.name} of --tissue-from: {note}" for note in found.notes)
+    return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail), notes

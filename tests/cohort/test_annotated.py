@@ -1,0 +1,226 @@
+"""Plans by annotations: what is kept, recorded and hashed, what is refused, and that changed files are noticed."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import support.slides as sf
+from support.annotated import write_geojson
+from support.plans import SMALL, make_plan
+
+from pipeline.base.errors import PlanError, SlideError
+from pipeline.cohort.annotated import slide_annotations, changed_annotations, require_known_classes
+from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.plan import ADDED_COLUMNS, Plan, read_plan, write_audit, write_plan
+from pipeline.config.class_rules import ClassRules
+from pipeline.config.plan import PlanConfig
+from pipeline.disk.files import sha256_file
+from pipeline.slides.reader import Slide
+from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
+from stages.plan_files import plan_beside, write_new_plan
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("annotated")
+    for number in range(3):
+        sf.make_slide(folder / f"s{number}.svs", width=768, height=512, mpp=0.5, downsamples=(1,), seed=number)
+    return folder
+
+
+@pytest.fixture
+def manifest(slides: Path) -> Path:
+    """Three slides; the last has no annotations."""
+    write_geojson(slides / "s0.geojson", tumour=(0, 0, 512, 512), necrosis=(0, 0, 100, 100))
+    write_geojson(slides / "s1.geojson", stroma=(0, 0, 768, 384))
+    files = ("s0.geojson", "s1.geojson", None)
+    rows = [ManifestRow(f"s{i}", f"s{i}.svs", f"c{i}", annotations=name) for i, name in enumerate(files)]
+    write_manifest(slides / "m.csv", rows)
+    return slides / "m.csv"
+
+
+def reasons(plan: Plan) -> dict[str, str]:
+    return {row.slide_id: row.reason for row in plan.audit if row.status == "failed"}
+
+
+def test_patches_of_included_classes(manifest: Path) -> None:
+    plan = make_plan(manifest, min_tissue=0, include=["tumour"], exclude=["necrosis"], patches_per_slide=999)
+    (slide,) = plan.slides
+    assert slide.slide_id == "s0"
+    assert slide.coords_l0_px[:, 0].max() == 448
+    assert len(slide.coords_l0_px) == 8 * 8 - 4  # four patches touch the necrosis
+    assert slide.classes is not None
+    assert slide.classes.of(["tumour"]).min() == 1
+    assert reasons(plan) == {
+        "s1": "its annotations have no tumour (--include); they have stroma",
+        "s2": "the manifest gives it no annotations, and --include asks for tumour",
+    }
+    first = plan.audit[0]
+    assert json.loads(first.classes_mm2) == {"necrosis": 0.0025, "tumour": 0.0655}
+    assert first.annotations_sha256 == sha256_file(manifest.with_name("s0.geojson"))
+    assert (first.patches_available, first.tissue_sha256) == (60, "")
+
+
+def test_a_plan_with_classes_is_read_back_from_its_file_and_from_a_store(manifest: Path, tmp_path: Path) -> None:
+    plan = make_plan(manifest)
+    write_plan(plan, tmp_path / "p.h5")
+    write_stored_plan(tmp_path / "plan", plan)
+    with h5py.File(tmp_path / "p.h5") as f:
+        assert json.loads(f["slides/s0/class_fractions"].attrs["classes"]) == ["necrosis", "tumour"]
+        assert f["slides/s0/class_fractions"].shape == (12, 2)
+        assert "class_fractions" not in f["slides/s2"]
+    for back in (read_plan(tmp_path / "p.h5"), read_stored_plan(tmp_path / "plan", plan.hash)):
+        assert back.hash == plan.hash
+        assert back.audit == plan.audit
+        assert back.slides[2].classes is None
+        for mine, other in zip(plan.slides[:2], back.slides[:2], strict=True):
+            assert mine.classes is not None
+            assert other.classes is not None
+            assert mine.classes.names == other.classes.names
+            np.testing.assert_array_equal(mine.classes.fractions, other.classes.fractions)
+    first = plan.slides[0]
+    assert first.classes is not None
+    other = replace(first, classes=replace(first.classes, fractions=first.classes.fractions[::-1]))
+    assert replace(plan, slides=(other, *plan.slides[1:])).hash != plan.hash
+
+
+def test_a_damaged_dataset_of_classes_is_refused(manifest: Path, tmp_path: Path) -> None:
+    write_plan(make_plan(manifest), tmp_path / "p.h5")
+    with h5py.File(tmp_path / "p.h5", "r+") as f:
+        values = f["slides/s0/class_fractions"]
+        values[0, 0] += 0.5
+    with pytest.raises(PlanError, match="its content does not match its hash"):
+        read_plan(tmp_path / "p.h5")
+    with h5py.File(tmp_path / "p.h5", "r+") as f:
+        del f["slides/s0/class_fractions"]
+    with pytest.raises(PlanError, match="not a readable plan"):
+        read_plan(tmp_path / "p.h5")
+
+
+def test_without_annotations_nothing_is_added(plan: Plan, tmp_path: Path) -> None:
+    """The records are what earlier versions wrote."""
+    assert all(not row.record().keys() & set(ADDED_COLUMNS) for row in plan.audit)
+    assert all("classes" not in slide.content() for slide in plan.slides)
+    write_audit(plan.audit, tmp_path / "a.csv")
+    header = (tmp_path / "a.csv").read_text().splitlines()[0].split(",")
+    assert header == [name for name in asdict(plan.audit[0]) if name not in ADDED_COLUMNS]
+    write_stored_plan(tmp_path / "plan", plan)
+    assert not (tmp_path / "plan" / "class_fractions").exists()
+
+
+def test_the_sample_by_class(manifest: Path) -> None:
+    options = {"min_tissue": 0, "sample": "class", "class_quota": ["tumour=3", "necrosis=1"], "min_class": 0.2}
+    small, large = (make_plan(manifest, patches_per_slide=n, **options).slides[0] for n in (8, 24))
+    assert small.classes is not None
+    assert (small.classes.of(["necrosis"]) >= 0.2).sum() == 2  # a quarter of the patches
+    assert {tuple(xy) for xy in small.coords_l0_px} < {tuple(xy) for xy in large.coords_l0_px}
+
+
+@pytest.mark.slow
+def test_a_slide_without_annotations_is_sampled_uniformly(manifest: Path) -> None:
+    uniform, by_class = (make_plan(manifest, patches_per_slide=8, sample=sample) for sample in ("uniform", "class"))
+    np.testing.assert_array_equal(uniform.slides[2].coords_l0_px, by_class.slides[2].coords_l0_px)
+    assert "its sample is uniform" in by_class.audit[2].warnings
+    assert by_class.hash != uniform.hash
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"tiling": "level0"}, {"tile_px": 80}, {"val_strip": 0.3}], ids=str)
+def test_classes_go_with_other_grids(manifest: Path, options: dict[str, object]) -> None:
+    plan = make_plan(manifest, min_tissue=0, include=["tumour"], patches_per_slide=999, **options)
+    (slide,) = plan.slides
+    assert slide.classes is not None
+    assert slide.classes.of(["tumour"]).min() >= 0.5
+    assert len(slide.classes.fractions) == len(slide.coords_l0_px) == len(slide.split)
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (ClassRules(include=("tumor",)), r"--include tumor: no slide has this class \(did you mean tumour\?\)"),
+        (ClassRules(exclude=("pen",)), "--exclude pen: .*\nThe annotations have necrosis, stroma, tumour$"),
+        (ClassRules(quotas=(("fat", 1.0),)), "--class-quota fat: no slide has this class"),
+    ],
+)
+def test_a_class_that_no_slide_has_is_refused(manifest: Path, rules: ClassRules, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        require_known_classes(read_manifest(manifest), rules, "uniform")
+
+
+def test_annotations_are_read_only_until_all_classes_are_known(manifest: Path) -> None:
+    manifest.with_name("s1.geojson").write_text("{")
+    require_known_classes(read_manifest(manifest), ClassRules(include=("tumour",), exclude=("necrosis",)), "class")
+    with pytest.raises(PlanError, match="--include stroma"):
+        require_known_classes(read_manifest(manifest), ClassRules(include=("stroma",)), "class")
+
+
+def test_classes_without_any_annotations_are_refused(cohort: Path) -> None:
+    with pytest.raises(PlanError, match=r"--include a: .*\nno row of the manifest has annotations"):
+        make_plan(cohort, include=["a"])
+    with pytest.raises(PlanError, match="--sample class: no row of the manifest has annotations"):
+        make_plan(cohort, sample="class")
+
+
+def test_a_slide_whose_annotations_cannot_be_read_fails_by_name(manifest: Path) -> None:
+    manifest.with_name("s0.geojson").write_text("{")
+    plan = make_plan(manifest)
+    assert [slide.slide_id for slide in plan.slides] == ["s1", "s2"]
+    assert "s0.geojson" in reasons(plan)["s0"]
+    manifest_read = read_manifest(manifest)
+    with pytest.raises(SlideError, match=r"s0\.geojson"):
+        slide_annotations(manifest_read, manifest_read.rows[0], Slide(manifest.with_name("s0.svs")))
+
+
+# Noticed
+
+
+def test_changed_files_are_noticed_beside_a_store(manifest: Path, tmp_path: Path) -> None:
+    config, store = PlanConfig.build(SMALL | {"workers": 2}), tmp_path / "s.zarr"
+    plan, path = plan_beside(manifest, config, store)
+    assert plan_beside(manifest, config, store)[0].hash == plan.hash
+    write_geojson(manifest.with_name("s1.geojson"), stroma=(0, 0, 768, 385))
+    with pytest.raises(PlanError, match="s1: another content of its file of annotations, or none"):
+        plan_beside(manifest, config, store)
+    assert path.exists()
+
+
+@pytest.mark.slow
+def test_corrected_tissue_is_taken_recorded_and_noticed(manifest: Path, tmp_path: Path) -> None:
+    written = PlanConfig.build(SMALL | {"workers": 2, "tissue_geojson": tmp_path / "tissue"})
+    plan = write_new_plan(manifest, written, tmp_path / "p.h5")
+    files = sorted((tmp_path / "tissue").iterdir())
+    assert [path.name for path in files] == ["s0.geojson", "s1.geojson", "s2.geojson"]
+    taken = PlanConfig.build(SMALL | {"workers": 2, "tissue_from": tmp_path / "tissue"})
+    store = tmp_path / "s.zarr"
+    again, _ = plan_beside(manifest, taken, store)
+    assert again.hash == plan.hash
+    assert [row.tissue_sha256 for row in again.audit] == [sha256_file(path) for path in files]
+    read = read_manifest(manifest)
+    assert changed_annotations(again, read, tmp_path / "tissue") == []
+    assert len(changed_annotations(again, read, None)) == 3
+    write_geojson(files[0], Tissue=(0, 0, 512, 512))
+    files[1].unlink()
+    with pytest.raises(PlanError, match="s0: another content of its file in --tissue-from, or none"):
+        plan_beside(manifest, taken, store)
+    corrected = make_plan(manifest, tissue_from=tmp_path / "tissue", patches_per_slide=999, min_tissue=1)
+    assert corrected.slides[0].slide_id == "s0"
+    assert len(corrected.slides[0].coords_l0_px) == 64
+    assert "no such file, and --tissue-from takes" in reasons(corrected)["s1"]
+
+
+def test_files_of_tissue_are_not_written_over(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "s1.geojson").write_text("mine")
+    with pytest.raises(Exception, match=r"s1\.geojson exists and is not overwritten"):
+        write_new_plan(manifest, PlanConfig.build(SMALL | {"tissue_geojson": tmp_path / "t"}), tmp_path / "p.h5")
+    assert (tmp_path / "t" / "s1.geojson").read_text() == "mine"
+
+
+def test_rows_of_no_plan_are_passed_over(plan: Plan, tmp_path: Path) -> None:
+    assert changed_annotations(plan, Manifest((), tmp_path / "m.csv", tmp_path), None) == []

@@ -1,0 +1,124 @@
+"""Patches by the classes of annotations: counted on rectangles, where shares are simple arithmetic."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from support.annotated import Box, write_geojson
+
+from pipeline.config.class_rules import ClassRules
+from pipeline.config.groups import Sampling
+from pipeline.config.plan import PlanConfig
+from pipeline.sampling import sample_patches
+from pipeline.slides.annotations.on_grid import draw_patches, within_classes
+from pipeline.slides.annotations.patch_classes import PatchClasses
+from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue_grid import TissueGrid, lay_grid
+
+BOXES: dict[str, Box] = {
+    "left": (0, 0, 352, 512),  # half of the sixth column of patches
+    "right": (352, 0, 352, 512),
+    "over": (320, 0, 64, 512),  # the sixth column
+    "spot": (10, 10, 4, 4),
+}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> TissueGrid:
+    """The whole grid of a slide: 11 x 8 patches of 64 px, all of level 0."""
+    path = sf.make_slide(tmp_path_factory.mktemp("s") / "a.svs", width=704, height=512, mpp=0.5, downsamples=(1,))
+    return lay_grid(Slide(path), PlanConfig(patch_px=64, min_tissue=0).grid)
+
+
+def rules(**options: object) -> Sampling:
+    return Sampling(None, 0, 0.1, classes=ClassRules(**options))  # type: ignore[arg-type]
+
+
+def columns(grid: TissueGrid) -> list[int]:
+    assert len(grid.coords_l0_px) == len(grid.tissue_fraction)
+    if grid.classes:
+        assert len(grid.classes.fractions) == len(grid.coords_l0_px)
+    return sorted({int(x) // 64 for x in grid.coords_l0_px[:, 0]})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, range(11)),
+        ({"include": ("left",)}, range(6)),
+        ({"include": ("left",), "min_class": 0.51}, range(5)),
+        ({"include": ("left", "right"), "min_class": 1.0}, range(11)),  # together: neither has the sixth alone
+        ({"include": ("left", "over"), "min_class": 1.0}, range(6)),  # where they overlap, area counts once
+        ({"exclude": ("left",)}, range(6, 11)),
+        ({"exclude": ("left",), "max_excluded": 0.5}, range(5, 11)),
+        ({"include": ("over",), "exclude": ("spot",)}, [5]),
+        ({"include": ("left",), "exclude": ("over",)}, range(5)),
+    ],
+    ids=str,
+)
+def test_patches_are_kept_by_their_share(
+    grid: TissueGrid, tmp_path: Path, options: dict[str, object], expected: range
+) -> None:
+    path = write_geojson(tmp_path / "a.geojson", **BOXES)
+    annotations = read_annotations(path, size_l0_px=(704, 512), mpp=0.5, slide_names={"a"})
+    kept = within_classes(grid, annotations, rules(**options))
+    assert columns(kept) == list(expected)
+    assert kept.classes is not None
+    assert kept.classes.names == ("left", "over", "right", "spot")
+    sixth = kept.coords_l0_px[:, 0] == 320
+    assert sixth.any() == (5 in expected)
+    assert (kept.classes.fractions[sixth] == np.array([0.5, 1, 0.5, 0], np.float32)).all()
+    if 0 in expected and not options:
+        assert kept.classes.fractions[0].tolist() == [1, 0, 0, np.float32(0.0039)]  # 16 of 4,096 pixels
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"include": ("tumour",)}, "its annotations have no tumour (--include); they have left, over, right, spot"),
+        ({"include": ("spot",)}, "no patch on tissue has 50% of its area in spot (--include, --min-class)"),
+        ({"exclude": ("left", "right")}, "every patch left has more than 0% of its area in left, right (--exclude)"),
+    ],
+)
+def test_a_slide_without_patches_says_why(
+    grid: TissueGrid, tmp_path: Path, options: dict[str, object], words: str
+) -> None:
+    path = write_geojson(tmp_path / "a.geojson", **BOXES)
+    annotations = read_annotations(path, size_l0_px=(704, 512), mpp=0.5, slide_names={"a"})
+    none = within_classes(grid, annotations, rules(**options))
+    assert columns(none) == []
+    assert none.why_empty == words
+
+
+def test_a_slide_without_annotations(grid: TissueGrid) -> None:
+    assert within_classes(grid, None, rules()) is grid
+    none = within_classes(grid, None, rules(include=("a", "b")))
+    assert columns(none) == []
+    assert none.why_empty == "the manifest gives it no annotations, and --include asks for a, b"
+    kept = within_classes(grid, None, rules(exclude=("a",)))
+    assert columns(kept) == list(range(11))
+    assert kept.warnings == ("it has no annotations, so --exclude drops nothing",)
+    by_class = within_classes(grid, None, Sampling(None, 0, 0.1, method="class"))
+    assert by_class.warnings == ("it has no annotations, so its sample is uniform",)
+
+
+def test_the_sample_is_drawn_as_the_options_say() -> None:
+    coords = np.stack([np.arange(100) * 64, np.zeros(100, np.int64)], axis=1)
+    fractions = np.zeros((100, 2), np.float32)
+    fractions[:10, 0], fractions[10:, 1] = 0.75, 0.5
+    classes = PatchClasses(("a", "b"), fractions)
+    uniform = sample_patches("s", coords, 20, 4)
+
+    def number_of_a(**options: object) -> int:
+        method = Sampling(20, 4, 0.1, method="class", classes=ClassRules(**options))  # type: ignore[arg-type]
+        return int((draw_patches("s", coords, classes, method) < 10).sum())
+
+    np.testing.assert_array_equal(draw_patches("s", coords, classes, Sampling(20, 4, 0.1)), uniform)
+    by_class = Sampling(20, 4, 0.1, method="class")
+    np.testing.assert_array_equal(draw_patches("s", coords, None, by_class), uniform)
+    assert number_of_a() == 10
+    assert number_of_a(quotas=(("a", 1.0), ("b", 4.0))) == 4
+    assert number_of_a(quotas=(("b", 1.0), ("c", 1.0))) == 0  # `b` alone has a quota, and patches enough
+    assert number_of_a(min_class=0.6) == 10  # no patch is of `b`: they fill up

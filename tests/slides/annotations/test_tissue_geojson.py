@@ -1,0 +1,110 @@
+"""Tissue as GeoJSON for QuPath: exact there and back, corrected files count, wrong ones are named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from support.annotated import write_geojson
+
+from pipeline.base.errors import SlideError
+from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.annotations.tissue_geojson import COLOURS, corrected_path, tissue_from_file, write_tissue
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import TissueMask, find_tissue, read_thumbnail
+
+SIZE_L0_PX = (700, 500)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Slide:
+    """A slide of which the last mask pixels, of 16 x 16, lie partly beyond its edges; at 0.45 um/px they have 17.78."""
+    path = sf.make_slide(tmp_path_factory.mktemp("s") / "a.svs", width=700, height=500, mpp=0.5, downsamples=(1,))
+    return Slide(path)
+
+
+def of_mask(slide: Slide, mask: np.ndarray, unreadable: np.ndarray | None = None) -> TissueMask:
+    thumbnail, _, pixel_l0_px = read_thumbnail(slide)
+    return TissueMask(mask, pixel_l0_px, np.zeros_like(mask) if unreadable is None else unreadable, thumbnail)
+
+
+def test_what_the_finder_found_comes_back(slide: Slide, tmp_path: Path) -> None:
+    found = find_tissue(slide)
+    assert found.mask.any()
+    write_tissue(found, "a", tmp_path)
+    back, notes = tissue_from_file(slide, "a", tmp_path)
+    np.testing.assert_array_equal(back.mask, found.mask)
+    np.testing.assert_array_equal(back.thumbnail, found.thumbnail)
+    assert back.pixel_l0_px == found.pixel_l0_px
+    assert not back.unreadable.any()
+    assert notes == ()
+
+
+@settings(max_examples=30)
+@given(mask=hnp.arrays(bool, (32, 44)))
+def test_any_mask_comes_back(slide: Slide, tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray) -> None:
+    mask[0, 0] = True
+    folder = tmp_path_factory.mktemp("t")
+    write_tissue(of_mask(slide, mask), "a", folder)
+    np.testing.assert_array_equal(tissue_from_file(slide, "a", folder)[0].mask, mask)
+
+
+@pytest.mark.parametrize("mpp", [0.45, 0.2501])
+def test_mask_pixels_of_a_broken_width_come_back(tmp_path: Path, mpp: float) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "b.svs", width=1402, height=1006, mpp=mpp, downsamples=(1, 4)))
+    found = find_tissue(slide)
+    assert found.mask.any()
+    write_tissue(found, "b", tmp_path)
+    np.testing.assert_array_equal(tissue_from_file(slide, "b", tmp_path)[0].mask, found.mask)
+
+
+def test_the_file_is_what_qupath_reads(slide: Slide, tmp_path: Path) -> None:
+    mask, unreadable = np.zeros((32, 44), bool), np.zeros((32, 44), bool)
+    mask[2:10, 3:9], unreadable[8:10, 3:9] = True, True
+    mask[4, 5] = False
+    write_tissue(of_mask(slide, mask, unreadable), "a", tmp_path)
+    collection = json.loads((tmp_path / "a.geojson").read_text())
+    assert collection["type"] == "FeatureCollection"
+    tissue, bad = collection["features"]
+    assert tissue["geometry"]["type"] == "Polygon"
+    outline, hole = tissue["geometry"]["coordinates"]
+    assert outline == [[48, 32], [144, 32], [144, 160], [48, 160], [48, 32]]
+    assert sorted(hole[:-1]) == [[80, 64], [80, 80], [96, 64], [96, 80]]
+    assert hole[0] == hole[-1]
+    for one, name in ((tissue, "Tissue"), (bad, "Unreadable")):
+        assert one["properties"] == {
+            "objectType": "annotation",
+            "classification": {"name": name, "color": list(COLOURS[name])},
+        }
+    assert tissue["id"] != bad["id"]
+    text = (tmp_path / "a.geojson").read_text()
+    write_tissue(of_mask(slide, mask, unreadable), "a", tmp_path)
+    assert (tmp_path / "a.geojson").read_text() == text
+    found = read_annotations(tmp_path / "a.geojson", size_l0_px=SIZE_L0_PX, mpp=0.5, slide_names={"a"})
+    assert found.classes == ("Tissue", "Unreadable")
+    whole = found.fractions(("Tissue",), np.array([[48, 32]]), 96.0)
+    assert whole[0, 0] == pytest.approx(1 - 1 / 36)
+
+
+def test_a_corrected_file_is_the_tissue(slide: Slide, tmp_path: Path) -> None:
+    """A mask pixel counts if its centre is within the class Tissue; other classes mean nothing."""
+    write_geojson(tmp_path / "a.geojson", Tissue=[(7.9, 0, 100, 40), (96, 0, 100, 23.9)], Ignore=(0, 0, 700, 500))
+    expected = np.zeros((32, 44), bool)
+    expected[:2, :7] = True
+    expected[:1, 6:12] = True
+    expected[1, 6] = True  # its centre, (104, 24), is in the first box
+    np.testing.assert_array_equal(tissue_from_file(slide, "a", tmp_path)[0].mask, expected)
+
+
+def test_a_missing_or_wrong_file_is_named(slide: Slide, tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match=r"a\.geojson: no such file, and --tissue-from takes"):
+        tissue_from_file(slide, "a", tmp_path)
+    write_geojson(corrected_path(tmp_path, "a"), tissue=(0, 0, 99, 99))
+    with pytest.raises(SlideError, match="no class Tissue, which --tissue-from asks for; it has tissue"):
+        tissue_from_file(slide, "a", tmp_path)
+    corrected_path(tmp_path, "a").write_text("{")
+    with pytest.raises(SlideError, match=r"a\.geojson"):
+        tissue_from_file(slide, "a", tmp_path)
