@@ -115,7 +115,7 @@ def plan(
     new_plan = write_new_plan(paths["manifest"], config, paths["out"])
     show(audit_table(new_plan))
     if classes := class_table(new_plan):
-        show(classes)
+        show(f"\n{classes}\n")
     show(estimate(new_plan))
     show(f"plan {new_plan.hash[:12]} is in {paths['out']}")
     raise typer.Exit(EXIT_PARTIAL if failed_slides(new_plan) else EXIT_OK)

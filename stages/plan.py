@@ -19,7 +19,7 @@ from pipeline.base.cores import give_back_memory
 from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
-from pipeline.cohort.annotated import slide_annotations, class_areas, file_hashes, require_known_classes
+from pipeline.cohort.annotated import class_areas, file_hashes, require_known_classes, slide_annotations
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit

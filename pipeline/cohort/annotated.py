@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you_mean, words_of
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
-from pipeline.config.class_rules import ClassRules, Method
+from pipeline.config.class_rules import ClassRules
+from pipeline.config.groups import SampleMethod
 from pipeline.disk.files import sha256_file
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
@@ -61,7 +62,7 @@ def class_areas(annotations: Annotations | None) -> dict[str, str]:
     return {"classes_mm2": json.dumps(areas, sort_keys=True, ensure_ascii=False)}
 
 
-def require_known_classes(manifest: Manifest, rules: ClassRules, method: Method) -> None:
+def require_known_classes(manifest: Manifest, rules: ClassRules, method: SampleMethod) -> None:
     """See that some slide has each class that an option names, before slides are planned; and that some slide has
     annotations, where a sample is drawn by them.
 

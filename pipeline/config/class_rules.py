@@ -2,10 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-Method = Literal["uniform", "class"]
-"""How patches are drawn within a slide."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config.class_rules import ClassRules, Method
+from pipeline.config.class_rules import ClassRules
 
 Tiling = Literal["level0"]
 """How a grid is laid other than at one resolution: at level 0, whatever that is, as the paper's authors do."""
@@ -14,6 +14,9 @@ Resampling = Literal["lanczos-pillow", "lanczos-torch"]
 
 Decode = Literal["full", "half"]
 """At which size the JPEG tiles under a patch are decoded."""
+
+SampleMethod = Literal["uniform", "class"]
+"""How the patches of a slide are drawn."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Sampling:
         seed: of the sample.
         val_fraction: held-out fraction of the cases.
         val_strip: held-out fraction of every slide; `None` to hold out cases.
-        method: how the patches are drawn.
+        method: how they are drawn.
         classes: what the classes of annotations decide.
     """
 
@@ -76,5 +79,5 @@ class Sampling:
     seed: int
     val_fraction: float
     val_strip: float | None = None
-    method: Method = "uniform"
+    method: SampleMethod = "uniform"
     classes: ClassRules = field(default_factory=ClassRules)

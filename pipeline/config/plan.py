@@ -8,8 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
-from pipeline.config.class_rules import ClassRules, Method, parse_quota
-from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling, TissueFiles
+from pipeline.config.class_rules import ClassRules, parse_quota
+from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
 from pipeline.config.recipes import RecipeName, recipe_option
 
 
@@ -80,7 +80,7 @@ class PlanConfig(Config):
     max_excluded: float = option(
         0.0, ge=0, lt=1, description="Largest share of a patch's area in classes of --exclude.", added=True
     )
-    sample: Method = option(
+    sample: SampleMethod = option(
         "uniform",
         description="How patches are drawn within a slide: uniform, each alike; class, by quotas of the classes of "
         "its annotations (--class-quota).",

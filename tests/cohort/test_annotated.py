@@ -12,7 +12,7 @@ from support.annotated import write_geojson
 from support.plans import SMALL, make_plan
 
 from pipeline.base.errors import PlanError, SlideError
-from pipeline.cohort.annotated import slide_annotations, changed_annotations, require_known_classes
+from pipeline.cohort.annotated import changed_annotations, require_known_classes, slide_annotations
 from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import ADDED_COLUMNS, Plan, read_plan, write_audit, write_plan
 from pipeline.config.class_rules import ClassRules

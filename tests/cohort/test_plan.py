@@ -4,7 +4,7 @@ import csv
 import errno
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

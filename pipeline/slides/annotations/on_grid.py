@@ -33,21 +33,21 @@ def within_classes(
     coords, side = grid.coords_l0_px, grid.geometry.patch_l0_px
     names = annotations.classes
     shares = _rounded(annotations.fractions(names, coords, side)).astype(np.float32)
-    kept, words = np.ones(len(coords), np.bool_), list[str]()
-    for rule_names, is_kept, flag in (
-        (rules.include, lambda share: share >= rules.min_class, "--include"),
-        (rules.exclude, lambda share: share <= rules.max_excluded, "--exclude"),
-    ):
-        if rule_names and kept.any():
-            kept &= is_kept(_share_together(annotations, rule_names, coords, side))
-            if not kept.any():
-                words.append(_why_none(flag, rule_names, annotations.classes, rules))
+    kept, why_none = np.ones(len(coords), np.bool_), ""
+    if rules.include:
+        kept = _share_together(annotations, rules.include, coords, side) >= rules.min_class
+        if not kept.any():
+            why_none = _why_none("--include", rules.include, names, rules)
+    if rules.exclude and kept.any():
+        kept &= _share_together(annotations, rules.exclude, coords, side) <= rules.max_excluded
+        if not kept.any():
+            why_none = _why_none("--exclude", rules.exclude, names, rules)
     return replace(
         grid,
         coords_l0_px=coords[kept],
         tissue_fraction=grid.tissue_fraction[kept],
         classes=PatchClasses(names, shares[kept]),
-        of_class="; ".join(words),
+        of_class=why_none if len(coords) else "",
         annotation_notes=(*notes, *annotations.notes),
     )
 

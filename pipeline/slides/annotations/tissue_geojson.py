@@ -25,7 +25,7 @@ from pipeline.slides.tissue import TissueMask, read_thumbnail
 
 TISSUE_CLASS = "Tissue"
 """The class of tissue, also when a file is taken back."""
-COLOURS: Mapping[str, tuple[int, int, int]] = {TISSUE_CLASS: (0, 150, 60), "Unreadable": (200, 0, 0)}
+CLASS_COLOURS: Mapping[str, tuple[int, int, int]] = {TISSUE_CLASS: (0, 150, 60), "Unreadable": (200, 0, 0)}
 """RGB of the classes in QuPath. Our choice."""
 ENDING = ".geojson"
 """What follows a slide's id in the name of its file."""
@@ -61,7 +61,10 @@ def _features(name: str, mask: NDArray[np.bool_], pixel_l0_px: float, slide_id: 
             "type": "Feature",
             "id": str(uuid.uuid5(NAMESPACE, f"{slide_id}\0{name}\0{number}")),
             "geometry": {"type": "Polygon", "coordinates": _coordinates(polygon, pixel_l0_px)},
-            "properties": {"objectType": "annotation", "classification": {"name": name, "color": list(COLOURS[name])}},
+            "properties": {
+                "objectType": "annotation",
+                "classification": {"name": name, "color": list(CLASS_COLOURS[name])},
+            },
         }
 
 

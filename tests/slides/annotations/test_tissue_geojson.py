@@ -12,7 +12,7 @@ from support.annotated import write_geojson
 
 from pipeline.base.errors import SlideError
 from pipeline.slides.annotations.read import read_annotations
-from pipeline.slides.annotations.tissue_geojson import COLOURS, corrected_path, tissue_from_file, write_tissue
+from pipeline.slides.annotations.tissue_geojson import CLASS_COLOURS, corrected_path, tissue_from_file, write_tissue
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue, read_thumbnail
 
@@ -77,7 +77,7 @@ def test_the_file_is_what_qupath_reads(slide: Slide, tmp_path: Path) -> None:
     for one, name in ((tissue, "Tissue"), (bad, "Unreadable")):
         assert one["properties"] == {
             "objectType": "annotation",
-            "classification": {"name": name, "color": list(COLOURS[name])},
+            "classification": {"name": name, "color": list(CLASS_COLOURS[name])},
         }
     assert tissue["id"] != bad["id"]
     text = (tmp_path / "a.geojson").read_text()
