@@ -27,7 +27,7 @@ from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
-from pipeline.slides.annotations.on_grid import draw_patches, within_classes
+from pipeline.slides.annotations.on_grid import sample_on_grid, within_classes
 from pipeline.slides.annotations.tissue_geojson import tissue_from_file, write_tissue
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
@@ -199,7 +199,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
     if classes:
         classes = classes.take(split != GAP)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = draw_patches(row.slide_id, candidates, classes, sampling)
+    taken = sample_on_grid(row.slide_id, candidates, classes, sampling)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,

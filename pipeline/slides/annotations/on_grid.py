@@ -94,7 +94,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def draw_patches(
+def sample_on_grid(
     slide_id: str, coords_l0_px: NDArray[np.int64], classes: PatchClasses | None, sampling: Sampling
 ) -> NDArray[np.int64]:
     """Indices of the sample of a slide's (N, 2) patches, ascending.

@@ -11,7 +11,7 @@ from pipeline.config.class_rules import ClassRules
 from pipeline.config.groups import Sampling
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import sample_patches
-from pipeline.slides.annotations.on_grid import draw_patches, within_classes
+from pipeline.slides.annotations.on_grid import sample_on_grid, within_classes
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.reader import Slide
@@ -113,11 +113,11 @@ def test_the_sample_is_drawn_as_the_options_say() -> None:
 
     def number_of_a(**options: object) -> int:
         method = Sampling(20, 4, 0.1, method="class", classes=ClassRules(**options))  # type: ignore[arg-type]
-        return int((draw_patches("s", coords, classes, method) < 10).sum())
+        return int((sample_on_grid("s", coords, classes, method) < 10).sum())
 
-    np.testing.assert_array_equal(draw_patches("s", coords, classes, Sampling(20, 4, 0.1)), uniform)
+    np.testing.assert_array_equal(sample_on_grid("s", coords, classes, Sampling(20, 4, 0.1)), uniform)
     by_class = Sampling(20, 4, 0.1, method="class")
-    np.testing.assert_array_equal(draw_patches("s", coords, None, by_class), uniform)
+    np.testing.assert_array_equal(sample_on_grid("s", coords, None, by_class), uniform)
     assert number_of_a() == 10
     assert number_of_a(quotas=(("a", 1.0), ("b", 4.0))) == 4
     assert number_of_a(quotas=(("b", 1.0), ("c", 1.0))) == 0  # `b` alone has a quota, and patches enough
