@@ -129,24 +129,27 @@ def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
     if any(_repeats(points) for points in rings):
         notes.add("points that follow themselves were left out", region.number)
     drawn = shapely.Polygon(rings[0], rings[1:])
-    if drawn.is_valid:
-        if not drawn.area:
-            notes.add("it has no area and was left out", region.number)
-        return drawn if drawn.area else shapely.Polygon()
+    mended = drawn if drawn.is_valid else _uncrossed(drawn, region, notes, where)
+    if mended.area:
+        return mended
+    notes.add("it has no area and was left out", region.number)
+    return shapely.Polygon()
+
+
+def _uncrossed(drawn: shapely.Geometry, region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
+    """A polygon that crosses itself, mended; refused if that changes its area by more than `MOST_CHANGE`."""
     mended = _areal(shapely.make_valid(drawn, method="structure", keep_collapsed=False))
     before, after = drawn.area, mended.area
-    if not max(before, after):
-        notes.add("it has no area and was left out", region.number)
-        return shapely.Polygon()
-    change = abs(after - before) / max(before, after)
+    change = abs(after - before) / (max(before, after) or 1.0)
     if change > MOST_CHANGE:
         raise AnnotationError(
             f"{where}: the outline of region {region.number} (class {region.class_name}) crosses itself, and mending "
             f"it would change its area from {before:,.0f} to {after:,.0f} level-0 pixels ({change:.0%}; at most "
             f"{MOST_CHANGE:.0%}). Correct it in the program that drew it"
         )
-    reason = shapely.is_valid_reason(drawn).split("[")[0].lower()
-    notes.add(f"{reason}: mended, its area went from {before:,.0f} to {after:,.0f} level-0 pixels", region.number)
+    if after:
+        reason = shapely.is_valid_reason(drawn).split("[")[0].lower()
+        notes.add(f"{reason}: mended, its area went from {before:,.0f} to {after:,.0f} level-0 pixels", region.number)
     return mended
 
 

@@ -1,6 +1,6 @@
 """Read the regions of a GeoJSON file: of QuPath, TRIDENT, LazySlide, or of any program that writes pixels of level 0.
 
-Taken are polygons of annotations, and of features that say nothing of their kind. See docs/annotations.md. Pure.
+Taken are polygons of annotations, and of features that say nothing of their kind. See docs/annotations.md.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Read a mask of classes from a PNG, a TIFF or an OME-TIFF. Pure.
+"""Read a mask of classes from a PNG, a TIFF or an OME-TIFF.
 
 Its grey values are the classes, 0 is none; they are named by their numbers, or by names that the file holds. Its scale
 is what the file states, or follows from the slide's size. See docs/annotations.md. Left out: masks in colours.
@@ -74,11 +74,11 @@ def mask_regions(
     return MaskRegions(values, named, pixel_l0_px, where)
 
 
-Read = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]
+ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]
 """Values (H, W), the stated um/px if there is one, and names of values."""
 
 
-def _read_png(data: bytes) -> Read:
+def _read_png(data: bytes) -> ReadMask:
     """Of a PNG; its resolution is not asked, which programs write without meaning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is bounded here
@@ -94,7 +94,7 @@ def _read_png(data: bytes) -> Read:
     return _unsigned(values), None, _names(f'{{"classes": {text}}}')
 
 
-def _read_tiff(data: bytes) -> Read:
+def _read_tiff(data: bytes) -> ReadMask:
     """Of the largest level of the first image of a TIFF."""
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         series = tiff.series[0]

@@ -27,7 +27,7 @@ from pipeline.slides.annotations.mask import mask_regions
 from pipeline.slides.annotations.regions import Annotations, PolygonRegions
 from pipeline.slides.annotations.xml_regions import xml_regions
 
-KINDS = "GeoJSON, XML of ASAP, ImageScope or HALO, or a mask as PNG or TIFF"
+KNOWN_KINDS = "GeoJSON, XML of ASAP, ImageScope or HALO, or a mask as PNG or TIFF"
 MASK_STARTS = (b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of PNG, TIFF and BigTIFF."""
 XML_STARTS = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<\0", b"\xfe\xff\0<")
@@ -52,7 +52,7 @@ def read_annotations(
     """
     slide_name = min(slide_names, key=len, default="")
     notes = Notes()
-    with reading(path, "not readable as annotations", AnnotationError, f"Known are {KINDS}"):
+    with reading(path, "not readable as annotations", AnnotationError, f"Known are {KNOWN_KINDS}"):
         data = unpack(read_bytes(path))
         if data.startswith(MASK_STARTS):
             return Annotations(mask_regions(data, size_l0_px, mpp, notes, f"{path}", slide_name), mpp, notes.lines())

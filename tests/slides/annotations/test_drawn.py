@@ -90,7 +90,7 @@ def test_what_lies_beyond_the_slide_is_cut_off_and_most_of_it_refused() -> None:
 
 def test_a_hair_beyond_the_edge_is_not_worth_a_note() -> None:
     assert areas(DrawnRegion(1, "a", [SQUARE]), size=(100, 90))[1] == ()
-    assert areas(DrawnRegion(1, "a", [(*SQUARE, 0.0, 0.05)]), size=(100, 90))[1] == ()
+    assert areas(DrawnRegion(1, "a", [SQUARE + np.array([0.0, 0.05])]), size=(100, 90))[1] == ()
 
 
 def test_an_ellipse_has_nearly_its_area() -> None:
