@@ -26,7 +26,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
-from pipeline.slides.annotations.tissue_geojson import ENDING
+from pipeline.slides.annotations.tissue_geojson import TISSUE_ENDING
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
 from pipeline.store.store import Store
@@ -56,7 +56,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
-        folders = [(config.overlays, ".png"), (config.tissue_geojson, ENDING)]
+        folders = [(config.overlays, ".png"), (config.tissue_geojson, TISSUE_ENDING)]
         for folder, _ in folders:
             if folder:
                 locks.enter_context(exclusive(folder, "g2l plan"))

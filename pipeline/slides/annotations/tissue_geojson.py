@@ -27,7 +27,7 @@ TISSUE_CLASS = "Tissue"
 """The class of tissue, also when a file is taken back."""
 CLASS_COLOURS: Mapping[str, tuple[int, int, int]] = {TISSUE_CLASS: (0, 150, 60), "Unreadable": (200, 0, 0)}
 """RGB of the classes in QuPath. Our choice."""
-ENDING = ".geojson"
+TISSUE_ENDING = ".geojson"
 """What follows a slide's id in the name of its file."""
 NAMESPACE = uuid.UUID("5a4e1a3f-2c0b-5c0e-9d25-0b8f8a1a6f2e")
 """Of the ids of objects, which QuPath wants unique; made from slide, class and number, so that files are the same."""
@@ -35,7 +35,7 @@ NAMESPACE = uuid.UUID("5a4e1a3f-2c0b-5c0e-9d25-0b8f8a1a6f2e")
 
 def corrected_path(folder: Path, slide_id: str) -> Path:
     """The file of a slide in a folder of tissue."""
-    return folder / f"{slide_id}{ENDING}"
+    return folder / f"{slide_id}{TISSUE_ENDING}"
 
 
 def write_tissue(tissue: TissueMask, slide_id: str, folder: Path) -> None:
