@@ -1,7 +1,7 @@
 """Plan: audit every slide, find its tissue, sample its patches. Later stages make no choices of their own.
 
 G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
-not say how they are drawn; here, uniformly without replacement from the tissue grid.
+not say how they are drawn; here, uniformly without replacement from the tissue grid, or far apart (`--sample spread`).
 """
 
 import math
@@ -20,11 +20,12 @@ from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
+from pipeline.cohort.draws.by_method import sample_by_method
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
 from pipeline.config.groups import Grid, Sampling
 from pipeline.config.plan import PlanConfig
-from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, split_strip
+from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
@@ -185,7 +186,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
     else:
         split = split_strip(available, grid.geometry.patch_l0_px, sampling.val_strip)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = sample_patches(row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
+    taken = sample_by_method(sampling.method, row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
-from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
+from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling
 from pipeline.config.recipes import RecipeName, recipe_option
 
 
@@ -20,6 +20,12 @@ class PlanConfig(Config):
         None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
     )
     patches_per_slide: int = option(1000, ge=1, description="Maximum number of patches sampled per slide.")
+    sample: SampleMethod = option(
+        "uniform",
+        description="How a slide's patches are drawn. uniform: each as likely as any other; spread: far apart on the "
+        "slide, so that no piece of tissue is missed.",
+        added=True,
+    )
     max_slides: int | None = option(None, ge=1, description="Use a random subset of this many slides [all].")
     patch_px: int = option(224, ge=16, le=4096, description="Side of a patch, pixels.")
     tile_px: int | None = option(
@@ -126,7 +132,7 @@ class PlanConfig(Config):
     @property
     def sampling(self) -> Sampling:
         """How many patches of a slide are taken, and which are held out."""
-        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
+        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip, self.sample)
 
     def continuing(self, resampling: Resampling) -> Self:
         """The options of a call that continues a plan: who reduces patches is as there, for the default was another in

@@ -41,3 +41,8 @@ def test_a_plan_does_not_depend_on_how_it_is_made() -> None:
     assert PlanConfig(**free).for_plan() == PlanConfig()
     assert PlanConfig(**free, slides_root=Path("s")).deciding() == PlanConfig().deciding()
     assert PlanConfig(seed=1).for_plan().deciding() != PlanConfig().deciding()
+
+
+def test_a_uniform_plan_is_that_of_versions_that_knew_no_other() -> None:
+    assert "sample" not in PlanConfig().record()
+    assert PlanConfig(sample="spread").deciding() == PlanConfig().deciding() | {"sample": "spread"}

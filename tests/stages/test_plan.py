@@ -68,6 +68,23 @@ def test_larger_samples_contain_smaller_ones(cohort: Path, plan: Plan) -> None:
         assert small < large < whole
 
 
+def test_patches_are_spread_if_asked(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    """Other patches of the same ones, nested, by any number of workers; the plan and its hash say so."""
+    spread, larger = (make_plan(cohort, sample="spread", patches_per_slide=n, workers=w) for n, w in ((12, 1), (30, 3)))
+    write_plan(spread, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").config.sample == "spread"
+    assert read_plan(tmp_path / "p.h5").hash == spread.hash != plan.hash
+    for uniform, few, many in zip(plan.slides, spread.slides, larger.slides, strict=True):
+        assert {tuple(xy) for xy in few.coords_l0_px} < {tuple(xy) for xy in many.coords_l0_px}
+        assert least_distance(few.coords_l0_px) > least_distance(uniform.coords_l0_px)
+
+
+def least_distance(coords_l0_px: np.ndarray) -> float:
+    """Between any two of the patches."""
+    squared = ((coords_l0_px[:, None] - coords_l0_px[None]) ** 2).sum(-1)
+    return float(np.sqrt(squared[~np.eye(len(squared), dtype=bool)].min()))
+
+
 def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:
     """Two slides of one size at 40x and 20x: the same patches, each at its own resolution, pixel for pixel."""
     for name, mpp in (("fine", 0.25), ("coarse", 0.5)):
