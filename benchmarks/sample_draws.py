@@ -53,7 +53,7 @@ DRAWS = {"uniform": sample_patches, "spread": spread_patches, "farthest points":
 
 def qualities(num: int, taken: int) -> list[tuple[str, ...]]:
     """A line a draw: medians over the seeds."""
-    lines = []
+    lines = list[tuple[str, ...]]()
     for name, draw in DRAWS.items():
         few = name == "farthest points"  # it is slow, and its seed decides little but the first patch
         found = []

@@ -85,6 +85,25 @@ def least_distance(coords_l0_px: np.ndarray) -> float:
     return float(np.sqrt(squared[~np.eye(len(squared), dtype=bool)].min()))
 
 
+def test_a_budget_of_a_plan_gives_that_plan(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    """As many patches as the plan has, shared evenly, are the plan's, with its overlays; more contain them."""
+    manifest = read_manifest(cohort)
+    options: dict[str, Any] = {"patch_px": 64, "budget": "48"}
+    bought = plan_slides(manifest, PlanConfig.build(options), workers=3, overlays=tmp_path, audit_csv=tmp_path / "a")
+    plan_slides(manifest, PlanConfig.build(SMALL), workers=2, overlays=tmp_path / "plain")
+    larger = plan_slides(manifest, PlanConfig.build(options | {"budget": "121"}), workers=1)
+    assert (bought.num_rows, larger.num_rows) == (48, 121)
+    assert bought.budget == {"budget": "48", "patches": 48, "most_of_a_slide": 12}
+    for same, slide, more in zip(plan.slides, bought.slides, larger.slides, strict=True):
+        np.testing.assert_array_equal(same.coords_l0_px, slide.coords_l0_px)
+        assert {tuple(xy) for xy in slide.coords_l0_px} < {tuple(xy) for xy in more.coords_l0_px}
+        picture = f"{slide.slide_id}.png"
+        assert (tmp_path / picture).read_bytes() == (tmp_path / "plain" / picture).read_bytes()
+    assert [row.patches_taken for row in bought.audit] == [row.patches_taken for row in plan.audit]
+    write_plan(bought, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").hash == bought.hash
+
+
 def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:
     """Two slides of one size at 40x and 20x: the same patches, each at its own resolution, pixel for pixel."""
     for name, mpp in (("fine", 0.25), ("coarse", 0.5)):

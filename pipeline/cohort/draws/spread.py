@@ -49,7 +49,8 @@ def places_apart(places: NDArray[np.int64], ranks: NDArray[np.int64], num_taken:
     """
     x, y = (places - places.min(axis=0)).T.copy()
     apart = int(max(x.max(), y.max()))
-    assert num_taken <= len(places) and apart < LARGEST_SPAN
+    assert num_taken <= len(places)
+    assert apart < LARGEST_SPAN
     nearest = np.full(len(places), UNREACHED)
     taken: list[int] = []
     while len(taken) < num_taken:
