@@ -20,7 +20,7 @@ from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
-from pipeline.cohort.draws.budget import Prices, cut_to_budget
+from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
 from pipeline.cohort.draws.by_method import sample_by_method
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
@@ -59,7 +59,7 @@ def plan_slides(
     workers: int,
     overlays: Path | None = None,
     audit_csv: Path | None = None,
-    prices: Prices | None = None,
+    prices: Prices = USUAL_PRICES,
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
@@ -90,14 +90,13 @@ def plan_slides(
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
     audited, same = note_near_copies(audited)
-    parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices or Prices(), sampling)
+    parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
     if audit_csv is not None:
         write_audit(audit_rows, audit_csv)
     refuse_near_copies(manifest, same)
     slides, audit = in_order(parts, audit_rows)
     plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
-    if spent and overlays is not None:
-        draw_overlays(plan, {row.slide_id: row for row in manifest.rows}, grid, overlays)
+    draw_late_overlays(plan, rows, overlays)
     say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
     return plan
@@ -274,12 +273,14 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
     )
 
 
-def draw_overlays(plan: Plan, rows: dict[str, ManifestRow], grid: Grid, folder: Path) -> None:
-    """Draw the overlays of a plan whose patches were cut when all slides had been audited; reads each slide once more.
+def draw_late_overlays(plan: Plan, rows: dict[str, ManifestRow], folder: Path | None) -> None:
+    """Draw the overlays of a plan that a budget has cut when all slides had been audited; reads each slide once more.
 
     Raises:
         OSError: one cannot be written.
     """
+    if plan.budget is None or folder is None:
+        return
     audit = {row.slide_id: row for row in plan.audit}
     with Progress("drawing", len(plan.slides), "slides") as progress:
         for part in plan.slides:
@@ -287,7 +288,7 @@ def draw_overlays(plan: Plan, rows: dict[str, ManifestRow], grid: Grid, folder: 
             try:
                 slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
                 with slide_failures(path):
-                    laid = lay_grid(slide, grid)
+                    laid = lay_grid(slide, plan.config.grid)
             except SlideError as error:
                 say(f"note: {part.slide_id} has no overlay: {error}")
             else:

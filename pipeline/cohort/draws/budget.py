@@ -40,6 +40,10 @@ class Prices:
     patches_a_second: float | None = None
 
 
+USUAL_PRICES = Prices()
+"""Of a store of the usual teacher with lossless pixels."""
+
+
 def fill_evenly(available: Sequence[int], costs: Sequence[int], budget: int, order: Sequence[int]) -> list[int]:
     """How many patches of each slide a budget buys, none more than another that has more.
 
