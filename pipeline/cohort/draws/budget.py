@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.base.errors import PlanError
-from pipeline.base.units import format_bytes
 from pipeline.cohort.draws.by_method import sample_by_method
 from pipeline.cohort.plan import AuditRow, SlidePlan, split_column
 from pipeline.config.budget import Budget
@@ -90,7 +89,8 @@ def cut_to_budget(
     costs, amount = _in_units(budget, prices, [rows[slide.slide_id] for slide in slides])
     numbers = {slide.slide_id: index for index, slide in enumerate(slides)}
     order = [numbers[slide_id] for slide_id in rank_slides(sorted(numbers), seed)]
-    taken = fill_evenly([len(slide.split) for slide in slides], costs, amount, order)
+    available = [len(slide.split) for slide in slides]
+    taken = fill_evenly(available, costs, amount, order)
     cut = []
     for slide, number in zip(slides, taken, strict=True):
         kept = sample_by_method(method, slide.slide_id, slide.coords_l0_px, number, seed)
@@ -100,7 +100,12 @@ def cut_to_budget(
             row = replace(row, reason="; ".join(filter(None, (row.reason, LEFT_OUT))))
         rows[slide.slide_id] = row
         cut.append(part)
-    facts: dict[str, Any] = {"budget": budget.text, "patches": sum(taken), "most_of_a_slide": max(taken, default=0)}
+    facts: dict[str, Any] = {
+        "budget": budget.text,
+        "patches": sum(taken),
+        "of_patches": sum(available),
+        "most_of_a_slide": max(taken, default=0),
+    }
     if budget.kind == "bytes":
         facts |= {"embedding_bytes": prices.embedding_bytes, "pixels": prices.pixels}
     if budget.kind == "seconds":
@@ -123,19 +128,3 @@ def _in_units(budget: Budget, prices: Prices, rows: Sequence[AuditRow]) -> tuple
         assert prices.patches_a_second is not None  # the options see to it
         amount = math.floor(amount * prices.patches_a_second)
     return [1] * len(rows), amount
-
-
-def budget_lines(facts: dict[str, Any] | None) -> list[str]:
-    """What a budget came to, from the plan's record, for the terminal; nothing if there was none."""
-    if not facts:
-        return []
-    basis = ""
-    if rate := facts.get("patches_a_second"):
-        basis = f" at {rate:.4g} patches a second"
-    elif "pixels" in facts:
-        kind = {"jpegxl": "lossless pixels", "jpeg": "JPEG pixels", "none": "no pixels"}[facts["pixels"]]
-        basis = f" with {format_bytes(facts['embedding_bytes'])} of embeddings a patch and {kind}"
-    return [
-        f"--budget {facts['budget']}{basis} came to {facts['patches']:,} patches, at most "
-        f"{facts['most_of_a_slide']:,} of a slide."
-    ]

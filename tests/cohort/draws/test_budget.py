@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.extraction import made_up_plan
 
 from pipeline.base.errors import PlanError
-from pipeline.cohort.draws.budget import LEFT_OUT, Prices, budget_lines, cut_to_budget, fill_evenly
+from pipeline.cohort.draws.budget import LEFT_OUT, Prices, cut_to_budget, fill_evenly
 from pipeline.cohort.plan import AuditRow, SlidePlan, plan_from_records, plan_records
 from pipeline.config.budget import parse_budget
 
@@ -102,7 +102,7 @@ def test_slides_that_get_nothing_are_named_and_the_failed_one_stays() -> None:
     _, rows, facts = cut("1", a=40, b=10)
     assert sorted(row.reason for row in rows) == ["", "no tissue", LEFT_OUT]
     assert sorted(row.split for row in rows[:2])[0] == ""
-    assert facts == {"budget": "1", "patches": 1, "most_of_a_slide": 1}
+    assert facts == {"budget": "1", "patches": 1, "of_patches": 50, "most_of_a_slide": 1}
 
 
 def test_bytes_are_those_of_each_slide_and_of_the_embedding() -> None:
@@ -118,7 +118,13 @@ def test_bytes_are_those_of_each_slide_and_of_the_embedding() -> None:
 
 def test_time_is_patches_at_a_rate() -> None:
     _, _, facts = cut("1min", Prices(patches_a_second=0.75), a=100, b=100)
-    assert facts == {"budget": "1min", "patches": 45, "most_of_a_slide": 23, "patches_a_second": 0.75}
+    assert facts == {
+        "budget": "1min",
+        "patches": 45,
+        "of_patches": 200,
+        "most_of_a_slide": 23,
+        "patches_a_second": 0.75,
+    }
 
 
 def test_bytes_that_nobody_measured_are_refused() -> None:
@@ -129,21 +135,7 @@ def test_bytes_that_nobody_measured_are_refused() -> None:
 def test_a_plan_keeps_what_its_budget_came_to_and_an_earlier_one_has_nothing() -> None:
     plan = made_up_plan()
     assert "budget" not in plan_records(plan)
-    bought = replace(plan, budget={"budget": "22", "patches": 22, "most_of_a_slide": 15})
+    bought = replace(plan, budget={"budget": "22", "patches": 22, "of_patches": 99, "most_of_a_slide": 15})
     assert bought.hash != plan.hash
     again = plan_from_records(plan_records(bought), plan.slides, plan.slides_root)
     assert (again.budget, again.hash) == (bought.budget, bought.hash)
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({}, "--budget 9 came to 1,200 patches, at most 10 of a slide."),
-        ({"patches_a_second": 150.0}, "--budget 9 at 150 patches a second came to"),
-        ({"embedding_bytes": 3072, "pixels": "none"}, "with 3.07 kB of embeddings a patch and no pixels came to"),
-    ],
-)
-def test_what_a_budget_came_to_is_said(more: dict[str, Any], words: str) -> None:
-    (line,) = budget_lines({"budget": "9", "patches": 1200, "most_of_a_slide": 10} | more)
-    assert words in line
-    assert budget_lines(None) == []
