@@ -92,8 +92,8 @@ def draw_picture(path: Path) -> None:
                 pictures.append(picture.convert("RGB"))
     width, height = pictures[0].size
     both = Image.new("RGB", (2 * width + 20, height), "white")
-    for place, picture in enumerate(pictures):
-        both.paste(picture, (place * (width + 20), 0))
+    for place, drawn in enumerate(pictures):
+        both.paste(drawn, (place * (width + 20), 0))
     both.thumbnail((1600, 1600))
     both.quantize(128).save(path, optimize=True)
 

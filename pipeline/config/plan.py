@@ -25,7 +25,7 @@ class PlanConfig(Config):
     sample: SampleMethod = option(
         "uniform",
         description="How a slide's patches are drawn. uniform: each as likely as any other; spread: far apart on the "
-        "slide, so that no piece of tissue is missed.",
+        "slide, so that they leave no large holes.",
         added=True,
     )
     budget: str | None = option(
@@ -50,6 +50,7 @@ class PlanConfig(Config):
     rate: float | None = option(
         None,
         gt=0,
+        le=1e6,
         description="Patches a second that stage one does, with all their views; for a budget in time [see "
         "--rate-from].",
         added=True,

@@ -28,6 +28,7 @@ from pipeline.config.recipes import with_recipe
         ({"budget": "12h"}, "rate_from: a budget in time needs either --rate or --rate-from"),
         ({"budget": "12h", "rate": 1, "rate_from": "s.zarr"}, "rate_from: .* and not both"),
         ({"budget": "12h", "rate": 0}, "rate: "),
+        ({"budget": "12h", "rate": 1e300}, "rate: "),
         ({"budget": "9", "rate": 1}, "rate: goes with a budget in time"),
         ({"rate_from": "s.zarr"}, "rate_from: goes with a budget in time"),
         ({"budget": "12h", "rate": 1, "budget_width": 9}, "budget_width: goes with a budget in bytes"),
