@@ -85,7 +85,7 @@ def test_a_slide_that_is_gone_when_overlays_are_drawn_has_none(
 ) -> None:
     """Of a plan by a budget, whose overlays come after its audit; of another one they were drawn with it."""
     rows = {row.slide_id: row for row in read_manifest(cohort).rows}
-    first, second = (replace(slide, path=path) for slide, path in zip(plan.slides, ("gone.svs", plan.slides[1].path)))
+    first, second = replace(plan.slides[0], path="gone.svs"), plan.slides[1]
     bought = replace(plan, slides=(first, second), budget={"budget": "24"})
     draw_late_overlays(bought, rows, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [f"{second.slide_id}.png"]
