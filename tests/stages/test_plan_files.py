@@ -366,3 +366,11 @@ def test_the_command_plans_by_a_budget(tmp_path: Path) -> None:
     again = called("plan", "--config", tmp_path / "p.config.toml", "--out", tmp_path / "q.h5")
     assert again.returncode == 0
     assert read_plan(tmp_path / "q.h5").hash == read_plan(tmp_path / "p.h5").hash
+
+
+def test_stage_one_counts_its_own_teacher_and_pixels(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "slides", num_slides=2)
+    extract = ExtractConfig.build({"teacher": "uni", "pixels": "none"})
+    made = plan_to_extract(manifest, tmp_path / "s.zarr", extract, (), lambda: budget_of(budget="0.02MB"))
+    assert made.plan.num_rows == 20_000 // (1024 * 2)
+    assert any("--budget 0.02MB with 2.05 kB of embeddings a patch and no pixels" in text for text in made.reports)
