@@ -1,7 +1,7 @@
 """Plan: audit every slide, find its tissue, sample its patches. Later stages make no choices of their own.
 
 G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
-not say how they are drawn; here, uniformly without replacement from the tissue grid.
+not say how they are drawn; here, uniformly without replacement from the tissue grid, or far apart (`--sample spread`).
 """
 
 import math
@@ -21,13 +21,17 @@ from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
 from pipeline.cohort.annotated import class_areas, file_hashes, require_known_classes, slide_annotations
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
+from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
+from pipeline.cohort.draws.by_method import sample_of_slide
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
+from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
-from pipeline.slides.annotations.on_grid import sample_on_grid, within_classes
+from pipeline.slides.annotations.on_grid import within_classes
+from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.annotations.tissue_geojson import tissue_from_file, write_tissue
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
@@ -53,11 +57,18 @@ class Audited:
 
 
 def plan_slides(
-    manifest: Manifest, config: PlanConfig, *, workers: int, overlays: Path | None = None, audit_csv: Path | None = None
+    manifest: Manifest,
+    config: PlanConfig,
+    *,
+    workers: int,
+    overlays: Path | None = None,
+    audit_csv: Path | None = None,
+    prices: Prices = USUAL_PRICES,
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
-    Writes the audit to `audit_csv` even if there is no plan.
+    Writes the audit to `audit_csv` even if there is no plan. With a budget all patches of all slides are held until all
+    slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the slides once more.
 
     Raises:
         PlanError: no slide gives a patch, or has a class that an option names.
@@ -74,7 +85,8 @@ def plan_slides(
     require_known_classes(manifest, sampling.classes, sampling.method)
 
     def audit_row(row: ManifestRow) -> Audited:
-        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured, tissue)
+        pictures = None if config.budget else overlays
+        result = audit_slide(row, manifest, grid, sampling, check, pictures, num_measured, tissue)
         give_back_memory()
         return result
 
@@ -84,14 +96,26 @@ def plan_slides(
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
     audited, same = note_near_copies(audited)
+    parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
     if audit_csv is not None:
-        write_audit([a.audit for a in audited], audit_csv)
+        write_audit(audit_rows, audit_csv)
     refuse_near_copies(manifest, same)
-    slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
-    plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit)
+    slides, audit = in_order(parts, audit_rows)
+    plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
+    draw_late_overlays(plan, manifest, overlays, tissue)
     say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
     return plan
+
+
+def within_budget(
+    audited: Sequence[Audited], budget: Budget | None, prices: Prices, sampling: Sampling
+) -> tuple[list[SlidePlan], list[AuditRow], dict[str, Any] | None]:
+    """The slides that did not fail and the audit of all, cut to the budget if there is one; and what it came to."""
+    slides, audit = [a.slide for a in audited if a.slide is not None], [a.audit for a in audited]
+    if budget is None:
+        return slides, audit, None
+    return cut_to_budget(slides, audit, budget, prices, sampling)
 
 
 def say_decoding(plan: Plan) -> None:
@@ -154,8 +178,7 @@ def audit_slide(
             say(f"note: {note}")
         with slide_failures(path):
             annotations = slide_annotations(manifest, row, slide)
-            tissue, notes = tissue_from_file(slide, row.slide_id, read_from) if read_from else (None, ())
-            laid = within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
+            laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
             known |= class_areas(annotations)
             part = sample_slide(row, slide, laid, sampling)
             sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
@@ -169,6 +192,24 @@ def audit_slide(
     if tissue_files.write_to is not None:
         write_tissue(laid.tissue, row.slide_id, tissue_files.write_to)
     return Audited(audit, part, pixels, sample) if len(part.coords_l0_px) else Audited(audit, None)
+
+
+def eligible_grid(
+    slide: Slide,
+    slide_id: str,
+    annotations: Annotations | None,
+    grid: Grid,
+    sampling: Sampling,
+    tissue_files: TissueFiles,
+) -> TissueGrid:
+    """The patches that a slide's sample is drawn from: on tissue, found or read from its file, and in its classes.
+
+    Raises:
+        SlideError: the slide is too coarse, or its file of tissue cannot be used.
+    """
+    read_from = tissue_files.read_from
+    tissue, notes = tissue_from_file(slide, slide_id, read_from) if read_from else (None, ())
+    return within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
 
 
 def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tuple[list[str], str]]]:
@@ -199,7 +240,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
     if classes:
         classes = classes.take(split != GAP)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = sample_on_grid(row.slide_id, candidates, classes, sampling)
+    taken = sample_of_slide(row.slide_id, candidates, classes, sampling)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,
@@ -238,7 +279,7 @@ def audit_open_slide(
         **known | slide.info.audit_facts() | sample.audit_facts() | {"warnings": "; ".join(warnings)},
         status=status,
         reason=reason,
-        split="+".join(name for code, name in enumerate(SPLIT_NAMES) if (part.split == code).any()),
+        split=split_column(part.split),
         level_read=grid.geometry.level,
         tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
         unreadable_mm2=round(unreadable_mm2, 3),
@@ -264,3 +305,28 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
         title,
         folder / f"{part.slide_id}.png",
     )
+
+
+def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tissue_files: TissueFiles) -> None:
+    """Draw the overlays of a plan that a budget has cut when all slides had been audited; reads each slide once more.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if plan.budget is None or folder is None:
+        return
+    audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
+    grid, sampling = plan.config.grid, plan.config.sampling
+    with Progress("drawing", len(plan.slides), "slides") as progress:
+        for part in plan.slides:
+            row, path = rows[part.slide_id], plan.slide_path(part)
+            try:
+                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+                with slide_failures(path):
+                    annotations = slide_annotations(manifest, row, slide)
+                    laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
+            except SlideError as error:
+                say(f"note: {part.slide_id} has no overlay: {error}")
+            else:
+                draw_sample(laid, part, audit[part.slide_id], folder)
+            progress.step()

@@ -15,8 +15,8 @@ Resampling = Literal["lanczos-pillow", "lanczos-torch"]
 Decode = Literal["full", "half"]
 """At which size the JPEG tiles under a patch are decoded."""
 
-SampleMethod = Literal["uniform", "class"]
-"""How the patches of a slide are drawn."""
+SampleMethod = Literal["uniform", "spread", "class"]
+"""How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md)."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline.config.plan import PlanConfig
 from pipeline.disk.files import sha256_file
 from pipeline.slides.reader import Slide
 from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
+from stages.plan import plan_slides
 from stages.plan_files import plan_beside, write_new_plan
 
 
@@ -117,6 +118,19 @@ def test_the_sample_by_class(manifest: Path) -> None:
     assert small.classes is not None
     assert (small.classes.of(["necrosis"]) >= 0.2).sum() == 2  # a quarter of the patches
     assert {tuple(xy) for xy in small.coords_l0_px} < {tuple(xy) for xy in large.coords_l0_px}
+
+
+def test_a_budget_keeps_quotas_and_classes(manifest: Path) -> None:
+    options = {"sample": "class", "class_quota": ["tumour=3", "necrosis=1"], "min_class": 0.2, "min_tissue": 0}
+    budgeted, by_slide = (
+        plan_slides(read_manifest(manifest), PlanConfig.build({"patch_px": 64} | options | number), workers=2)
+        for number in ({"budget": "24"}, {"patches_per_slide": 8})
+    )
+    for mine, other in zip(budgeted.slides, by_slide.slides, strict=True):
+        np.testing.assert_array_equal(mine.coords_l0_px, other.coords_l0_px)
+        assert (mine.classes is None) == (other.classes is None)
+        if mine.classes is not None and other.classes is not None:
+            np.testing.assert_array_equal(mine.classes.fractions, other.classes.fractions)
 
 
 @pytest.mark.slow
