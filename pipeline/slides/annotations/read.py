@@ -52,7 +52,7 @@ def read_annotations(
         AnnotationError: the file cannot be read, is damaged, of no known kind, or of another slide; or a region cannot
             be mended.
     """
-    slide_name = min(slide_names, key=len, default="")
+    slide_name = min(sorted(slide_names), key=len, default="")
     notes = Notes()
     with reading(path, "not readable as annotations", AnnotationError, f"Known are {KNOWN_KINDS}"):
         data = unpack(read_bytes(path))
@@ -113,7 +113,7 @@ def require_named(images: Collection[str], slide_names: Collection[str], where: 
     for image in images:
         name = PureWindowsPath(image).name.lower()  # knows both kinds of slashes
         if not any(re.match(re.escape(stem) + r"(?![\w-])", name) for stem in stems) and _stem(image) not in stems:
-            shown = min(slide_names, key=len, default="")
+            shown = min(sorted(slide_names), key=len, default="")
             raise AnnotationError(f"{where}: says that it is of {image}, not of slide {shown}")
 
 
