@@ -17,8 +17,8 @@ from pipeline.base.errors import AnnotationError
 UNCLASSIFIED = "Unclassified"
 """The class of regions that have none; QuPath's word."""
 MOST_CHANGE = 0.05
-"""Share of its area that mending may change of a region. Our choice: the loop at the start of a line drawn by hand
-changes less than 1 %; a figure of eight, of which nobody knows which part was meant, all of it.
+"""Share of its area that mending may change of a region. Our choice: the loop where a hand closes its line is small
+beside the region; of a figure of eight nobody knows which part was meant.
 """
 MOST_COORDINATE = 1e9
 """Coordinates beyond it are refused. Our choice: no slide has a thousandth of it."""

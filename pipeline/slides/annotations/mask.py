@@ -95,22 +95,29 @@ def _read_png(data: bytes) -> ReadMask:
 
 
 def _read_tiff(data: bytes) -> ReadMask:
-    """Of the largest level of the first image of a TIFF."""
+    """Of the first image of a TIFF, of a pyramid its finest level. The list of its images is not followed to the end:
+    that of a damaged file has none.
+    """
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        series = tiff.series[0]
-        shape = [side for side in series.shape if side != 1]
-        if len(shape) != 2 and sorted(series.shape)[:-2] != [1] * (len(series.shape) - 2):
-            raise ValueError(f"a mask has one channel; this has the shape {series.shape} ({series.axes})")
-        num_bytes = math.prod(series.shape) * np.dtype(series.dtype).itemsize
+        page = tiff.pages.first
+        shape = [side for side in page.shape if side != 1] if page.samplesperpixel == 1 else list(page.shape)
+        if len(shape) > 2 or _has_another(tiff, page.shape):
+            raise ValueError(f"a mask has one channel and one image; this has more ({page.axes}: {page.shape})")
+        num_bytes = math.prod(page.shape) * np.dtype(page.dtype).itemsize
         require_claim(num_bytes, len(data), "the mask")
         require_room(2 * num_bytes, "the mask")
-        page = tiff.pages.first
         description = page.description or ""
-        stated = _ome_mpp(tiff.ome_metadata) if tiff.is_ome else _tag_mpp(page)
-        axes = series.axes
-        values = series.asarray()
-    height, width = values.shape[axes.index("Y")], values.shape[axes.index("X")]
-    return _unsigned(values.reshape(height, width)), stated, _names("{}" if tiff.is_ome else description)
+        stated = _ome_mpp(description) if page.is_ome else _tag_mpp(page)
+        values = page.asarray().reshape(page.imagelength, page.imagewidth)
+    return _unsigned(values), stated, _names("{}" if page.is_ome else description)
+
+
+def _has_another(tiff: tifffile.TiffFile, shape: tuple[int, ...]) -> bool:
+    """Whether a second image follows that is as large as the first: another channel or plane."""
+    try:
+        return tiff.pages[1].shape == shape
+    except IndexError:
+        return False
 
 
 def _unsigned(values: NDArray[np.generic]) -> NDArray[np.unsignedinteger]:
@@ -132,9 +139,9 @@ def _names(description: str) -> dict[str, str]:
     return {key: name for key, name in names.items() if isinstance(name, str)} if isinstance(names, dict) else {}
 
 
-def _ome_mpp(text: str | None) -> float | None:
+def _ome_mpp(text: str) -> float | None:
     """The um/px of the first image of OME-XML; `None` if it is not said."""
-    root = parse_tree((text or "").encode())
+    root = parse_tree(text.encode())
     pixels = next((item for item in root.iter() if item.tag.rpartition("}")[2].rpartition(":")[2] == "Pixels"), None)
     return None if pixels is None else _one_mpp([_physical(pixels, axis) for axis in "XY"])
 
@@ -145,9 +152,9 @@ def _physical(pixels: Element, axis: str) -> float | None:
     return float(size) * UM_PER_UNIT[unit] if size and unit in UM_PER_UNIT else None
 
 
-def _tag_mpp(page: tifffile.TiffPage | tifffile.TiffFrame) -> float | None:
+def _tag_mpp(page: tifffile.TiffPage) -> float | None:
     """The um/px of a TIFF's tags; `None` if they say none."""
-    tags = page.aspage().tags
+    tags = page.tags
     unit = UM_PER_RESOLUTION_UNIT.get(int(tags.valueof("ResolutionUnit", default=2)))
     sides = [tags.valueof(f"{axis}Resolution") for axis in "XY"]
     if unit is None or any(side is None or not all(side) for side in sides):

@@ -138,7 +138,9 @@ class PolygonRegions:
     def _tree(self, names: frozenset[str]) -> shapely.STRtree:
         """The pieces of the union of some classes."""
         if names not in self._trees:
-            self._trees[names] = shapely.STRtree(_pieces(shapely.union_all([self._shapes[name] for name in names])))
+            shapes = [self._shapes[name] for name in names]
+            whole = shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
+            self._trees[names] = shapely.STRtree(_pieces(whole))
         return self._trees[names]
 
 

@@ -1,5 +1,6 @@
 """Masks: PNG, TIFF and OME-TIFF, their scale and the names of their classes."""
 
+import contextlib
 import io
 import json
 from typing import Any
@@ -109,6 +110,8 @@ def test_a_mask_of_two_tones_has_one_class() -> None:
         (png(Image.new("RGB", (8, 8))), "this has mode RGB"),
         (tiff(np.zeros((8, 8, 3), np.uint8), photometric="rgb"), "a mask has one channel"),
         (tiff(np.zeros((3, 8, 8), np.uint8), photometric="minisblack"), "a mask has one channel"),
+        (tiff(np.zeros((2, 8, 8), np.uint8), photometric="minisblack"), "one channel and one image"),
+        (tiff(np.zeros((2, 8, 8), np.uint8), photometric="minisblack", ome=True), "one channel and one image"),
         (tiff(np.zeros((8, 8), np.float32)), "not whole numbers"),
         (tiff(np.full((8, 8), -1, np.int16)), "not whole numbers"),
         (tiff(np.arange(1200, dtype=np.uint16).reshape(30, 40)), "1200 different values"),
@@ -148,6 +151,16 @@ def test_classes_are_named_within_the_file() -> None:
         found = of(data)
         assert found.classes == ("Stroma", "Tumour")
         assert found.areas_um2["Tumour"] == pytest.approx(200 * 16)
+
+
+def test_a_list_of_images_without_end_is_not_followed() -> None:
+    """The next directory of the first is the first again."""
+    data = bytearray(tiff(VALUES))
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[end : end + 4] = data[4:8]
+    with contextlib.suppress(ValueError):  # of two images of one size, where it is not seen that they are the same
+        assert of(bytes(data)).classes == ("1", "7")
 
 
 def test_values_of_one_name_are_one_class() -> None:

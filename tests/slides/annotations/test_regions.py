@@ -113,6 +113,16 @@ def test_a_mask_is_as_the_polygons_of_its_pixels(band: int, monkeypatch: pytest.
         mask.rings("one")
 
 
+def test_a_turn_by_90_degrees_turns_the_shares() -> None:
+    """(x, y) becomes (200 - y, x), of the slide and of its patches."""
+    shape = star(19, 5)
+    turned = shapely.transform(shape, lambda points: np.stack([200 - points[:, 1], points[:, 0]], axis=1))
+    coords = np.stack([200 - 48 - CORNERS[:, 1], CORNERS[:, 0]], axis=1)
+    before = Annotations(PolygonRegions({"a": shape}), 1.0).fractions(["a"], CORNERS, 48.0)
+    after = Annotations(PolygonRegions({"a": turned}), 1.0).fractions(["a"], coords, 48.0)
+    assert np.abs(before - after).max() < 1e-8
+
+
 def test_rings_are_closed_and_all_there() -> None:
     outline, hole = Annotations(PolygonRegions({"a": star(8, 1)}), 1.0).rings("a")
     assert (outline[0] == outline[-1]).all()
