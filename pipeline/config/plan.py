@@ -10,6 +10,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
 from pipeline.config.budget import FORMS, Budget, parse_budget
+from pipeline.config.case_lists import case_list_names
 from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
 
@@ -103,6 +104,20 @@ class PlanConfig(Config):
         lt=1,
         description="Hold out a strip of this fraction across every slide, not whole cases; for a single slide.",
     )
+    balance: Literal["center"] | None = option(
+        None,
+        description="center: share the same number of patches equally between centres, as far as their slides have "
+        "them; slides of small centres then give more than --patches-per-slide [none].",
+        added=True,
+    )
+    exclude_cases: list[str] | None = option(
+        None,
+        description="File of cases, slides or TCGA barcodes that must not be trained on, since a benchmark asks about "
+        f"them, or the name of a list that is here: {', '.join(case_list_names())}; repeat for several [none].",
+        decides="nothing",
+        in_plan=False,
+        added=True,
+    )
     check_files: bool = option(
         True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
@@ -134,6 +149,14 @@ class PlanConfig(Config):
                 "decode", "does not go with --tiling level0, which reduces no patch; leave out one"
             )
         return decode
+
+    @field_validator("balance")
+    @classmethod
+    def check_balance(cls, balance: Literal["center"] | None, others: ValidationInfo) -> Literal["center"] | None:
+        """See that only one of two options says how the patches are shared between slides."""
+        if balance and others.data.get("budget"):
+            raise PydanticCustomError("balance", "does not go with --budget, which shares evenly; leave out one")
+        return balance
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -220,8 +243,10 @@ class PlanConfig(Config):
 
     @property
     def sampling(self) -> Sampling:
-        """How many patches of a slide are taken, and which are held out; with a budget all, for it is cut later."""
-        number = None if self.budget else self.patches_per_slide
+        """How many patches of a slide are taken, and which are held out; all, where a budget or the balance between
+        centres cuts them later.
+        """
+        number = None if self.budget or self.balance else self.patches_per_slide
         return Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample)
 
     def continuing(self, resampling: Resampling) -> Self:
@@ -230,6 +255,12 @@ class PlanConfig(Config):
         """
         said = "resampling" in self.model_fields_set
         return self if said else self.model_copy(update={"resampling": resampling})
+
+    def absolute(self) -> Self:
+        """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here."""
+        named = case_list_names()
+        lists = [text if text in named else str(Path(text).absolute()) for text in self.exclude_cases or ()]
+        return super().absolute().model_copy(update={"exclude_cases": lists or None})
 
     def for_plan(self) -> Self:
         """The configuration that a plan keeps: the same for the same plan, however it was made."""
