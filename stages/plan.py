@@ -68,8 +68,9 @@ def plan_slides(
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
-    Writes the audit to `audit_csv` even if there is no plan. With a budget or balance all patches of all slides are held until all
-    slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the slides once more.
+    Writes the audit to `audit_csv` even if there is no plan. With a budget or balance all patches of all slides are
+    held until all slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the
+    slides once more.
 
     Raises:
         PlanError: no slide gives a patch.
