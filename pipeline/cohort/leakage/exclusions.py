@@ -35,8 +35,8 @@ ID_COLUMNS = (
 )
 """Columns of a table that say which case or slide a row is of, in small letters; the first that is filled counts."""
 SEPARATORS: Mapping[str, Literal[",", "\t"]] = {",": ",", "\t": "\t"}
-MOST_LIST_BYTES = 1 << 26
-"""Our choice: a million lines of 64 bytes; a slide named by mistake is not read whole."""
+MOST_LIST_BYTES = 1 << 28
+"""Our choice, that of tables: a million rows of 250 bytes; a slide named by mistake is not read whole."""
 NAMED_CASES = 3
 """Cases that a note names. Our choice."""
 
