@@ -111,12 +111,14 @@ def plan(
     from stages.plan_files import failed_slides, write_new_plan
     from stages.reports.classes import class_table
     from stages.reports.plan import audit_table, estimate
+    from stages.reports.plan_tables import balance_tables
 
     config, paths = call.resolve(PlanConfig, manifest=manifest, out=out)
     new_plan = write_new_plan(paths["manifest"], config, paths["out"])
     show(audit_table(new_plan))
     if classes := class_table(new_plan):
         show(f"\n{classes}\n")
+    show(balance_tables(new_plan.slides))
     width, pixels = config.budget_width or ASSUMED_WIDTH, config.budget_pixels or "jpegxl"
     show(estimate(new_plan, width=width, pixels=pixels))
     show(f"plan {new_plan.hash[:12]} is in {paths['out']}")

@@ -10,7 +10,7 @@ from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.draws.spent import budget_lines
-from pipeline.cohort.plan import Plan, read_plan
+from pipeline.cohort.plan import STATUSES, Plan, read_plan
 from pipeline.config.base import RECIPE
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
 from pipeline.config.recipes import RECIPES, Departure, departures, departures_of_views
@@ -74,7 +74,7 @@ def describe_plan(plan: Plan, path: Path) -> str:
         ("hash", plan.hash),
         *_recipe_of_plan(plan),
         *_plan_facts(plan),
-        ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "damaged", "failed") if s in statuses)),
+        ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)),
         ("slides below", plan.slides_root),
     ]
     return _with_classes(table(rows), plan)

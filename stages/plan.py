@@ -6,9 +6,10 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from pipeline.cohort.annotated import class_areas, file_hashes, require_known_cl
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
 from pipeline.cohort.draws.by_method import sample_of_slide
+from pipeline.cohort.draws.cut import NOTHING_LEFT, balance_notes, balanced_by_center
+from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
+from pipeline.cohort.leakage.rescans import SlidePrint, rescan_warnings, slide_print
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
+from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig
@@ -46,14 +50,15 @@ TISSUE_EVERYWHERE = 0.95
 
 @dataclass(frozen=True)
 class Audited:
-    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, and
-    `sample` how fast patches are read; both are kept nowhere.
+    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, `look`
+    scans of one slide, and `sample` how fast patches are read; all three are kept nowhere.
     """
 
     audit: AuditRow
     slide: SlidePlan | None
     pixels: str | None = None
     sample: PatchSample | None = None
+    look: SlidePrint | None = None
 
 
 def plan_slides(
@@ -67,38 +72,38 @@ def plan_slides(
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
-    Writes the audit to `audit_csv` even if there is no plan. With a budget all patches of all slides are held until all
-    slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the slides once more.
+    Writes the audit to `audit_csv` even if there is no plan. With a budget or balance all patches of all slides are
+    held until all slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the
+    slides once more.
 
     Raises:
         PlanError: no slide gives a patch, or has a class that an option names.
         ManifestError: slides of several cases are one slide.
-        ConfigError: this torch cannot reduce patches, and the options ask for it.
+        ConfigError: this torch cannot reduce patches, and the options ask for it; a list of cases cannot be used.
     """
     if config.resampling == "lanczos-torch":
         require_lanczos("--resampling lanczos-torch")
-    rows = {row.slide_id: row for row in manifest.rows}
+    parted = part_manifest(manifest, config.exclude_cases)
+    rows = {row.slide_id: row for row in parted.kept}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))
-    audited: list[Audited] = []
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
     require_known_classes(manifest, sampling.classes, sampling.method)
+    pictures = None if config.budget or config.balance else overlays
 
     def audit_row(row: ManifestRow) -> Audited:
-        pictures = None if config.budget else overlays
         result = audit_slide(row, manifest, grid, sampling, check, pictures, num_measured, tissue)
         give_back_memory()
         return result
 
-    with ThreadPoolExecutor(workers) as pool, Progress("planning", len(chosen), "slides") as progress:
-        for result in pool.map(audit_row, [rows[slide_id] for slide_id in sorted(chosen)]):
-            audited.append(result)
-            progress.note(failed=sum(a.slide is None for a in audited))
-            progress.step()
-    audited, same = note_near_copies(audited)
+    audited, same = note_near_copies(audit_in_threads([rows[name] for name in sorted(chosen)], audit_row, workers))
+    audited = note_rescans(audited, same)
+    if config.balance:
+        audited = balance_centers(audited, config.patches_per_slide, sampling)
     parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
+    audit_rows += audit_of_excluded(parted)
     if audit_csv is not None:
-        write_audit(audit_rows, audit_csv)
+        write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
     refuse_near_copies(manifest, same)
     slides, audit = in_order(parts, audit_rows)
     plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
@@ -116,6 +121,32 @@ def within_budget(
     if budget is None:
         return slides, audit, None
     return cut_to_budget(slides, audit, budget, prices, sampling)
+
+
+def part_manifest(manifest: Manifest, lists: Sequence[str] | None) -> PartedRows:
+    """The rows of a manifest with and without the cases of `lists`; says how many those are."""
+    parted = exclude_rows(manifest.rows, lists or ())
+    for note in parted.notes:
+        say(f"note: {note}")
+    return parted
+
+
+def audit_in_threads(
+    rows: Sequence[ManifestRow], audit_row: Callable[[ManifestRow], Audited], workers: int
+) -> list[Audited]:
+    """Audit slides in that many threads, and show how far it is; in the order of the rows."""
+    audited: list[Audited] = []
+    with ThreadPoolExecutor(workers) as pool, Progress("planning", len(rows), "slides") as progress:
+        for result in pool.map(audit_row, rows):
+            audited.append(result)
+            progress.note(failed=sum(a.slide is None for a in audited))
+            progress.step()
+    return audited
+
+
+def audit_of_excluded(parted: PartedRows) -> list[AuditRow]:
+    """The audit rows of slides that were left out on purpose."""
+    return [AuditRow(**known_of(row), status=EXCLUDED, reason=reason) for row, reason in parted.excluded]
 
 
 def say_decoding(plan: Plan) -> None:
@@ -160,13 +191,7 @@ def audit_slide(
     Raises:
         OSError: its overlay or its tissue cannot be written.
     """
-    known: dict[str, Any] = {
-        "slide_id": row.slide_id,
-        "path": row.path,
-        "case_id": row.case_id,
-        "center": row.center or "",
-        "row_hash": row_hash(row),
-    }
+    known = known_of(row)
     path, read_from = manifest.slide_path(row), tissue_files.read_from
     slide: Slide | None = None
     try:
@@ -183,7 +208,9 @@ def audit_slide(
             part = sample_slide(row, slide, laid, sampling)
             sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
             audit = audit_open_slide(slide, laid, part, known, sample)
-        pixels = pixels_digest(laid.tissue.thumbnail, laid.tissue.unreadable, slide.info.size_l0_px)
+        seen = laid.tissue
+        pixels = pixels_digest(seen.thumbnail, seen.unreadable, slide.info.size_l0_px)
+        look = slide_print(seen.thumbnail, seen.mask, seen.unreadable, seen.pixel_l0_px * slide.info.mpp)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
@@ -191,7 +218,18 @@ def audit_slide(
         draw_sample(laid, part, audit, overlays)
     if tissue_files.write_to is not None:
         write_tissue(laid.tissue, row.slide_id, tissue_files.write_to)
-    return Audited(audit, part, pixels, sample) if len(part.coords_l0_px) else Audited(audit, None)
+    return Audited(audit, part, pixels, sample, look) if len(part.coords_l0_px) else Audited(audit, None)
+
+
+def known_of(row: ManifestRow) -> dict[str, Any]:
+    """The columns of the audit that come from the manifest."""
+    return {
+        "slide_id": row.slide_id,
+        "path": row.path,
+        "case_id": row.case_id,
+        "center": row.center or "",
+        "row_hash": row_hash(row),
+    }
 
 
 def eligible_grid(
@@ -228,6 +266,34 @@ def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tu
             noted[index] = replace(audited[index], audit=audited[index].audit.with_warning(words))
         groups.append(([audited[i].audit.slide_id for i in group], by))
     return noted, groups
+
+
+def note_rescans(audited: Sequence[Audited], same: Sequence[tuple[Sequence[str], str]]) -> list[Audited]:
+    """Warn in the audit of slides that may be one piece of glass scanned twice; `same` has the ids of those that surely
+    are, as `note_near_copies` returns them.
+    """
+    rows = [a.audit for a in audited]
+    ids, cases = [row.slide_id for row in rows], [row.case_id for row in rows]
+    warnings = rescan_warnings([a.look for a in audited], ids, cases, [group for group, _ in same])
+    noted = list(audited)
+    for index, words in warnings.items():
+        noted[index] = replace(noted[index], audit=rows[index].with_warning(words))
+    return noted
+
+
+def balance_centers(audited: Sequence[Audited], patches_per_slide: int, sampling: Sampling) -> list[Audited]:
+    """Cut slides with all their patches so that centres give equally many (`cohort.draws.cut`); says what came out."""
+    with_patches = [a.slide for a in audited if a.slide is not None]
+    balanced = {slide.slide_id: slide for slide in balanced_by_center(with_patches, patches_per_slide, sampling)}
+    for note in balance_notes(list(balanced.values()), patches_per_slide) if balanced else []:
+        say(f"note: {note}")
+    noted = list(audited)
+    for index, each in enumerate(audited):
+        if (part := balanced.get(each.audit.slide_id)) is not None:
+            row = replace(each.audit, patches_taken=len(part.split), split=split_column(part.split))
+            reason = row.reason if len(part.split) else "; ".join(filter(None, (row.reason, NOTHING_LEFT)))
+            noted[index] = replace(each, slide=part, audit=replace(row, reason=reason))
+    return noted
 
 
 def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sampling) -> SlidePlan:
@@ -308,12 +374,12 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
 
 
 def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tissue_files: TissueFiles) -> None:
-    """Draw the overlays of a plan that a budget has cut when all slides had been audited; reads each slide once more.
+    """Draw the overlays of a plan that was cut when all slides had been audited; reads each slide once more.
 
     Raises:
         OSError: one cannot be written.
     """
-    if plan.budget is None or folder is None:
+    if folder is None or not (plan.budget or plan.config.balance):
         return
     audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
     grid, sampling = plan.config.grid, plan.config.sampling

@@ -18,8 +18,9 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH, Prices
+from pipeline.cohort.leakage.exclusions import FLAG, exclude_rows
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
-from pipeline.cohort.plan import Plan, read_plan, write_plan
+from pipeline.cohort.plan import EXCLUDED, Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
@@ -182,7 +183,8 @@ def plan_beside(
     config = config.continuing(plan.config.resampling)
     changes = differences(plan.config.deciding(), config.deciding())
     manifest = read_manifest(manifest_path, config.slides_root)
-    changes += changed_rows(plan, manifest, max_slides=config.max_slides, seed=config.seed)
+    excluded = config.exclude_cases or ()
+    changes += changed_rows(plan, manifest, max_slides=config.max_slides, seed=config.seed, exclude_cases=excluded)
     changes += changed_annotations(plan, manifest, config.tissue_from)
     if changes:
         listing = "\n".join(f"  {line}" for line in changes[:20])
@@ -252,13 +254,23 @@ def plan_to_extract(
     return PlanToExtract(Store(source).plan if is_store else read_plan(source), source)
 
 
-def changed_rows(plan: Plan, manifest: Manifest, *, max_slides: int | None, seed: int) -> list[str]:
-    """List how a manifest differs from the one that a plan was made from, a line a slide."""
+def changed_rows(
+    plan: Plan, manifest: Manifest, *, max_slides: int | None, seed: int, exclude_cases: Collection[str] = ()
+) -> list[str]:
+    """List how a manifest, less the cases to exclude, differs from the one that a plan was made from, a line a slide.
+
+    Raises:
+        ConfigError: a list of cases cannot be used.
+    """
     rows = {row.slide_id: row for row in manifest.rows}
-    chosen = rank_slides(sorted(rows), seed)[:max_slides]
-    audited = {row.slide_id: row.row_hash for row in plan.audit}
-    lines = [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys())]
-    lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen))]
+    now = exclude_rows(manifest.rows, exclude_cases).excluded_ids
+    before = {row.slide_id for row in plan.audit if row.status == EXCLUDED}
+    chosen = rank_slides(sorted(rows.keys() - now), seed)[:max_slides]
+    audited = {row.slide_id: row.row_hash for row in plan.audit if row.slide_id not in before}
+    lines = [f"{name}: excluded now ({FLAG})" for name in sorted(now & audited.keys())]
+    lines += [f"{name}: no longer excluded ({FLAG})" for name in sorted(before & set(chosen))]
+    lines += [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys() - before)]
+    lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen) - now)]
     changed = [name for name in sorted(audited.keys() & set(chosen)) if row_hash(rows[name]) != audited[name]]
     return lines + [
         f"{name}: another path, case, center, mpp, split, sha256 or annotations in the manifest" for name in changed
@@ -267,4 +279,4 @@ def changed_rows(plan: Plan, manifest: Manifest, *, max_slides: int | None, seed
 
 def failed_slides(plan: Plan) -> int:
     """Number of slides that failed or are damaged."""
-    return sum(row.status != "ok" for row in plan.audit)
+    return sum(row.status not in ("ok", EXCLUDED) for row in plan.audit)

@@ -24,6 +24,7 @@ FILES = (
     "data/report.html.j2",
     "data/tcga_source_sites.csv",
     "data/card/student.md",
+    "data/case_lists/tp53.txt",
     "data/benchmarks/breakhis.toml",
     "data/benchmarks/left_out.toml",
     "data/published.csv",

@@ -36,6 +36,10 @@ from pipeline.slides.identity import SlideIdentity, identity_from_record
 FORMAT_VERSION = 1
 MOST_REASONS = 10
 """Failed slides that an error lists. Our choice."""
+EXCLUDED = "excluded"
+"""Status of a slide that was left out on purpose, which is no failure."""
+STATUSES = ("ok", "damaged", "failed", EXCLUDED)
+"""What the audit says of slides."""
 WANTED = "A plan is one HDF5 file; `g2l plan` makes one from a manifest"
 
 
@@ -108,13 +112,13 @@ ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256")
 class AuditRow:
     """Results of `g2l plan` for one slide; a row of the audit table.
 
-    `status` is ok, damaged (parts cannot be read), or failed (`reason` says why; the slide has no rows). Areas are in
-    mm2. `mpp` is the value used; `own_mpp` and `manifest_mpp` are those of slide and manifest. `pixel_bytes` and
-    `jpeg_bytes` are the mean sizes of `patches_measured` patches as lossless JPEG XL and as JPEG, to estimate the
-    store's size; `plain_measured` of these are of one colour. `warnings` lists oddities of the slide. `row_hash` shows
-    whether the slide's row of the manifest has changed. `classes_mm2` is JSON: the area of each class of the slide's
-    annotations, within the slide. `annotations_sha256` and `tissue_sha256` are those of the files of annotations and
-    of corrected tissue that were read.
+    `status` is ok, damaged (parts cannot be read), failed (`reason` says why; the slide has no rows), or `EXCLUDED`
+    (by `--exclude-cases`; it was not read). Areas are in mm2. `mpp` is the value used; `own_mpp` and `manifest_mpp`
+    are those of slide and manifest. `pixel_bytes` and `jpeg_bytes` are the mean sizes of `patches_measured` patches
+    as lossless JPEG XL and as JPEG, to estimate the store's size; `plain_measured` of these are of one colour.
+    `warnings` lists oddities of the slide. `row_hash` shows whether the slide's row of the manifest has changed.
+    `classes_mm2` is JSON: the area of each class of the slide's annotations, within the slide. `annotations_sha256` and
+    `tissue_sha256` are those of the files of annotations and of corrected tissue that were read.
     """
 
     slide_id: str

@@ -10,6 +10,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
 from pipeline.config.budget import FORMS, Budget, parse_budget
+from pipeline.config.case_lists import case_list_names
 from pipeline.config.class_rules import ClassRules, parse_quota
 from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
@@ -141,6 +142,20 @@ class PlanConfig(Config):
         decides="nothing",
         in_plan=False,
     )
+    balance: Literal["center"] | None = option(
+        None,
+        description="center: share the same number of patches equally between centres, as far as their slides have "
+        "them; slides of small centres then give more than --patches-per-slide [none].",
+        added=True,
+    )
+    exclude_cases: list[str] | None = option(
+        None,
+        description="File of cases, slides or TCGA barcodes that must not be trained on, since a benchmark asks about "
+        f"them, or the name of a list that is here: {', '.join(case_list_names())}; repeat for several [none].",
+        decides="nothing",
+        in_plan=False,
+        added=True,
+    )
     check_files: bool = option(
         True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
@@ -203,6 +218,14 @@ class PlanConfig(Config):
         if len({name for name, _ in shares}) < len(shares):
             raise PydanticCustomError("quota", "gives a class two shares")
         return [f"{name}={share!r}" for name, share in sorted(shares)]
+
+    @field_validator("balance")
+    @classmethod
+    def check_balance(cls, balance: Literal["center"] | None, others: ValidationInfo) -> Literal["center"] | None:
+        """See that only one of two options says how the patches are shared between slides."""
+        if balance and others.data.get("budget"):
+            raise PydanticCustomError("balance", "does not go with --budget, which shares evenly; leave out one")
+        return balance
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -289,8 +312,10 @@ class PlanConfig(Config):
 
     @property
     def sampling(self) -> Sampling:
-        """How many patches of a slide are taken, and which are held out; with a budget all, for it is cut later."""
-        number = None if self.budget else self.patches_per_slide
+        """How many patches of a slide are taken, and which are held out; all, where a budget or the balance between
+        centres cuts them later.
+        """
+        number = None if self.budget or self.balance else self.patches_per_slide
         quotas = tuple(parse_quota(text) for text in self.class_quota)
         rules = ClassRules(tuple(self.include), tuple(self.exclude), self.min_class, self.max_excluded, quotas)
         return Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
@@ -306,6 +331,12 @@ class PlanConfig(Config):
         """
         said = "resampling" in self.model_fields_set
         return self if said else self.model_copy(update={"resampling": resampling})
+
+    def absolute(self) -> Self:
+        """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here."""
+        named = case_list_names()
+        lists = [text if text in named else str(Path(text).absolute()) for text in self.exclude_cases or ()]
+        return super().absolute().model_copy(update={"exclude_cases": lists or None})
 
     def for_plan(self) -> Self:
         """The configuration that a plan keeps: the same for the same plan, however it was made."""

@@ -13,7 +13,7 @@ from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH
 from pipeline.cohort.draws.spent import budget_lines
-from pipeline.cohort.plan import AuditRow, Plan
+from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
 from pipeline.disk.label_words import spelling_notes
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.patch_sample import expected_pixel_bytes
@@ -25,20 +25,23 @@ MPP_TOLERANCE = 0.05
 """Level 0 may be off `USUAL_MPP` by this share without a warning. Our choice: 20x scans mostly have 0.49 to 0.51."""
 SPREAD = {"um/px": "mpp", "tissue mm2": "tissue_mm2", "available": "patches_available", "taken": "patches_taken"}
 """Columns of the audit that the summary of a large plan gives, by their headings."""
+NOT_BAD = {EXCLUDED: 1, "ok": 2}
+"""Statuses that are no failure, and where their slides come in a list: after those that failed or are damaged."""
 MOST_LISTED = 20
 """Slides to list of each kind. Our choice: a screenful; the CSV has all."""
 
 
 def audit_table(plan: Plan) -> str:
     """The audit for the terminal: all slides of a small plan; for a large one, a summary and the odd slides."""
-    order = sorted(plan.audit, key=lambda row: (row.status == "ok", not row.warnings, row.slide_id))
-    bad = [row for row in order if row.status != "ok"]
+    order = sorted(plan.audit, key=lambda row: (NOT_BAD.get(row.status, 0), not row.warnings, row.slide_id))
+    bad = [row for row in order if row.status not in NOT_BAD]
     shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
     lines = [_slides_table(shown)] if shown else []
     if len(order) > len(shown):
         lines += [_summary(plan.audit)]
     lines += _listing("failed or damaged", [(row.slide_id, row.reason) for row in bad])
-    lines += _listing("with notes", [(row.slide_id, row.reason) for row in order if row.status == "ok" and row.reason])
+    for status, kind in ((EXCLUDED, "excluded"), ("ok", "with notes")):
+        lines += _listing(kind, [(row.slide_id, row.reason) for row in order if row.status == status and row.reason])
     lines += _listing("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in order if row.warnings])
     return "\n".join(lines)
 

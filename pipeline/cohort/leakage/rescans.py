@@ -1,0 +1,222 @@
+"""Find slides that may be one piece of glass scanned twice, or neighbouring sections of one block. Pure.
+
+Scans of one slide differ in scanner, compression, brightness and resolution, and in how it lay: the files share no byte
+and no pixel (`cohort.copies` finds those that do). What stays is where the tissue is darker than around. So each slide
+gets a print: the tissue's darkness in a square about its centre of mass, whose side follows the tissue's extent, less
+the mean of its surroundings. Two prints are compared by their correlation inside both tissues, in all eight turns and
+flips and small shifts. A tilt of two degrees passes. Left out: other angles, scans of another part of the slide, and
+stains so different that other tissue is found.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+SIDE = 64
+"""Cells along a print. Our choice: at 20 mm of tissue a cell is 0.3 mm, finer than glands and coarser than noise."""
+SPAN = 4.0
+"""Side of the square, in root mean square distances of the tissue from its centre. Our choice: all of a compact
+section (a square has 2.4).
+"""
+AROUND = 4.0
+"""Width (standard deviation) of the surroundings that are taken off, in cells. Our choice."""
+MOST_REDUCED = 1024
+"""Side that a thumbnail is reduced to before it is looked at, pixels. Our choice."""
+LEAST_CELLS = 150
+"""Cells of tissue that a print needs, and that two must share; less is too little to tell slides apart. Our choice."""
+MOST_SHIFT = 3
+"""Cells by which the centres of two scans may differ. Our choice: 5 % of the square."""
+RADIUS_RATIO = 1.25
+"""Ratio of the extents of two scans of a slide, at most. Our choice: the tissue's outline depends on the stain."""
+FIRST_LOOK = 0.25
+"""Correlation of two coarse prints, without shifts, from which a pair is compared in full. Our choice."""
+ALIKE = 0.5
+"""Correlation from which two slides are listed. Decision 0075 has what scans of one slide reach, and unrelated ones."""
+ALIKE_SIGMAS = 6.0
+"""How unlikely the correlation must be by chance, in standard deviations of Fisher's z. Our choice: some 5e7 places of
+pairs are looked at in a cohort of a thousand slides.
+"""
+CELLS_TOGETHER = 6
+"""Neighbouring cells that vary as one. Our choice, on the safe side: darkness is smooth."""
+LEAST_SHARED = 0.5
+"""Share of the larger tissue that two scans must have in common. Our choice."""
+COARSE = SIDE // 2
+MOST_OTHERS = 3
+"""Other slides that a warning names. Our choice."""
+_Cell = TypeVar("_Cell", bound=np.generic)
+
+
+@dataclass(frozen=True, eq=False)
+class SlidePrint:
+    """What a slide's tissue looks like from afar.
+
+    Attributes:
+        detail: float32 (SIDE, SIDE), darkness of the tissue less that of its surroundings, grey levels; 0 off tissue.
+        inside: bool (SIDE, SIDE), cells that are tissue.
+        radius_um: root mean square distance of the tissue from its centre, micrometres.
+    """
+
+    detail: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+    radius_um: float
+
+
+@dataclass(frozen=True)
+class Rescan:
+    """Two slides that may be one: their indices, how alike they are (correlation), and how the second lies."""
+
+    first: int
+    second: int
+    correlation: float
+    turn: int
+
+    @property
+    def words(self) -> str:
+        """How alike they are, and how the one lies against the other."""
+        turned = f", turned by {self.turn % 4 * 90} degrees" if self.turn % 4 else ""
+        return f"correlation {self.correlation:.2f}{turned}{', mirrored' if self.turn >= 4 else ''}"
+
+
+def slide_print(
+    thumbnail: NDArray[np.uint8], mask: NDArray[np.bool_], unreadable: NDArray[np.bool_], pixel_um: float
+) -> SlidePrint | None:
+    """The print of a slide; `None` if there is too little tissue, or none of it differs from the rest.
+
+    Args:
+        thumbnail: uint8 (H, W, 3).
+        mask: bool (H, W), tissue; `unreadable` areas do not count.
+        pixel_um: side of a pixel, micrometres.
+    """
+    tissue = mask & ~unreadable
+    factor = max(1, max(tissue.shape) // MOST_REDUCED)
+    darkness = 255 - thumbnail[..., 1]
+    share = _reduced(tissue.astype(np.uint8) * np.uint8(255), factor) / np.float32(255)
+    weighted = _reduced(darkness * tissue, factor)  # mean darkness times share
+    if not share.any():
+        return None
+    rows, columns = (share.sum(axis=axis) for axis in (1, 0))
+    (y, spread_y), (x, spread_x) = _centre(rows), _centre(columns)
+    radius = float(np.hypot(spread_y, spread_x))
+    if radius * SPAN < 2:
+        return None
+    inside, dark = _cells(share, y, x, radius * SPAN), _cells(weighted, y, x, radius * SPAN)
+    around = ndimage.gaussian_filter(dark, AROUND) / np.maximum(ndimage.gaussian_filter(inside, AROUND), 1e-6)
+    is_inside = inside > 0.5
+    detail = np.where(is_inside, dark / np.maximum(inside, 0.5) - around, 0).astype(np.float32)
+    if is_inside.sum() < LEAST_CELLS or detail[is_inside].std() < 1:
+        return None
+    return SlidePrint(detail, is_inside, radius * factor * pixel_um)
+
+
+def find_rescans(prints: Sequence[SlidePrint | None]) -> list[Rescan]:
+    """Pairs of slides that may be one, in the order of their indices; slides without a print are in none."""
+    known = [index for index, each in enumerate(prints) if each is not None]
+    looked = [each for each in prints if each is not None]
+    if len(looked) < 2:
+        return []
+    return [
+        Rescan(known[a], known[b], correlation, turn)
+        for a, b, turns in _first_look(looked)
+        for correlation, turn in [max((_best(looked[a], looked[b], t), -t) for t in turns)]
+        if correlation > 0
+        for turn in [-turn]
+    ]
+
+
+def rescan_warnings(
+    prints: Sequence[SlidePrint | None], ids: Sequence[str], cases: Sequence[str], same: Sequence[Sequence[str]]
+) -> dict[int, str]:
+    """The audit's warnings of slides that may be one, by the slide's index.
+
+    Args:
+        prints, ids, cases: of each slide.
+        same: groups of ids that are known to be one slide, which nothing more is said of.
+    """
+    known = {frozenset((a, b)) for group in same for a in group for b in group}
+    others: dict[int, list[tuple[int, Rescan]]] = {}
+    for pair in find_rescans(prints):
+        if {ids[pair.first], ids[pair.second]} not in known:
+            others.setdefault(pair.first, []).append((pair.second, pair))
+            others.setdefault(pair.second, []).append((pair.first, pair))
+    warnings = {}
+    for index, found in others.items():
+        named = [
+            f"{ids[other]!r} ({'' if cases[other] == cases[index] else 'of another case, '}{pair.words})"
+            for other, pair in found[:MOST_OTHERS]
+        ]
+        more = f" and {len(found) - MOST_OTHERS:,} more" if len(found) > MOST_OTHERS else ""
+        warnings[index] = f"it may be the same tissue as {', '.join(named)}{more}, scanned twice: look at both"
+    return warnings
+
+
+def _first_look(prints: Sequence[SlidePrint]) -> list[tuple[int, int, list[int]]]:
+    """Pairs that are worth comparing in full, with the turns at which they are: by coarse prints and extents."""
+    small = [each.detail.reshape(COARSE, 2, COARSE, 2).mean(axis=(1, 3)) for each in prints]
+    small = [each / max(float(np.linalg.norm(each)), 1e-6) for each in small]
+    flat = np.stack([each.ravel() for each in small])
+    radii = np.array([each.radius_um for each in prints])
+    turns_of: dict[tuple[int, int], list[int]] = {}
+    for turn in range(8):
+        turned = np.stack([_turned(each, turn).ravel() for each in small])
+        for start in range(0, len(prints), 1024):
+            alike = flat[start : start + 1024] @ turned.T
+            ratio = np.abs(np.log(radii[start : start + 1024, None] / radii[None]))
+            for a, b in np.argwhere((alike >= FIRST_LOOK) & (ratio <= np.log(RADIUS_RATIO))):
+                if a + start < b:
+                    turns_of.setdefault((int(a) + start, int(b)), []).append(turn)
+    return [(a, b, turns) for (a, b), turns in sorted(turns_of.items())]
+
+
+def _best(first: SlidePrint, second: SlidePrint, turn: int) -> float:
+    """The best correlation of two prints over small shifts, with the second turned, of those that cannot be chance; 0
+    if there is none.
+    """
+    pad, least = MOST_SHIFT, LEAST_SHARED * max(first.inside.sum(), second.inside.sum())
+    detail, inside = np.pad(_turned(second.detail, turn), pad), np.pad(_turned(second.inside, turn), pad)
+    best = 0.0
+    for y in range(2 * pad + 1):
+        for x in range(2 * pad + 1):
+            both = first.inside & inside[y : y + SIDE, x : x + SIDE]
+            if (shared := both.sum()) >= max(least, LEAST_CELLS):
+                a, b = first.detail[both], detail[y : y + SIDE, x : x + SIDE][both]
+                a, b = a - a.mean(), b - b.mean()
+                correlation = float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6))
+                best = max(best, correlation if correlation >= least_correlation(int(shared)) else 0.0)
+    return best
+
+
+def least_correlation(num_cells: int) -> float:
+    """The correlation of that many shared cells from which two slides are listed."""
+    return max(ALIKE, float(np.tanh(ALIKE_SIGMAS / np.sqrt(max(num_cells / CELLS_TOGETHER - 3, 1)))))
+
+
+def _turned(values: NDArray[_Cell], turn: int) -> NDArray[_Cell]:
+    """A square in one of its eight positions: turned by `turn` % 4 quarters, and mirrored from 4 on."""
+    return np.rot90(values[:, ::-1] if turn >= 4 else values, turn % 4)
+
+
+def _reduced(values: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
+    """Means over squares of `factor` pixels."""
+    image = Image.fromarray(values)
+    return np.asarray(image.reduce(factor) if factor > 1 else image, np.float32)
+
+
+def _centre(profile: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and standard deviation of a profile's position."""
+    places = np.arange(len(profile)) + 0.5
+    weights = profile / profile.sum(dtype=np.float64)
+    mean = float(places @ weights)
+    return mean, float(np.sqrt(((places - mean) ** 2) @ weights))
+
+
+def _cells(values: NDArray[np.float32], y: float, x: float, side: float) -> NDArray[np.float32]:
+    """Means of `values` in SIDE x SIDE cells of the square of that side about (y, x); 0 beyond the edge."""
+    pad = int(side / 2) + 2
+    image = Image.fromarray(np.pad(values, pad))
+    box = (x + pad - side / 2, y + pad - side / 2, x + pad + side / 2, y + pad + side / 2)
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX, box=box), np.float32)

@@ -1,0 +1,123 @@
+"""Scans of one slide are found however it lay; other slides are not; too little tissue says nothing."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from pipeline.cohort.leakage.rescans import (
+    LEAST_CELLS,
+    SlidePrint,
+    find_rescans,
+    least_correlation,
+    rescan_warnings,
+    slide_print,
+)
+
+Rgb = NDArray[np.uint8]
+SIDE = 300
+PIXEL_UM = 40.0
+
+
+def section(seed: int) -> Rgb:
+    """The thumbnail of a made-up section: an uneven disc on glass, darker and lighter at several scales."""
+    rng = np.random.default_rng(seed)
+
+    def field(sigma: float) -> NDArray[np.float64]:
+        values = ndimage.gaussian_filter(rng.standard_normal((SIDE, SIDE)), sigma)
+        return values / values.std()
+
+    y, x = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE - 0.5
+    inside = np.hypot(y, x * rng.uniform(1.1, 1.5)) + 0.03 * field(20) < 0.38
+    grey = np.clip(150 + 18 * field(8) + 12 * field(3), 40, 215)
+    return np.where(inside[..., None], np.stack([grey, grey * 0.65, grey * 0.95], -1), 243).astype(np.uint8)
+
+
+def print_of(rgb: Rgb, pixel_um: float = PIXEL_UM) -> SlidePrint | None:
+    mask = np.ptp(rgb, axis=2) > 12
+    return slide_print(rgb, mask, np.zeros_like(mask), pixel_um)
+
+
+def compressed(rgb: Rgb) -> Rgb:
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "JPEG", quality=40)
+    return np.asarray(Image.open(file))
+
+
+def tilted(rgb: Rgb) -> Rgb:
+    image = Image.fromarray(rgb).rotate(2, Image.Resampling.BILINEAR, fillcolor=(243, 243, 243))
+    return np.asarray(image)
+
+
+SCANS: dict[str, Callable[[Rgb], Rgb]] = {
+    "the same": lambda rgb: rgb,
+    "compressed": compressed,
+    "darker": lambda rgb: (rgb * 0.9).astype(np.uint8),
+    "shifted": lambda rgb: np.roll(rgb, (9, -7), (0, 1)),
+    "cropped": lambda rgb: rgb[15:, 8:],
+    "tilted": tilted,
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_a_scan_of_the_same_slide_is_found(name: str) -> None:
+    (pair,) = find_rescans([print_of(section(0)), print_of(SCANS[name](section(0)))])
+    assert (pair.first, pair.second, pair.turn) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_a_turned_scan_is_found_and_its_turn_named(turn: int) -> None:
+    rgb = section(1)
+    turned = np.ascontiguousarray(np.rot90(rgb[:, ::-1] if turn >= 4 else rgb, turn % 4))
+    (pair,) = find_rescans([print_of(turned), print_of(rgb)])
+    assert pair.turn == turn
+    assert pair.correlation > 0.9
+    assert ("mirrored" in pair.words) == (turn >= 4)
+    assert ("turned" in pair.words) == (turn % 4 > 0)
+
+
+def test_half_the_resolution_is_found() -> None:
+    rgb = section(2)
+    half = np.asarray(Image.fromarray(rgb).reduce(2))
+    assert find_rescans([print_of(rgb), print_of(half, 2 * PIXEL_UM)])
+
+
+def test_another_size_of_tissue_is_another_slide() -> None:
+    assert not find_rescans([print_of(section(2)), print_of(section(2), 2 * PIXEL_UM)])
+
+
+def test_other_slides_are_not_taken_for_scans_of_one() -> None:
+    assert find_rescans([print_of(section(seed)) for seed in range(40)]) == []
+
+
+def test_little_tissue_and_even_tissue_have_no_print() -> None:
+    rgb = np.full((SIDE, SIDE, 3), 243, np.uint8)
+    assert print_of(rgb) is None
+    rgb[100, 100] = 90
+    assert print_of(rgb) is None
+    rgb[50:250, 80:220] = (150, 90, 140)
+    assert print_of(rgb) is None
+    assert find_rescans([None, None, print_of(section(0))]) == []
+
+
+def test_fewer_cells_need_a_higher_correlation() -> None:
+    needed = [least_correlation(cells) for cells in (LEAST_CELLS, 400, 1000, 4000)]
+    assert needed == sorted(needed, reverse=True)
+    assert needed[0] > 0.8
+    assert needed[-1] == 0.5
+
+
+def test_warnings_name_the_other_slides_and_cases() -> None:
+    prints = [print_of(section(3)), print_of(section(4)), print_of(compressed(section(3))), None]
+    ids, cases = ["a", "b", "c", "d"], ["one", "two", "three", "four"]
+    warnings = rescan_warnings(prints, ids, cases, [])
+    assert warnings.keys() == {0, 2}
+    assert warnings[0].startswith("it may be the same tissue as 'c' (of another case, correlation ")
+    assert "of another case" not in rescan_warnings(prints, ids, ["one"] * 4, [])[0]
+    assert rescan_warnings(prints, ids, cases, [["a", "c"]]) == {}
+    many = rescan_warnings([prints[0]] * 6, list("abcdef"), ["one"] * 6, [])
+    assert "and 2 more" in many[0]

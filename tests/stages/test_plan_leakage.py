@@ -1,0 +1,151 @@
+"""Plans without the cases of a benchmark, with scans of one slide named, and balanced by centre."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from support.commands import call_g2l, succeed
+from support.plans import SMALL, cohort_of, make_plan
+
+from pipeline.base.errors import ConfigError, PlanError
+from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.plan import EXCLUDED, Plan, read_plan, write_plan
+from pipeline.config.plan import PlanConfig
+from pipeline.disk.tables import read_table
+from pipeline.sampling import patch_keys
+from stages.plan import plan_slides
+from stages.plan_files import failed_slides, plan_beside
+
+FLAGS = ("--patch-px", "64", "--patches-per-slide", "12")
+
+
+@pytest.fixture
+def case_2(tmp_path: Path) -> Path:
+    (tmp_path / "listed.txt").write_text("# of a benchmark\ncase_2\nsomeone\n")
+    return tmp_path / "listed.txt"
+
+
+def test_excluded_cases_are_not_planned_and_no_failure(cohort: Path, case_2: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.h5"
+    said = succeed("plan", cohort, "--out", out, *FLAGS, "--exclude-cases", case_2)
+    assert "1 slide of 1 case left out of the plan, by 2 listed" in said
+    assert "of 1 listed there is no slide: someone" in said
+    assert "slide_2: --exclude-cases: case_2 is in listed.txt" in said
+    plan = read_plan(out)
+    assert [slide.slide_id for slide in plan.slides] == ["slide_1", "slide_3", "slide_4"]
+    assert failed_slides(plan) == 0
+    (row,) = [
+        record for _, record in read_table(tmp_path / "plan.audit.csv", (), ",")[0] if record["status"] == EXCLUDED
+    ]
+    assert (row["slide_id"], row["case_id"], row["reason"][:15]) == ("slide_2", "case_2", "--exclude-cases")
+    assert "3 ok, 1 excluded" in succeed("inspect", out)
+    record = (tmp_path / "plan.config.toml").read_text()
+    assert str(case_2) in record
+    again = tmp_path / "again.h5"
+    succeed("plan", "--config", tmp_path / "plan.config.toml", "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_hash_is_of_what_is_planned(cohort: Path, plan: Plan, case_2: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(cohort)
+    (tmp_path / "nobody.txt").write_text("someone\n")
+    for listed, rows in ((case_2, [0, 2, 3]), (tmp_path / "nobody.txt", [0, 1, 2, 3])):
+        config = PlanConfig.build(SMALL | {"exclude_cases": [str(listed)]})
+        without = plan_slides(manifest, config, workers=1)
+        of_rows = replace(manifest, rows=tuple(manifest.rows[i] for i in rows))
+        assert without.hash == plan_slides(of_rows, PlanConfig.build(SMALL), workers=2).hash
+        assert (without.hash == plan.hash) == (len(rows) == 4)
+        assert without.config == plan.config
+
+
+def test_a_list_that_cannot_be_used_ends_the_command(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    code, _, errors = call_g2l("plan", cohort, "--out", tmp_path / "p.h5", "--exclude-cases", tmp_path / "empty.txt")
+    assert code == 1
+    assert "lists no case" in errors
+    assert not (tmp_path / "p.h5").exists()
+
+
+@pytest.mark.slow
+def test_max_slides_counts_those_that_are_left(cohort: Path, case_2: Path) -> None:
+    plan = make_plan(cohort, max_slides=3, exclude_cases=[str(case_2)])
+    assert [slide.slide_id for slide in plan.slides] == ["slide_1", "slide_3", "slide_4"]
+
+
+@pytest.mark.slow
+def test_a_plan_of_other_exclusions_is_not_continued(cohort: Path, plan: Plan, case_2: Path, tmp_path: Path) -> None:
+    write_plan(plan, tmp_path / "store.plan.h5")
+    config = PlanConfig.build(SMALL | {"exclude_cases": [str(case_2)]})
+    with pytest.raises(PlanError, match="slide_2: excluded now"):
+        plan_beside(cohort, config, tmp_path / "store.zarr")
+    write_plan(plan_slides(read_manifest(cohort), config, workers=1), tmp_path / "other.plan.h5")
+    assert len(plan_beside(cohort, config, tmp_path / "other.zarr")[0].slides) == 3
+    with pytest.raises(PlanError, match="slide_2: no longer excluded"):
+        plan_beside(cohort, PlanConfig.build(SMALL), tmp_path / "other.zarr")
+
+
+@pytest.mark.slow
+def test_a_slide_that_was_scanned_twice_is_named(tmp_path: Path) -> None:
+    scan = sf.make_pixels("tissue", 3000, 2400, seed=5, mpp=1.0)
+    sf.write_slide(tmp_path / "first.svs", scan, mpp=1.0)
+    sf.write_slide(tmp_path / "second.svs", (scan[::-1, ::-1] * 0.95).astype(np.uint8), mpp=1.0)
+    sf.make_slide(tmp_path / "third.svs", width=3000, height=2400, mpp=1.0, seed=6)
+    manifest = cohort_of(tmp_path, **{name: tmp_path / f"{name}.svs" for name in ("first", "second", "third")})
+    plan = make_plan(manifest, mpp=1.0)
+    first, second, third = plan.audit
+    assert "may be the same tissue as 'second' (of another case, correlation" in first.warnings
+    assert "turned by 180 degrees" in second.warnings
+    assert "same tissue" not in third.warnings
+
+
+# Balance
+
+
+def of_center(plan: Plan) -> dict[str, int]:
+    numbers: dict[str, int] = {}
+    for slide in plan.slides:
+        numbers[slide.center or ""] = numbers.get(slide.center or "", 0) + len(slide.split)
+    return numbers
+
+
+@pytest.fixture
+def uneven(cohort: Path, tmp_path: Path) -> Path:
+    """The cohort with three slides of one centre and one of another."""
+    text = cohort.read_text().replace("case_3,south", "case_3,north")
+    for number in range(1, 5):
+        text = text.replace(f"slide_{number}.svs", str(cohort.with_name(f"slide_{number}.svs")))
+    (tmp_path / "uneven.csv").write_text(text)
+    return tmp_path / "uneven.csv"
+
+
+@pytest.mark.slow
+def test_centres_give_equally_many_and_no_more_in_all(uneven: Path) -> None:
+    usual = make_plan(uneven, val_fraction=0)
+    assert of_center(usual) == {"north": 36, "south": 12}
+    plans = [make_plan(uneven, workers, val_fraction=0, balance="center") for workers in (1, 3)]
+    assert of_center(plans[0]) == {"north": 24, "south": 24}
+    assert plans[0].hash == plans[1].hash != usual.hash
+    assert [row.patches_taken for row in plans[0].audit] == [8, 8, 8, 24]
+    for slide, more in zip(plans[0].slides[:3], usual.slides, strict=False):
+        keys = [set(patch_keys(each.slide_id, each.coords_l0_px, 0).tolist()) for each in (slide, more)]
+        assert keys[0] < keys[1]
+
+
+def test_balance_and_budget_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="does not go with --budget"):
+        PlanConfig.build({"balance": "center", "budget": "500"})
+
+
+@pytest.mark.slow
+def test_the_plan_keeps_that_it_is_balanced(uneven: Path, tmp_path: Path) -> None:
+    out, pictures = tmp_path / "plan.h5", tmp_path / "overlays"
+    said = succeed(
+        "plan", uneven, "--out", out, *FLAGS, "--val-fraction", "0", "--balance", "center", "--overlays", pictures
+    )
+    assert "2 centres give 24 to 24 patches each; 1 slides give more than --patches-per-slide 12, at most 24" in said
+    assert read_plan(out).config.balance == "center"
+    assert len(list(pictures.glob("*.png"))) == 4
+    assert "balance" not in PlanConfig.build({}).deciding()
