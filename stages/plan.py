@@ -4,6 +4,7 @@ G2L, section "Patch-based sampling": a fixed number of tissue patches from each 
 not say how they are drawn; here, uniformly without replacement from the tissue grid.
 """
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from pipeline.config.groups import Grid, Sampling
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, split_strip
 from pipeline.slides import dicom
+from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped, draw_dropped
+from pipeline.slides.artefacts.rules import dropped_mm2
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
@@ -39,14 +42,15 @@ TISSUE_EVERYWHERE = 0.95
 
 @dataclass(frozen=True)
 class Audited:
-    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, and
-    `sample` how fast patches are read; both are kept nowhere.
+    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, `sample`
+    how fast patches are read, and `dropped` are for the sheet; they are kept nowhere.
     """
 
     audit: AuditRow
     slide: SlidePlan | None
     pixels: str | None = None
     sample: PatchSample | None = None
+    dropped: tuple[DroppedPatch, ...] = ()
 
 
 def plan_slides(
@@ -79,6 +83,8 @@ def plan_slides(
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
+    if overlays is not None:
+        draw_dropped([patch for a in audited for patch in a.dropped], overlays)
     audited, same = note_near_copies(audited)
     if audit_csv is not None:
         write_audit([a.audit for a in audited], audit_csv)
@@ -154,9 +160,13 @@ def audit_slide(
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
+    dropped: tuple[DroppedPatch, ...] = ()
     if overlays is not None:
         draw_sample(laid, part, audit, overlays)
-    return Audited(audit, part, pixels, sample) if len(part.coords_l0_px) else Audited(audit, None)
+        dropped = choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
+    if not len(part.coords_l0_px):
+        return Audited(audit, None, dropped=dropped)
+    return Audited(audit, part, pixels, sample, dropped)
 
 
 def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tuple[list[str], str]]]:
@@ -226,6 +236,7 @@ def audit_open_slide(
         split="+".join(name for code, name in enumerate(SPLIT_NAMES) if (part.split == code).any()),
         level_read=grid.geometry.level,
         tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
+        dropped_mm2=json.dumps(areas) if (areas := dropped_mm2(tissue, mm2)) else "",
         unreadable_mm2=round(unreadable_mm2, 3),
         patches_available=len(grid.coords_l0_px),
         patches_taken=len(coords),

@@ -25,6 +25,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
+from pipeline.slides.artefacts.dropped import SHEET
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
 from pipeline.store.store import Store
@@ -87,7 +88,8 @@ def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
         hint = "Delete it first, or choose another place."
         for path in (audit_csv, record_path):
             require_new_file(path, hint)
-        for picture in [overlays / f"{row.slide_id}.png" for row in manifest.rows] if overlays else []:
+        pictures = [SHEET, *(f"{row.slide_id}.png" for row in manifest.rows)]
+        for picture in [overlays / name for name in pictures] if overlays else []:
             require_absent(picture, hint)
     if overlays:
         make_output_folder(overlays)
@@ -109,7 +111,8 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     """Plan a manifest for a store, or read the plan of an earlier call if nothing has changed; returns the plan and its
     file beside the store.
 
-    Who reduces patches is as in the earlier plan, or in the store if the plan is gone, unless the call says it.
+    Who reduces patches, and the rules by which tissue is found, are as in the earlier plan, or in the store if the plan
+    is gone, unless the call says them.
 
     Raises:
         PlanError: the earlier plan was made with other options or from other rows; the message lists them.
@@ -121,10 +124,10 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
     if not path.exists():
         if is_begun:
-            config = config.continuing(Store(store).plan.config.resampling)
+            config = config.continuing(Store(store).plan.config)
         return write_new_plan(manifest_path, config, path), path
     plan = read_plan(path)
-    config = config.continuing(plan.config.resampling)
+    config = config.continuing(plan.config)
     changes = differences(plan.config.deciding(), config.deciding())
     changes += changed_rows(
         plan, read_manifest(manifest_path, config.slides_root), max_slides=config.max_slides, seed=config.seed

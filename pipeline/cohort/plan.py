@@ -103,7 +103,8 @@ class AuditRow:
     `status` is ok, damaged (parts cannot be read), or failed (`reason` says why; the slide has no rows). Areas are in
     mm2. `mpp` is the value used; `own_mpp` and `manifest_mpp` are those of slide and manifest. `pixel_bytes` and
     `jpeg_bytes` are the mean sizes of `patches_measured` patches as lossless JPEG XL and as JPEG, to estimate the
-    store's size; `plain_measured` of these are of one colour. `warnings` lists oddities of the slide. `row_hash` shows
+    store's size; `plain_measured` of these are of one colour. `dropped_mm2` is JSON: the area that each rule of the
+    tissue finder dropped, by its name; empty if none ran. `warnings` lists oddities of the slide. `row_hash` shows
     whether the slide's row of the manifest has changed.
     """
 
@@ -133,6 +134,16 @@ class AuditRow:
     plain_measured: int = 0
     warnings: str = ""
     row_hash: str = ""
+    dropped_mm2: str = ""
+
+    def dropped_areas(self) -> dict[str, float]:
+        """The area that each rule dropped, mm2, by its name.
+
+        Raises:
+            ValueError: the record is not one.
+        """
+        areas = parse_object(self.dropped_mm2) if self.dropped_mm2 else {}
+        return {name: float(area) for name, area in areas.items()}
 
     def with_warning(self, words: str) -> "AuditRow":
         """This row with one more warning."""
@@ -341,6 +352,8 @@ def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], sour
         except ConfigError as error:
             raise PlanError(f"{source}: the plan is damaged ({error})") from None
         audit = tuple(AuditRow(**row) for row in records["audit"])
+        for row in audit:
+            row.dropped_areas()  # raises if it is none
         plan = Plan(tuple(slides), Path(records["slides_root"]), config, audit)
         sound = plan.hash == records["hash"]
     if not sound:
