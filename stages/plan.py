@@ -83,8 +83,7 @@ def plan_slides(
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
-    if overlays is not None:
-        draw_dropped([patch for a in audited for patch in a.dropped], overlays)
+    draw_sheet(audited, overlays)
     audited, same = note_near_copies(audited)
     if audit_csv is not None:
         write_audit([a.audit for a in audited], audit_csv)
@@ -167,6 +166,16 @@ def audit_slide(
     if not len(part.coords_l0_px):
         return Audited(audit, None, dropped=dropped)
     return Audited(audit, part, pixels, sample, dropped)
+
+
+def draw_sheet(audited: Sequence[Audited], overlays: Path | None) -> None:
+    """Draw the sheet of dropped patches of all slides into the folder of overlays, if there is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if overlays is not None:
+        draw_dropped([patch for a in audited for patch in a.dropped], overlays)
 
 
 def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tuple[list[str], str]]]:

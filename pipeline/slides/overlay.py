@@ -22,7 +22,7 @@ UNREADABLE = (0, 0, 0)
 """As in the thumbnail."""
 GRID_ALPHA = 70
 """Our choice: visible on glass and on tissue, and hides neither."""
-REASON_ALPHA = 120
+REASON_ALPHA = 90
 """Of what rules dropped. Our choice: the slide below can still be judged."""
 MIN_OUTLINED_PX = 10
 """Smallest side of a patch in the picture that gets an outline; smaller ones get a dot, so that the tissue stays
@@ -105,7 +105,7 @@ def _write_captioned(image: Image.Image, title: str, legend: dict[str, tuple[int
     used = 0
     for text, colour in legend.items():
         wide = int(measure_draw.textlength(text, font)) + 44
-        if lines[-1] and used + wide > image.width:
+        if lines[-1] and used + wide > max(image.width, MIN_LONG_SIDE_PX):
             lines.append([])
             used = 0
         lines[-1].append((text, colour))

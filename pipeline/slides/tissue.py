@@ -63,6 +63,10 @@ FAINT_UM, FAINT_MM2 = 40.0, 0.1
 """A second look keeps areas of pale tissue that hold a square of this width, and are of this size. Our choice: the
 membranes of fat and the rims of tissue are thinner; 0.1 mm2 is eight patches of 112 um.
 """
+FAINT_RIM_UM = 24.0
+"""What it adds beside dark tissue is wider than this, and no speck. Our choice: the rim that filter and optics leave
+around tissue is one to two pixels of the mask.
+"""
 BLOCK_PX = 2048
 """Side of the blocks in which a level is read, so that memory does not grow with the slide."""
 MIN_BLOCK_PX = 256
@@ -189,12 +193,7 @@ def look_for_tissue(
     mask = saturation > otsu_threshold(saturation[known], MIN_SATURATION)
     pixel_mm2 = (pixel_um / 1000) ** 2
     if "faint" in rules:
-        low = glass_limit(saturation, smoothed, known, glass)
-        threshold = otsu_threshold(saturation[known], low, is_colour_enough=False)
-        mask = saturation > threshold
-        if threshold <= MAX_SATURATION:
-            pale = solid_areas(saturation > low, FAINT_UM / pixel_um, FAINT_MM2 / pixel_mm2) & ~mask
-            mask |= ndimage.binary_opening(pale, np.ones((3, 3), bool))  # without the rim that filter and optics leave
+        mask = with_faint(saturation, known, glass_limit(saturation, smoothed, known, glass), pixel_um)
     if "grey" in rules and glass and not mask.any():
         mask = grey_tissue(smoothed, known, glass, median_px)
     if "haze" in rules:
@@ -222,7 +221,7 @@ def otsu_threshold(values: NDArray[np.float32], least: float, *, is_colour_enoug
     """
     if values.size == 0 or np.ptp(values) == 0:
         return MAX_SATURATION if is_colour_enough else 1.0
-    return float(np.clip(threshold_otsu(values), least, MAX_SATURATION))
+    return min(max(float(threshold_otsu(values)), least), MAX_SATURATION)
 
 
 def glass_limit(
@@ -243,6 +242,23 @@ def glass_limit(
     below = middle - values[values <= middle]  # the upper half has pale tissue, too
     spread = float(np.sqrt(np.mean(below**2)))
     return float(np.clip(middle + SPREADS * spread, LEAST_FAINT, MIN_SATURATION))
+
+
+def with_faint(
+    saturation: NDArray[np.float32], known: NDArray[np.bool_], low: float, pixel_um: float
+) -> NDArray[np.bool_]:
+    """Tissue by Otsu's threshold, of which `low` is the lower bound, and what a second look adds: solid areas above
+    `low`, since one threshold for a slide is that of its dark tissue. bool (H, W).
+    """
+    threshold = otsu_threshold(saturation[known], low, is_colour_enough=False)
+    mask = saturation > threshold
+    if threshold > MAX_SATURATION:  # a picture of one colour
+        return np.asarray(mask)
+    pixel_mm2 = (pixel_um / 1000) ** 2
+    pale = solid_areas(saturation > low, FAINT_UM / pixel_um, FAINT_MM2 / pixel_mm2)
+    if threshold == MAX_SATURATION:  # there is dark tissue, which has a rim
+        pale = solid_areas(pale & ~mask, FAINT_RIM_UM / pixel_um, MIN_TISSUE_MM2 / pixel_mm2)
+    return np.asarray(mask | pale)
 
 
 def without_stained(glass: list[Colour], background: Colour | None) -> tuple[list[Colour], Colour | None]:

@@ -26,7 +26,7 @@ MOST_PATCHES = 48
 """On a sheet. Our choice: a person looks at one a second."""
 COLUMNS = 8
 CELL_PX, FRAME_PX, TEXT_PX, GAP_PX, MARGIN_PX = 148, 4, 34, 8, 16
-INK, QUIET = (25, 25, 25), (110, 110, 110)
+NAME_INK, PLACE_INK = (25, 25, 25), (110, 110, 110)
 QUALITY = 90
 """Of the JPEG. Our choice: blocks are not seen."""
 
@@ -90,13 +90,13 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
     draw = ImageDraw.Draw(page)
     font, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
     title = "Patches that rules dropped: would you keep any? --skip-rule NAME turns a rule off"
-    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
+    draw.text((MARGIN_PX, MARGIN_PX), title, fill=NAME_INK, font=font)
     x = MARGIN_PX
     for rule in DROPPING:
         if shown := sum(patch.rule is rule for patch in chosen):
             text = f"{rule.name}: {shown} shown"
             draw.rectangle((x, MARGIN_PX + 32, x + 14, MARGIN_PX + 46), fill=rule.colour)
-            draw.text((x + 22, MARGIN_PX + 31), text, fill=INK, font=small)
+            draw.text((x + 22, MARGIN_PX + 31), text, fill=NAME_INK, font=small)
             x += int(draw.textlength(text, small)) + 44
     for number, patch in enumerate(chosen):
         row, column = divmod(number, COLUMNS)
@@ -105,7 +105,9 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
         draw.rectangle((left, top, left + CELL_PX - 1, top + CELL_PX - 1), fill=patch.rule.colour)
         page.paste(_read_small(patch), (left + FRAME_PX, top + FRAME_PX))
         place = "{}, {}".format(*patch.corner_l0_px)
-        for line, (text, colour) in enumerate(((patch.slide_id, INK), (f"{patch.rule.name}  at {place}", QUIET))):
+        for line, (text, colour) in enumerate(
+            ((patch.slide_id, NAME_INK), (f"{patch.rule.name}  at {place}", PLACE_INK))
+        ):
             draw.text((left, top + CELL_PX + 2 + 15 * line), _fitting(text, draw, small), fill=colour, font=small)
     buffer = BytesIO()
     page.save(buffer, "JPEG", quality=QUALITY)
@@ -127,7 +129,7 @@ def _read_small(patch: DroppedPatch) -> Image.Image:
         slide = Slide(patch.path, patch.manifest_mpp, mpp_overrides=patch.mpp_overrides)
         pixels = slide.read_patch(*patch.corner_l0_px, patch.geometry)
     except (SlideError, PatchError):
-        return Image.new("RGB", (side, side), QUIET)
+        return Image.new("RGB", (side, side), PLACE_INK)
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 
