@@ -1,9 +1,9 @@
 """How much faster tissue is found than by scipy's median filter and glass that is looked for among all pixels; and with
 `--rules`, how much longer a slide's audit takes by all rules that are on than by those of earlier versions.
 
-Without `--rules` both sides are `segment` on the same synthesised mask image of 3,125 x 2,500 pixels, a slide of 100,000 x 80,000 at 0.25
-um/px, in one process, in turn; they give the same mask, which is checked. The slower side is the plain code that the
-tests compare with: what earlier versions ran. Reading the slide is not in it.
+Without `--rules` both sides are `segment` on the same synthesised mask image of 3,125 x 2,500 pixels, a slide of
+100,000 x 80,000 at 0.25 um/px, in one process, in turn; they give the same mask, which is checked. The slower side is
+the plain code that the tests compare with: what earlier versions ran. Reading the slide is not in it.
 
 With `--rules` both sides are what `g2l plan` does for one slide: open it, read it at 8 um/px, find tissue, lay the
 grid, sample and measure patches. The slide is synthesised, 16,000 x 12,000 pixels at 0.25 um/px in four levels.

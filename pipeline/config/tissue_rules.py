@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-RuleName = Literal["border", "dark", "faint", "grey", "specks", "haze"]
+RuleName = Literal["border", "dark", "faint", "grey", "specks", "haze", "pen", "blank", "blur", "fat"]
 """The rules, in the order in which they run."""
 
 
@@ -34,6 +34,10 @@ RULE_WORDS: dict[RuleName, RuleWords] = {
     "grey": RuleWords("finds grey tissue, where a slide has no coloured one"),
     "specks": RuleWords("drops pieces of less than 0.02 mm2", is_old=True),
     "haze": RuleWords("drops pale areas without any texture: stain on the glass"),
+    "pen": RuleWords("drops black, blue, green and red ink, on the glass and over the tissue"),
+    "blank": RuleWords("drops rectangles of one colour: tiles that a scanner or a converter left blank"),
+    "blur": RuleWords("drops what is out of focus against the slide's own sharpness, as far as 8 um/px shows it"),
+    "fat": RuleWords("drops fat and empty lumen: places that are mostly as clear as the glass", is_on=False),
 }
 """The rules by name, in the order in which they run."""
 RULE_NAMES: tuple[RuleName, ...] = get_args(RuleName)

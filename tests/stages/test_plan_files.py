@@ -18,6 +18,7 @@ from pipeline.cohort.plan import AuditRow, Plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
+from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.sampling import rank_slides
 from pipeline.store.create import create_store
 from pipeline.store.format import StoreSpec
@@ -260,6 +261,24 @@ def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Pat
     beside(path, ".audit.csv").unlink()
     assert plan_beside(cohort, config, store)[0].hash == made.hash
     assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.resampling == "lanczos-torch"
+
+
+@pytest.mark.slow
+def test_an_earlier_plan_goes_on_with_its_rules(cohort: Path, tmp_path: Path) -> None:
+    """As with its resampling: the record of an earlier version names no rule."""
+    config, store = PlanConfig(patch_px=64, patches_per_slide=2), tmp_path / "s.zarr"
+    made, path = plan_beside(cohort, config.model_copy(update={"skip_rule": LATER_RULES}), store)
+    assert "skip_rule" not in made.config.deciding()
+    assert plan_beside(cohort, config, store)[0].hash == made.hash
+    asked = PlanConfig(patch_px=64, patches_per_slide=2, skip_rule=["haze"])
+    with pytest.raises(PlanError, match=r"\n  skip_rule: None -> \['haze'\]\n"):
+        plan_beside(cohort, asked, store)
+    settings = {"rows_per_shard": 64, "pixels": "none", "dtype": "float32"}
+    create_store(store, made, StoreSpec({"name": "x", "width": 3}, settings), {})
+    for gone in (path, beside(path, ".config.toml"), beside(path, ".audit.csv")):
+        gone.unlink()
+    assert plan_beside(cohort, config, store)[0].hash == made.hash
+    assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.skip_rule == []
 
 
 @pytest.mark.slow

@@ -17,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.tissue_rules import RULE_WORDS, RuleName
+from pipeline.slides.artefacts.blank import find_blank
+from pipeline.slides.artefacts.fat import find_fat
+from pipeline.slides.artefacts.focus import find_blur
+from pipeline.slides.artefacts.pen import find_pen
 from pipeline.slides.glass import Colour
 from pipeline.slides.tissue import TissueMask, reason_of
 
@@ -55,6 +59,10 @@ RULES: tuple[Rule, ...] = (
     Rule("grey", None),
     Rule("specks", (240, 200, 0)),
     Rule("haze", (200, 0, 200)),
+    Rule("pen", (0, 190, 220), find_pen),
+    Rule("blank", (120, 200, 40), find_blank),
+    Rule("blur", (140, 80, 220), find_blur),
+    Rule("fat", (140, 140, 0), find_fat),
 )
 """All rules, in the order in which they run. Colours are our choice: apart from each other, from stains and from the
 other colours of an overlay.
