@@ -18,6 +18,7 @@ from skimage.filters import threshold_otsu
 
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.config.tissue_rules import EARLIER_RULES, RULE_NAMES, RuleName
+from pipeline.slides.artefacts.density import opened, steps
 from pipeline.slides.artefacts.frame import find_border, find_haze
 from pipeline.slides.geometry import integral_image
 from pipeline.slides.glass import (
@@ -60,7 +61,7 @@ STAINED = 0.01
 unscanned areas are neutral; the palest tissue that we tried has 0.012.
 """
 FAINT_UM, FAINT_MM2 = 40.0, 0.1
-"""A second look keeps areas of pale tissue that hold a square of this width, and are of this size. Our choice: the
+"""A second look keeps areas of pale tissue that are wider than this, and larger than this. Our choice: the
 membranes of fat and the rims of tissue are thinner; 0.1 mm2 is eight patches of 112 um.
 """
 FAINT_RIM_UM = 24.0
@@ -190,15 +191,16 @@ def look_for_tissue(
     saturation = saturation_against_glass(smoothed, glass)
     saturation[~known] = 0
     saturation = median_filter(saturation, median_px)
-    mask = saturation > otsu_threshold(saturation[known], MIN_SATURATION)
-    pixel_mm2 = (pixel_um / 1000) ** 2
     if "faint" in rules:
         mask = with_faint(saturation, known, glass_limit(saturation, smoothed, known, glass), pixel_um)
+    else:
+        mask = saturation > otsu_threshold(saturation[known], MIN_SATURATION)
     if "grey" in rules and glass and not mask.any():
         mask = grey_tissue(smoothed, known, glass, median_px)
     if "haze" in rules:
         _drop(reasons, mask, find_haze(image, pixel_um, mask, saturation), "haze")
     del saturation  # floats of the slide's size; labels of that size come next
+    pixel_mm2 = (pixel_um / 1000) ** 2
     if "specks" in rules:
         large = without_small(mask, int(MIN_TISSUE_MM2 / pixel_mm2))
         _drop(reasons, mask, mask & ~large, "specks")
@@ -233,9 +235,11 @@ def glass_limit(
     """
     near = np.zeros_like(known)
     for colour in glass:
-        distance = np.abs(image - np.array(colour, np.float32))
-        near |= brightest(distance) <= REACH
-    values = saturation[near & known]
+        like = known.copy()
+        for channel, level in enumerate(colour):
+            like &= (image[..., channel] >= level - REACH) & (image[..., channel] <= level + REACH)
+        near |= like
+    values = saturation[near]
     if not values.size:
         return LEAST_FAINT
     middle = float(np.median(values))
@@ -254,10 +258,9 @@ def with_faint(
     mask = saturation > threshold
     if threshold > MAX_SATURATION:  # a picture of one colour
         return np.asarray(mask)
-    pixel_mm2 = (pixel_um / 1000) ** 2
-    pale = solid_areas(saturation > low, FAINT_UM / pixel_um, FAINT_MM2 / pixel_mm2)
+    pale = solid_areas(saturation > low, FAINT_UM, FAINT_MM2, pixel_um)
     if threshold == MAX_SATURATION:  # there is dark tissue, which has a rim
-        pale = solid_areas(pale & ~mask, FAINT_RIM_UM / pixel_um, MIN_TISSUE_MM2 / pixel_mm2)
+        pale = solid_areas(pale & ~mask, FAINT_RIM_UM, MIN_TISSUE_MM2, pixel_um)
     return np.asarray(mask | pale)
 
 
@@ -277,11 +280,9 @@ def without_stained(glass: list[Colour], background: Colour | None) -> tuple[lis
     return kept, background if background is None or not is_stained(background) else None
 
 
-def solid_areas(mask: NDArray[np.bool_], side_px: float, least_px: float) -> NDArray[np.bool_]:
-    """The areas of a mask (H, W) that hold a square of `side_px`, and of these those of at least `least_px` pixels."""
-    side = max(1, round(side_px))
-    opened = ndimage.binary_opening(mask, np.ones((side, side), bool))
-    return without_small(opened, int(least_px))
+def solid_areas(mask: NDArray[np.bool_], width_um: float, least_mm2: float, pixel_um: float) -> NDArray[np.bool_]:
+    """The areas of a mask (H, W) that are wider than `width_um`, and of these those of more than `least_mm2`."""
+    return without_small(opened(mask, steps(width_um / 2, pixel_um)), int(least_mm2 / (pixel_um / 1000) ** 2))
 
 
 def grey_tissue(

@@ -397,6 +397,7 @@ def test_the_time_of_reading_is_told_from_what_was_measured(capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_audit_says_what_rules_dropped(tmp_path: Path) -> None:
     """By the names of the rules that ran, in the plan, its CSV and the line for the user; a picture shows patches."""
     pixels = sf.make_pixels("tissue", 1600, 1280, mpp=0.5)
@@ -406,7 +407,7 @@ def test_the_audit_says_what_rules_dropped(tmp_path: Path) -> None:
     manifest, options = read_manifest(tmp_path / "m.csv"), {"patch_px": 64, "patches_per_slide": 5}
     plan = plan_slides(manifest, PlanConfig(**options), workers=1, overlays=tmp_path / "o")
     areas = plan.audit[0].dropped_areas()
-    assert areas["border"] == pytest.approx(1600 * 160 * 0.25e-6, rel=0.25)
+    assert areas["border"] == pytest.approx(1600 * 208 * 0.25e-6, rel=0.1)  # with its rim of 24 um
     assert {"specks", "haze", "pen"} < areas.keys()
     assert "fat" not in areas  # did not run
     assert "dropped by rules, mm2: border 0.1" in audit_table(plan)
@@ -432,13 +433,9 @@ def test_earlier_rules_find_what_earlier_versions_found(tmp_path: Path) -> None:
     assert plan.audit[0].dropped_areas().keys() == {"dark", "specks"}
 
 
-def test_areas_that_are_none_are_a_damaged_plan(tmp_path: Path) -> None:
-    sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5)
-    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.svs", "a")])
-    plan = plan_slides(read_manifest(tmp_path / "m.csv"), PlanConfig(patch_px=64), workers=1)
-    for text in ("{", "[1]", '{"pen": "much"}'):
-        bad = replace(plan, audit=(replace(plan.audit[0], dropped_mm2=text),))
-        write_plan(bad, tmp_path / "p.h5")
+def test_areas_that_are_none_are_a_damaged_plan(plan: Plan, tmp_path: Path) -> None:
+    for number, text in enumerate(("{", "[1]", '{"pen": "much"}')):
+        path = tmp_path / f"{number}.h5"
+        write_plan(replace(plan, audit=(replace(plan.audit[0], dropped_mm2=text),)), path)
         with pytest.raises(PlanError, match="the plan is damaged"):
-            read_plan(tmp_path / "p.h5")
-        (tmp_path / "p.h5").unlink()
+            read_plan(path)

@@ -19,8 +19,8 @@ LEAST_FILLED = 0.9
 """Least share of its bounding box that a blank area fills. Our choice: a circle fills 0.79; corners may be cut by the
 edge of the tissue."""
 LIKE_GLASS = 4
-"""Largest difference from a glass colour, in any channel, of a lumen. Our choice: scanners fill with 255, and most glass
-is 238 to 248.
+"""Largest difference from a glass colour, in any channel, of a lumen. Our choice: scanners fill with 255, and most
+glass is 238 to 248.
 """
 
 

@@ -111,6 +111,7 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
             draw.text((left, top + CELL_PX + 2 + 15 * line), _fitting(text, draw, small), fill=colour, font=small)
     buffer = BytesIO()
     page.save(buffer, "JPEG", quality=QUALITY)
+    folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / SHEET, buffer.getvalue())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.slides.artefacts.density import grown, opened, steps
 from pipeline.slides.glass import WINDOW_PX, brightest, strips
 
 FRAME_LIGHT = 0.4
@@ -38,10 +39,7 @@ HAZE_UM = 80.0
 def find_border(image: NDArray[np.uint8], pixel_um: float, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Find the frame of a scan in an RGB image (H, W, 3), among the pixels `known` (H, W): bool (H, W)."""
     light = brightest(image)
-    values = light[known]
-    if not values.size:
-        return np.zeros_like(known)
-    dark = known & (light < FRAME_LIGHT * float(np.quantile(values, 0.95)))
+    dark = known & (light < FRAME_LIGHT * usual_light(light[known]))
     dark[dark] = np.ptp(image[dark], axis=1) <= FRAME_COLOUR
     if not dark.any():
         return dark
@@ -50,8 +48,7 @@ def find_border(image: NDArray[np.uint8], pixel_um: float, known: NDArray[np.boo
     frame = ndimage.binary_propagation(edge & dark, mask=dark)
     if not frame.any():
         return np.asarray(frame)
-    rim = max(1, round(RIM_UM / pixel_um))
-    return np.asarray(ndimage.binary_dilation(frame, np.ones((2 * rim + 1, 2 * rim + 1), bool)) & known)
+    return grown(frame, steps(RIM_UM, pixel_um)) & known
 
 
 def find_haze(
@@ -65,17 +62,23 @@ def find_haze(
     if not pale.any():
         return pale
     smooth = np.zeros_like(pale)
-    limit = HAZE_DEVIATION * float(np.quantile(brightest(image), 0.95))
+    limit = HAZE_DEVIATION * usual_light(brightest(image))
     margin = WINDOW_PX // 2
     for rows in strips(*pale.shape):
-        if pale[rows].any():
+        inside = np.flatnonzero(pale[rows].any(axis=0))
+        if len(inside):
             first, last = max(rows.start - margin, 0), min(rows.stop + margin, len(pale))
-            spread = _deviation(image[first:last].mean(axis=2, dtype=np.float32))
-            smooth[rows] = spread[rows.start - first : rows.stop - first] <= limit
-    side = max(1, round(HAZE_UM / pixel_um))
-    core = ndimage.binary_opening(pale & smooth, np.ones((side, side), bool))
-    around = ndimage.binary_dilation(core, np.ones((WINDOW_PX, WINDOW_PX), bool))  # windows at its rim see beyond it
-    return np.asarray(around & pale)
+            left, right = max(inside[0] - margin, 0), inside[-1] + margin + 1
+            spread = _deviation(image[first:last, left:right].sum(axis=2, dtype=np.float32) / 3)
+            smooth[rows, left:right] = spread[rows.start - first : rows.stop - first] <= limit
+    core = opened(pale & smooth, steps(HAZE_UM / 2, pixel_um))
+    return grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
+
+
+def usual_light(light: NDArray[np.uint8]) -> float:
+    """The light of the slide, of the brightest channel of its pixels (...): 19 of 20 are no brighter; 0 of none."""
+    counts = np.bincount(light.ravel(), minlength=256).cumsum()
+    return float(np.searchsorted(counts, 0.95 * counts[-1])) if counts[-1] else 0.0
 
 
 def _deviation(values: NDArray[np.float32]) -> NDArray[np.float32]:
