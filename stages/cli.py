@@ -22,7 +22,7 @@ from pipeline.config.model_names import absolute_model
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, MergeConfig, NoOptions, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
-from pipeline.config.tools import EmbedConfig, ImportConfig
+from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.options import ReproduceConfig
@@ -293,6 +293,27 @@ def inspect(
 
     _, paths = call.resolve(NoOptions, urls=["path"], path=path)
     show(inspect_path(paths["path"]))
+
+
+@verb("doctor", DoctorConfig)
+def doctor(
+    call: Call, path: Path | None = argument("MANIFEST|STORE|RUN", "What to look at, besides the machine.")
+) -> None:
+    """Look at what is installed, the disk, and the first slides, and say what to do. Leaves nothing behind. Slides are
+    planned by the table [plan] of --config, if there is one.
+    """
+    from stages.doctor.doctor import doctor as look
+    from stages.doctor.work import TriedSlides
+
+    if path is None and "path" not in call.table:
+        config, paths = call.resolve(DoctorConfig)
+    else:
+        config, paths = call.resolve(DoctorConfig, urls=["path"], path=path)
+    planned = call.resolve_another(PlanConfig, "plan")
+    slides = TriedSlides(planned.grid, planned.sampling, planned.slides_root)
+    text, code = look(paths.get("path"), config.place, config.teacher, slides)
+    show(text)
+    raise typer.Exit(code)
 
 
 @verb("verify", VerifyConfig)

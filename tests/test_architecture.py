@@ -13,7 +13,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
-from pipeline.config.tools import EmbedConfig, ImportConfig
+from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig
 from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.evaluate.options.config import evaluate_config
@@ -58,7 +58,7 @@ INTERFACES = (
     (r"pipeline\.evaluate\.\w+\.section", "KEY", "what each benchmark's section has"),
     (
         r"stages\.\w+(\.\w+)?",
-        "extract_teacher import_features merge train_student embed evaluate ablate curve",
+        "extract_teacher import_features merge train_student embed evaluate ablate curve doctor",
         "a verb, and the stage it calls",
     ),
     (r"stages\.cli|stages\.studies\.\w+", "reproduce", "a verb, and the study it calls"),
@@ -112,6 +112,7 @@ COMMANDS = (
     ExtractConfig,
     ImportConfig,
     EmbedConfig,
+    DoctorConfig,
     ExportConfig,
     VerifyConfig,
     TrainConfig,

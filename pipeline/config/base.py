@@ -34,6 +34,7 @@ COMMANDS = (
     "export",
     "embed",
     "inspect",
+    "doctor",
     "verify",
     "evaluate",
     "reproduce",

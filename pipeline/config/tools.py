@@ -210,3 +210,14 @@ class EmbedConfig(Config):
     def stage_folder(self) -> StageFolder | None:
         """The folder that slides are staged in; `None` if they are read where they are."""
         return stage_folder(self.stage_dir, self.stage_gb)
+
+
+class DoctorConfig(Config):
+    """Options of `g2l doctor`."""
+
+    place: Path | None = option(
+        None, description="Folder that outputs will go to [the input's, or this one].", decides="nothing"
+    )
+    teacher: str | None = option(
+        None, description="Encoder to time here with random weights, for the estimate [none].", decides="nothing"
+    )

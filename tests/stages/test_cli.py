@@ -29,6 +29,7 @@ COMMANDS = (
     "train-student",
     "export",
     "inspect",
+    "doctor",
     "verify",
     "reproduce",
     "ablate",

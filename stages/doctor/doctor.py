@@ -1,0 +1,77 @@
+"""Look at the machine, and at a manifest, store or run, before hours are spent; say what to do about each finding."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.base.console import say
+from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError
+from pipeline.config.model_names import is_run
+from pipeline.disk.objects.urls import as_url
+from pipeline.store.remote.opening import open_store
+from pipeline.store.zarr_format import METADATA
+from stages.doctor.findings import Finding, describe, trouble
+from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
+from stages.doctor.place import look_at_place
+from stages.doctor.work import TriedSlides, look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
+
+
+def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: TriedSlides) -> tuple[str, int]:
+    """Look at everything; returns the text and the exit code, 1 if there is trouble.
+
+    Args:
+        path: a manifest, a store (or its address) or a run; `None` for the machine alone.
+        place: the folder that outputs will go to; by default the input's, or the one that the command was called in.
+        teacher: an encoder to time, for the estimate.
+        slides: how slides are planned.
+
+    Raises:
+        G2LError: `path` is none of them.
+    """
+    kind = kind_of(path) if path is not None else ""
+    is_local = path is not None and not as_url(path)
+    place = place or (Path(os.path.realpath(path)).parent if path is not None and is_local else Path.cwd())
+    seconds: float | None = None
+    models = [*look_at_gpus(), *look_at_weights()]
+    if teacher:
+        timed, seconds = seconds_of_teacher(teacher, slides.grid.patch_px)
+        models.append(timed)
+    sections: list[tuple[str, Iterable[Finding]]] = [
+        ("installed", list(look_at_packages())),
+        ("machine", list(look_at_processors())),
+        ("models", models),
+        ("outputs", list(look_at_place(place))),
+    ]
+    if path is not None:
+        sections.append((f"{kind} {path}", _look_at(path, kind, place, seconds, slides)))
+    text, is_bad = describe(sections)
+    return text, EXIT_ERROR if is_bad else EXIT_OK
+
+
+def kind_of(path: Path) -> str:
+    """What lies at a path: "manifest", "store" or "run".
+
+    Raises:
+        G2LError: none of them.
+    """
+    if as_url(path) or (path / METADATA).exists():
+        return "store"
+    if is_run(path):
+        return "run"
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return "manifest"
+    words = f"{path} is no manifest (CSV), store or run" if path.exists() else f"{path} does not exist"
+    raise G2LError(f"{words}. `g2l inspect` looks at plans and students")
+
+
+def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> list[Finding]:
+    """The findings about the input; damage is one of them."""
+    try:
+        if kind == "manifest":
+            return list(look_at_manifest(path, place, teacher_seconds, slides))
+        if kind == "run":
+            return list(look_at_run(path))
+        with open_store(path, tell=say) as store:
+            return list(look_at_store(store))
+    except G2LError as error:
+        return [trouble(kind, str(error), "see `g2l verify`, or make it again")]

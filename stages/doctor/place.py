@@ -1,0 +1,101 @@
+"""Look at the folder that outputs go to: room, speed, and whether locks, links and renames hold on its file system.
+
+A folder of files is made in it for some seconds, and removed.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from pipeline.base.units import format_bytes
+from pipeline.disk.locks import NO_FLOCK
+from stages.doctor.findings import Finding, good, note, trouble
+
+PROBE_BYTES = 64 << 20
+"""Bytes written to measure the speed. Our choice: a second on a slow disk."""
+NUM_SYNCS = 5
+SLOW_BYTES, SLOW_SYNC = 50e6, 0.2
+"""Bytes a second, and seconds a sync, beyond which the disk may hold up stage one. Our choice: a GPU that embeds 500
+patches a second writes 30 MB of lossless pixels a second; a shard is synced about five times a minute.
+"""
+LITTLE_ROOM = 20 << 30
+"""Our choice: a third of a million patches without pixels, or as many as five average slides' with them."""
+
+
+def look_at_place(folder: Path) -> Iterator[Finding]:
+    """Look at `folder`, which exists."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        yield trouble("folder", f"{folder} cannot be read ({error.strerror})", "name another with --place")
+        return
+    few = free < LITTLE_ROOM
+    words = f"{format_bytes(free)} free in {folder}"
+    yield note("room", words, "see the estimate of `g2l plan`, or choose another disk") if few else good("room", words)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".g2l-doctor-", dir=folder) as probe:
+            yield from _look_at_speed(Path(probe), free)
+            yield look_at_locks(Path(probe))
+            yield _look_at_links(Path(probe))
+    except OSError as error:
+        yield trouble(
+            "folder", f"cannot write to {folder} ({error.strerror})", "choose another --out, or mend its rights"
+        )
+
+
+def _look_at_speed(probe: Path, free: int) -> Iterator[Finding]:
+    """Write and sync a large file, and some small ones."""
+    num_bytes = min(PROBE_BYTES, free // 4)
+    data, started = os.urandom(max(num_bytes, 1)), time.monotonic()
+    _write_synced(probe / "large", data)
+    rate = len(data) / (time.monotonic() - started)
+    seconds = []
+    for number in range(NUM_SYNCS):
+        started = time.monotonic()
+        _write_synced(probe / str(number), b"x")
+        seconds.append(time.monotonic() - started)
+    sync = median(seconds)
+    words = f"writes {format_bytes(round(rate))} a second; a sync takes {sync * 1000:.3g} ms"
+    if rate < SLOW_BYTES or sync > SLOW_SYNC:
+        yield note("disk", words, "a fast GPU may wait for it: write the store to a local disk, and move it later")
+    else:
+        yield good("disk", words)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def look_at_locks(probe: Path) -> Finding:
+    """Whether a lock that one opening of a file holds is refused to another."""
+    with open(probe / "lock", "wb") as first, open(probe / "lock", "ab") as second:
+        try:
+            fcntl.flock(first.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            words = f"this file system has no flock ({error.strerror}); files that are touched while held stand in"
+            return note("locks", words, "let one process a time write here, or use another file system")
+        try:
+            fcntl.flock(second.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return good("locks", "two runs cannot write one output")
+    words = "a lock was given twice: two runs could write one output, and spoil it"
+    return trouble("locks", words, "use another file system, or take care yourself that no two runs share an --out")
+
+
+def _look_at_links(probe: Path) -> Finding:
+    """Whether files can have two names, which `g2l merge` uses."""
+    try:
+        os.link(probe / "0", probe / "second name")
+    except OSError as error:
+        return note("hard links", f"not here ({error.strerror})", "`g2l merge` copies instead, and takes room twice")
+    return good("hard links", "`g2l merge` takes no room")

@@ -1,0 +1,209 @@
+"""Look at a manifest, a store or a run: whether its files are there, the first slides read for real, and what the whole
+will take in hours and bytes.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.base.console import counted
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
+from pipeline.base.errors import G2LError
+from pipeline.base.units import format_bytes, format_seconds
+from pipeline.base.versions import other_versions
+from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.config.groups import Grid, Sampling
+from pipeline.config.model_names import SCRATCH
+from pipeline.config.stages import ExtractConfig
+from pipeline.encoders.build import build_encoder
+from pipeline.encoders.embed import EncoderForward
+from pipeline.slides.patch_sample import MOST_OF_A_SLIDE
+from pipeline.store.store import Store
+from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
+from pipeline.training.run_folder import RunFolder
+from stages.doctor.findings import Finding, good, note, trouble
+from stages.plan import Audited, audit_slide
+from stages.reports.plan import ASSUMED_WIDTH
+
+FIRST_SLIDES = 3
+"""Slides to read for real. Our choice: some seconds each."""
+
+
+@dataclass(frozen=True)
+class TriedSlides:
+    """How the first slides are planned: the grid, the sample, and the folder that relative paths start from."""
+
+    grid: Grid
+    sampling: Sampling
+    slides_root: Path | None = None
+
+
+def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> Iterator[Finding]:
+    """Look at a manifest: its rows, their files, the first slides, and an estimate for the whole.
+
+    Args:
+        teacher_seconds: of the teacher's forward pass, a patch; `None` if no teacher was named.
+    """
+    try:
+        manifest = read_manifest(path, slides.slides_root)
+    except G2LError as error:
+        yield trouble(
+            "manifest",
+            str(error),
+            "mend these rows, or give `g2l plan --slides-root`; data_manifests/README.md says what the columns mean",
+        )
+        return
+    cases, centers = {row.case_id for row in manifest.rows}, {row.center for row in manifest.rows if row.center}
+    found = (
+        f"{counted(len(manifest.rows), 'slide')} of {counted(len(cases), 'case')}, {counted(len(centers), 'centre')}"
+    )
+    yield good("manifest", found)
+    if not any(row.has_case for row in manifest.rows):
+        advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
+        yield note("cases", "no row names its case, so each slide counts as one", advice)
+    there = [row.slide_id for row in manifest.rows][:FIRST_SLIDES]  # all are: `read_manifest` has looked
+    audited = []
+    for slide_id in there:
+        finding, result = try_slide(manifest, slide_id, slides)
+        yield finding
+        audited += [result] if result.slide is not None and result.sample is not None else []
+    yield from _estimate(audited, len(manifest.rows), place, teacher_seconds)
+
+
+def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:
+    """Plan one slide, reading some of its patches."""
+    (row,) = (row for row in manifest.rows if row.slide_id == slide_id)
+    started = time.monotonic()
+    result = audit_slide(row, manifest, slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE)
+    seconds, audit = time.monotonic() - started, result.audit
+    if result.slide is None or not result.sample or not result.sample.measured:
+        advice = "look at it in a viewer; options of `plan` are taken from the table [plan] of --config"
+        return trouble(slide_id, audit.reason or "no patch of it can be read", advice), result
+    each = result.sample.seconds / result.sample.measured
+    words = (
+        f"{audit.vendor}, {audit.width:,} x {audit.height:,} at {audit.mpp:.4g} um/px, "
+        f"{counted(audit.patches_available, 'patch', 'patches')} on tissue; planned in {format_seconds(seconds)}, "
+        f"{each * 1000:.3g} ms a patch to read and encode"
+    )
+    if audit.status != "ok" or audit.warnings:
+        advice = "look at it in a viewer, and at its picture: `g2l plan --overlays`"
+        return note(slide_id, f"{words}; {'; '.join(filter(None, (audit.reason, audit.warnings)))}", advice), result
+    return good(slide_id, words), result
+
+
+def _estimate(
+    audited: Sequence[Audited], num_slides: int, place: Path, teacher_seconds: float | None
+) -> Iterator[Finding]:
+    """What a cohort takes if its other slides are like those that were read."""
+    samples = [result.sample for result in audited if result.sample and result.sample.measured]
+    if not samples:
+        return
+    share = num_slides / len(samples)
+    rows = round(sum(result.audit.patches_taken for result in audited) * share)
+    cores = usable_cores()
+    reading = rows * sum(each.seconds for each in samples) / sum(each.measured for each in samples) / cores
+    pixels = rows * sum(each.pixel_bytes or 0 for each in samples) / len(samples)
+    embeddings = rows * ASSUMED_WIDTH * 2
+    teacher = (
+        "the teacher's time is unknown: name one with --teacher"
+        if teacher_seconds is None
+        else f"about {format_seconds(rows * teacher_seconds)} for the teacher, beside it"
+    )
+    patches, slides = counted(rows, "patch", "patches"), counted(num_slides, "slide")
+    basis = f"{patches} of {slides}, if the {len(samples)} read are like the rest"
+    size = f"{format_bytes(round(pixels))} of lossless pixels and {format_bytes(embeddings)} of embeddings"
+    words = f"{basis}; about {format_seconds(reading)} to read with {counted(cores, 'thread')}, {teacher}; {size}"
+    free = shutil.disk_usage(place).free
+    if pixels + embeddings > free:
+        advice = (
+            "`extract-teacher --pixels jpeg` (0.4 of the pixels) or none, fewer --patches-per-slide, or another disk"
+        )
+        yield trouble("estimate", f"{words}; only {format_bytes(free)} are free in {place}", advice)
+    else:
+        yield good("estimate", words)
+
+
+def look_at_store(store: Store) -> Iterator[Finding]:
+    """Look at a store: how far each teacher is, failed rows, versions, slides that are still needed."""
+    for teacher in store.teachers.values():
+        done = len(teacher.shards) - len(teacher.pending)
+        counts = teacher.ledger.status_counts(teacher.shards)
+        words = f"{done:,} of {counted(len(teacher.shards), 'shard')} done, {format_bytes(teacher.ledger.num_bytes())}"
+        if teacher.pending:
+            yield note(teacher.name, words + _remaining(teacher.ledger.seconds(), done, len(teacher.pending)), CONTINUE)
+        else:
+            yield good(teacher.name, words)
+        failed = sum(number for name, number in counts.items() if name not in ("OK", "ABSENT"))
+        if failed:
+            advice = "see failures.csv in the store; mend the slides, then `extract-teacher --retry-failures`"
+            yield note(teacher.name, f"{counted(failed, 'row')} failed", advice)
+        if changed := other_versions(teacher.attributes.get("versions", {})):
+            advice = "continue with the versions it was begun with, where digits matter" if teacher.pending else KEEP
+            yield note(teacher.name, f"begun with other versions: {', '.join(changed)}", advice)
+    if not store.has_pixels or any(teacher.pending for teacher in store.teachers.values()):
+        yield _look_at_slides(store)
+
+
+CONTINUE = "run the same `g2l extract-teacher` again: it continues"
+KEEP = "nothing, as long as it is only read"
+
+
+def _remaining(seconds: float, done: int, pending: int) -> str:
+    """How long the shards to come take at the rate of those that are done."""
+    return f"; about {format_seconds(seconds / done * pending)} to go at their rate" if done and seconds else ""
+
+
+def _look_at_slides(store: Store) -> Finding:
+    """Whether the slides of a store that needs them are there."""
+    plan = store.plan
+    missing = [path for slide in plan.slides if not os.path.isfile(path := plan.slide_path(slide))]
+    if missing:
+        words = f"{len(missing):,} of {counted(len(plan.slides), 'slide')} are missing: {missing[0]}"
+        return trouble("slides", words, "give --slides-root where they are now")
+    return good("slides", f"all {len(plan.slides):,} are there")
+
+
+def look_at_run(path: Path) -> Iterator[Finding]:
+    """Look at a run: how far it is, its checkpoints, its versions."""
+    run = RunFolder(path)
+    try:
+        identity, lines = run.read_identity(), run.metrics()
+    except G2LError as error:
+        yield trouble("run", str(error), "copy it from a backup, or train again into another --out")
+        return
+    steps = [line for line in lines if line["kind"] == "step"]
+    epochs = identity["options"]["epochs"]
+    reached = f"step {steps[-1]['step']:,}, epoch {steps[-1]['epoch'] + 1} of {epochs}" if steps else "no step yet"
+    size = sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())
+    if run.student.exists():
+        yield good("run", f"finished at {reached}; {format_bytes(size)} of checkpoints")
+    else:
+        saved = any(run.checkpoints.glob("*"))
+        advice = "run the same `g2l train-student` again: it continues" + ("" if saved else " from the first step")
+        yield note("run", f"{reached}, not finished; {format_bytes(size)} of checkpoints", advice)
+        if changed := other_versions(identity.get("versions", {})):
+            advice = "continue with these versions, where it is to be exact to the bit"
+            yield note("versions", f"begun with others: {', '.join(changed)}", advice)
+
+
+def seconds_of_teacher(name: str, patch_px: int) -> tuple[Finding, float | None]:
+    """Build an encoder with random weights, which are as fast as its own, and time it here; seconds a patch."""
+    try:
+        device = choose_device(ExtractConfig(teacher=name).device)
+        keep_freed_memory(device)
+        built = build_encoder(name, SCRATCH, patch_px)
+        built.module.to(device).eval()
+        forward = EncoderForward(built.module, device, choose_precision("auto", device))
+        patches = np.random.default_rng(0).integers(0, 256, (NUM_PATCHES, patch_px, patch_px, 3), np.uint8)
+        seconds_of_patch(forward, patches, NUM_PATCHES)  # warms up
+        seconds = seconds_of_patch(forward, patches, NUM_PATCHES)
+    except G2LError as error:
+        return trouble("teacher", str(error), "see `g2l models`"), None
+    words = f"{name} takes {seconds * 1000:.3g} ms a patch on {describe_device(device)}, with random weights"
+    return good("teacher", words), seconds

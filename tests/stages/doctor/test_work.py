@@ -1,0 +1,127 @@
+"""Manifests, stores and runs that a doctor looks at: sound ones, and what is wrong with others."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.extraction import TEACHER
+from support.slides import make_slide, not_a_slide
+from support.training import train_once
+
+from pipeline.cohort.manifest import read_manifest
+from pipeline.config.plan import PlanConfig
+from pipeline.store.store import Store
+from stages.doctor import work
+from stages.doctor.findings import Finding
+
+DEFAULTS = work.TriedSlides(PlanConfig().grid, PlanConfig().sampling)
+
+
+def of_manifest(path: Path, seconds: float | None = None) -> list[Finding]:
+    return list(work.look_at_manifest(path, path.parent, seconds, DEFAULTS))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    make_slide(folder / "a.tif", width=1600, height=1280, mpp=0.5, downsamples=(1, 4))
+    (folder / "manifest.csv").write_text("slide_id,path,case_id\na,a.tif,A\n")
+    return folder / "manifest.csv"
+
+
+def test_the_first_slides_are_read_and_the_whole_is_estimated(manifest: Path) -> None:
+    found = of_manifest(manifest, 0.01)
+    assert not [each for each in found if each.level == "trouble"]
+    said = {each.subject: each.words for each in found}
+    assert "ms a patch to read and encode" in said["a"]
+    assert "for the teacher, beside it" in said["estimate"]
+    (audited,) = [work.try_slide(read_manifest(manifest, None), "a", DEFAULTS)[1]]
+    assert audited.slide is not None
+    unnamed = {each.subject: each.words for each in of_manifest(manifest)}["estimate"]
+    assert "name one with --teacher" in unnamed
+
+
+def test_an_estimate_scales_with_the_slides_and_the_patches(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, audited = work.try_slide(read_manifest(manifest, None), "a", DEFAULTS)
+    (few,) = work._estimate([audited], 1, manifest.parent, None)
+    (many,) = work._estimate([audited], 1000, manifest.parent, None)
+    assert f"{audited.audit.patches_taken:,} patch" in few.words
+    assert f"{audited.audit.patches_taken * 1000:,} patches" in many.words
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    (full,) = work._estimate([audited], 1000, manifest.parent, None)
+    assert full.level == "trouble"
+    assert "--pixels jpeg" in full.advice
+
+
+def test_what_is_wrong_with_a_cohort_is_told(manifest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    shutil.copytree(manifest.parent, folder)
+    lines = (folder / "manifest.csv").read_text().splitlines()
+    broken = not_a_slide(folder / "broken.tif")
+    header = "slide_id,path"
+    (folder / "m.csv").write_text(f"{header}\n{'x' * 3},{broken.name}\n")
+    found = {each.subject: each for each in of_manifest(folder / "m.csv")}
+    assert found["xxx"].level == "trouble"
+    assert found["cases"].level == "note"
+    assert "estimate" not in found
+    (folder / "gone.csv").write_text(f"{header}\ngone,absent.tif\n")
+    (gone,) = of_manifest(folder / "gone.csv")
+    assert gone.level == "trouble"
+    assert "absent.tif" in gone.words
+    (folder / "n.csv").write_text("\n".join([lines[0], lines[1], lines[1]]))
+    (twice,) = of_manifest(folder / "n.csv")
+    assert twice.level == "trouble"
+    assert "slide_id" in twice.words
+
+
+def test_a_store_says_how_far_it_is_and_what_it_lacks(good_store: Path, tmp_path: Path) -> None:
+    (whole,) = work.look_at_store(Store(good_store))
+    assert (whole.subject, whole.level) == (TEACHER, "ok")
+    assert "3 of 3 shards done" in whole.words
+    place = Path(shutil.copytree(good_store, tmp_path / "store.zarr"))
+    first = Store(place).first
+    first.ledger.forget(1)
+    found = {each.subject: each for each in work.look_at_store(Store(place))}
+    assert found[TEACHER].level == "note"
+    assert "to go at their rate" in found[TEACHER].words
+    assert found["slides"].level == "ok"
+
+
+def test_a_store_whose_slides_have_gone_is_trouble(good_store: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "store.zarr"
+    shutil.copytree(good_store, cohort)
+    store = Store(cohort)
+    store.first.ledger.forget(0)
+    store = Store(cohort)
+    gone = SimpleNamespace(
+        teachers=store.teachers,
+        has_pixels=store.has_pixels,
+        plan=SimpleNamespace(slides=store.plan.slides, slide_path=lambda slide: tmp_path / "gone.tif"),
+    )
+    found = {each.subject: each for each in work.look_at_store(gone)}  # type: ignore[arg-type]
+    assert found["slides"].level == "trouble"
+    assert "gone.tif" in found["slides"].words
+
+
+@pytest.mark.slow
+def test_a_run_says_how_far_it_is(tmp_path: Path) -> None:
+    run = train_once(tmp_path) / "run"
+    (finished,) = work.look_at_run(run)
+    assert finished.level == "ok"
+    assert "finished at step" in finished.words
+    shutil.rmtree(run / "student")
+    (begun,) = work.look_at_run(run)
+    assert begun.level == "note"
+    assert begun.advice.endswith("it continues")
+    (run / "run.json").write_text("{")
+    (damaged,) = work.look_at_run(run)
+    assert damaged.level == "trouble"
+
+
+def test_a_teacher_is_timed_with_random_weights() -> None:
+    found, seconds = work.seconds_of_teacher(TEACHER, 64)
+    assert found.level == "ok"
+    assert seconds is not None
+    assert 0 < seconds < 10
+    assert work.seconds_of_teacher("no-such-encoder", 64)[0].level == "trouble"
