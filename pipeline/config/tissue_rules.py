@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-RuleName = Literal["border", "dark", "faint", "grey", "specks", "haze", "pen", "blank", "blur", "fat"]
+RuleName = Literal["border", "dark", "faint", "grey", "specks", "haze", "pen", "edges", "folds", "blank", "blur", "fat"]
 """The rules, in the order in which they run."""
 
 
@@ -35,6 +35,8 @@ RULE_WORDS: dict[RuleName, RuleWords] = {
     "specks": RuleWords("drops pieces of less than 0.02 mm2", is_old=True),
     "haze": RuleWords("drops pale areas without any texture: stain on the glass"),
     "pen": RuleWords("drops black, blue, green and red ink, on the glass and over the tissue"),
+    "edges": RuleWords("drops edges of air bubbles and coverslips with what is within a ring, hairs and threads"),
+    "folds": RuleWords("drops strips in which the section lies on itself, some 50 um wide and more"),
     "blank": RuleWords("drops rectangles of one colour: tiles that a scanner or a converter left blank"),
     "blur": RuleWords("drops what is out of focus against the slide's own sharpness, as far as 8 um/px shows it"),
     "fat": RuleWords("drops fat and empty lumen: places that are mostly as clear as the glass", is_on=False),

@@ -1,7 +1,7 @@
 """Find rectangles of one colour within the tissue: tiles that a scanner or a converter left blank. Pure.
 
 Tissue varies from pixel to pixel, also where it is out of focus. A blank tile has one colour and straight edges; a
-lumen has one colour at most. Black ones are not known pixels, and not looked at here.
+lumen has the colour of the glass. Black ones are not known pixels, and not looked at here.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ MOST_DIFFERENCE = 1
 """Largest difference between neighbours in a channel, grey levels. Our choice: rounding when a level is made."""
 LEAST_SIDE_PX = 6
 """Smallest side of what is found. Our choice: a tile of 256 pixels at 0.25 um/px is 8 pixels of 8 um wide."""
+LIKE_GLASS = 6
+"""Largest difference of a channel from the glass, grey levels, of what counts as lumen. Our choice: a blank tile is
+white, black or grey, and glass is hardly ever as white as 250.
+"""
 LEAST_FILLED = 0.9
 """Least share of its bounding box that a blank area fills. Our choice: a circle fills 0.79; corners may be cut by the
 edge of the tissue."""
-LIKE_GLASS = 4
-"""Largest difference from a glass colour, in any channel, of a lumen. Our choice: scanners fill with 255, and most
-glass is 238 to 248.
-"""
 
 
 def find_blank(
@@ -33,7 +33,7 @@ def find_blank(
         pixel_um: not used: what a resampling leaves of a blank tile is told in pixels.
         tissue: bool (H, W); nothing else is found.
         known: bool (H, W), readable and not black.
-        glass: an area of its colour is a lumen.
+        glass: of `find_glass`: lumina have its colour.
     """
     found = np.zeros(tissue.shape, bool)
     rows, columns = np.flatnonzero(tissue.any(axis=1)), np.flatnonzero(tissue.any(axis=0))
@@ -48,9 +48,9 @@ def find_blank(
     for label, place in enumerate(ndimage.find_objects(labels), start=1):
         area = labels[place] == label
         colours = image[box][place][area]
-        is_lumen = any(np.abs(np.median(colours, axis=0) - kind).max() <= LIKE_GLASS for kind in glass)
-        is_plain = np.ptp(colours, axis=0).max() <= 2 * MOST_DIFFERENCE
-        if is_plain and not is_lumen and area.mean() >= LEAST_FILLED:
+        if area.mean() < LEAST_FILLED or np.ptp(colours, axis=0).max() > 2 * MOST_DIFFERENCE:
+            continue
+        if not any(np.abs(colours[0] - np.array(kind)).max() <= LIKE_GLASS for kind in glass):
             found[box][place] |= area
     return grown(found, LEAST_SIDE_PX // 2) & tissue & known
 

@@ -97,6 +97,17 @@ def opened(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     return grown(~grown(~mask, pixels), pixels) & mask
 
 
+def shown(found: NDArray[np.bool_], image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is found (H, W) without pixels of the image (H, W, 3) that are not `known` and altogether black: those could
+    not be read. Other black ones are ink or a dark edge.
+    """
+    places = np.nonzero(found & ~known)
+    if len(places[0]):
+        found = found.copy()
+        found[places] = image[places].any(axis=1)
+    return found
+
+
 def steps(length_um: float, pixel_um: float) -> int:
     """A length in whole pixels, at least one."""
     return max(1, round(length_um / pixel_um))

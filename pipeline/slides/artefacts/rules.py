@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from pipeline.config.tissue_rules import RULE_WORDS, RuleName
 from pipeline.slides.artefacts.blank import find_blank
+from pipeline.slides.artefacts.density import WHITE
+from pipeline.slides.artefacts.edges import find_edges
 from pipeline.slides.artefacts.fat import find_fat
 from pipeline.slides.artefacts.focus import find_blur
+from pipeline.slides.artefacts.folds import find_folds
 from pipeline.slides.artefacts.pen import find_pen
 from pipeline.slides.glass import Colour
 from pipeline.slides.tissue import TissueMask, reason_of
@@ -60,6 +63,8 @@ RULES: tuple[Rule, ...] = (
     Rule("specks", (240, 200, 0)),
     Rule("haze", (200, 0, 200)),
     Rule("pen", (0, 190, 220), find_pen),
+    Rule("edges", (0, 110, 110), find_edges),
+    Rule("folds", (210, 0, 60), find_folds),
     Rule("blank", (120, 200, 40), find_blank),
     Rule("blur", (140, 80, 220), find_blur),
     Rule("fat", (140, 140, 0), find_fat),
@@ -74,19 +79,26 @@ UNSEEN: tuple[RuleName, ...] = ("border", "dark")
 
 
 def drop_artefacts(found: TissueMask, pixel_um: float, rules: tuple[Rule, ...] = RULES) -> TissueMask:
-    """Drop by the detectors of those rules that the tissue is to be found by; keeps which rule dropped a pixel."""
+    """Drop by the detectors of those rules that the tissue is to be found by; keeps which rule dropped a pixel.
+
+    Detectors see glass in place of a scanner's border, which is a ring around all tissue, as an air bubble's edge is.
+    """
     detectors = [rule for rule in rules if rule.find is not None and rule.name in found.rules]
     if not detectors:
         return found
     mask = found.mask.copy()
     reasons = np.zeros(mask.shape, np.uint8) if found.reasons is None else found.reasons.copy()
+    picture, border = found.thumbnail, reasons == reason_of("border")
+    if border.any():
+        picture = picture.copy()
+        picture[border] = np.round(found.glass[0] if found.glass else WHITE)
     known = ~found.unreadable & ~np.isin(reasons, [reason_of(name) for name in UNSEEN])
     for rule in detectors:
         assert rule.find is not None
         tissue = mask & known
         if not tissue.any():
             break
-        dropped = rule.find(found.thumbnail, pixel_um, tissue, known, list(found.glass)) & tissue
+        dropped = rule.find(picture, pixel_um, tissue, known, list(found.glass)) & tissue
         reasons[dropped] = reason_of(rule.name)
         mask &= ~dropped
     return replace(found, mask=mask, reasons=reasons)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.stained import glass, piece, stain
 
 from pipeline.config.tissue_rules import RULE_NAMES, rules_in_use
 from pipeline.slides.artefacts.rules import DROPPING, RULES, Rule, drop_artefacts, dropped_mm2
-from pipeline.slides.tissue import TissueMask, reason_of
+from pipeline.slides.tissue import TissueMask, look_for_tissue, reason_of
 
 SHAPE = (20, 30)
 
@@ -78,3 +79,17 @@ def test_areas_of_a_mask_that_no_rule_made() -> None:
     plain = TissueMask(mask, 16.0, ~mask, np.zeros((*SHAPE, 3), np.uint8))
     assert dropped_mm2(plain, 1.0) == {}
     assert not plain.dropped_by("dark").any()
+
+
+@pytest.mark.parametrize("level", [10, 60])
+def test_a_border_is_no_ring_around_the_tissue(level: int) -> None:
+    """Of a small scan, which it encloses as the edge of a bubble does."""
+    where = piece(100, 130, 60, 90)
+    image = stain(glass(), where, (215, 140, 185))
+    frame = np.ones_like(where)
+    frame[16:-16, 16:-16] = False
+    image[frame] = level
+    nothing = np.zeros_like(where)
+    found = look_for_tissue(image, 8.0, nothing, rules_in_use([], []))
+    mask = TissueMask(found.mask, 1.0, nothing, image, found.reasons, tuple(found.glass), rules_in_use([], []))
+    assert drop_artefacts(mask, 8.0).mask.sum() > 0.95 * where.sum()
