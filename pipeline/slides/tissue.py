@@ -174,11 +174,11 @@ def look_for_tissue(
 ) -> FoundTissue:
     """Segment tissue as `segment`, and keep what was dropped, by reason."""
     reasons = np.zeros(image.shape[:2], np.uint8)
-    known = ~ignore
+    known, light = ~ignore, brightest(image)
     if "border" in rules:
-        _drop(reasons, known, find_border(image, pixel_um, known), "border")
+        _drop(reasons, known, find_border(image, light, pixel_um, known), "border")
     if "dark" in rules:
-        _drop(reasons, known, brightest(image) < MIN_BRIGHTNESS, "dark")
+        _drop(reasons, known, light < MIN_BRIGHTNESS, "dark")
     median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
     glass = find_glass(image, known)
     background = find_background(image, known, glass)
@@ -198,7 +198,7 @@ def look_for_tissue(
     if "grey" in rules and glass and not mask.any():
         mask = grey_tissue(smoothed, known, glass, median_px)
     if "haze" in rules:
-        _drop(reasons, mask, find_haze(image, pixel_um, mask, saturation), "haze")
+        _drop(reasons, mask, find_haze(image, light, pixel_um, mask, saturation), "haze")
     del saturation  # floats of the slide's size; labels of that size come next
     pixel_mm2 = (pixel_um / 1000) ** 2
     if "specks" in rules:

@@ -7,10 +7,11 @@ is told by having no texture.
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from pipeline.slides.artefacts.density import grown, opened, steps
-from pipeline.slides.glass import WINDOW_PX, brightest, strips
+from pipeline.slides.glass import WINDOW_PX, strips
 
 FRAME_LIGHT = 0.4
 """A frame is darker than this share of the slide's light, the brightest twentieth of its pixels. Our choice: frames are
@@ -36,10 +37,13 @@ HAZE_UM = 80.0
 """Width of a square that an area of haze holds. Our choice: ten pixels, twice that of the windows."""
 
 
-def find_border(image: NDArray[np.uint8], pixel_um: float, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Find the frame of a scan in an RGB image (H, W, 3), among the pixels `known` (H, W): bool (H, W)."""
-    light = brightest(image)
-    dark = known & (light < FRAME_LIGHT * usual_light(light[known]))
+def find_border(
+    image: NDArray[np.uint8], light: NDArray[np.uint8], pixel_um: float, known: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Find the frame of a scan in an RGB image (H, W, 3), of which `light` (H, W) is the brightest channel, among the
+    pixels `known` (H, W): bool (H, W).
+    """
+    dark = known & (light < FRAME_LIGHT * usual_light(light, known))
     dark[dark] = np.ptp(image[dark], axis=1) <= FRAME_COLOUR
     if not dark.any():
         return dark
@@ -52,9 +56,14 @@ def find_border(image: NDArray[np.uint8], pixel_um: float, known: NDArray[np.boo
 
 
 def find_haze(
-    image: NDArray[np.uint8], pixel_um: float, tissue: NDArray[np.bool_], saturation: NDArray[np.float32]
+    image: NDArray[np.uint8],
+    light: NDArray[np.uint8],
+    pixel_um: float,
+    tissue: NDArray[np.bool_],
+    saturation: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
-    """Find areas without texture in what counts as `tissue` (H, W) in an image (H, W, 3): bool (H, W).
+    """Find areas without texture in what counts as `tissue` (H, W) in an image (H, W, 3), of which `light` (H, W) is
+    the brightest channel: bool (H, W).
 
     `saturation` (H, W) is that against the glass, as in `glass.saturation_against_glass`.
     """
@@ -62,7 +71,7 @@ def find_haze(
     if not pale.any():
         return pale
     smooth = np.zeros_like(pale)
-    limit = HAZE_DEVIATION * usual_light(brightest(image))
+    limit = HAZE_DEVIATION * usual_light(light)
     margin = WINDOW_PX // 2
     for rows in strips(*pale.shape):
         inside = np.flatnonzero(pale[rows].any(axis=0))
@@ -75,9 +84,10 @@ def find_haze(
     return grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
 
 
-def usual_light(light: NDArray[np.uint8]) -> float:
-    """The light of the slide, of the brightest channel of its pixels (...): 19 of 20 are no brighter; 0 of none."""
-    counts = np.bincount(light.ravel(), minlength=256).cumsum()
+def usual_light(light: NDArray[np.uint8], known: NDArray[np.bool_] | None = None) -> float:
+    """The light of a slide, of the brightest channel `light` (H, W) of its known pixels: 19 of 20 are no brighter."""
+    mask = None if known is None else Image.fromarray(known.view(np.uint8) * np.uint8(255))
+    counts = np.cumsum(Image.fromarray(light).histogram(mask)) if light.size else np.zeros(256)
     return float(np.searchsorted(counts, 0.95 * counts[-1])) if counts[-1] else 0.0
 
 
