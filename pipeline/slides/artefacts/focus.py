@@ -22,6 +22,8 @@ WINDOW_CELLS = 3
 """Side of the square of cells that is judged as one. Our choice: one cell alone varies too much, and five across miss
 small areas.
 """
+MARGIN_PX = 3
+"""What is dropped around blurred cells: half a cell, as a cell that is half sharp is sharp. Our choice."""
 SMOOTH = 0.5
 """Sharpness of what is smooth: its differences grow with the distance."""
 OWN_PERCENTILE = 75
@@ -71,7 +73,9 @@ def find_blur(
     blurred[judged] = sharpness < least
     blurred = grown(blurred, WINDOW_CELLS // 2)  # a window that holds sharp tissue too is sharp
     found[covered] = blurred.repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)
-    return found & tissue
+    if not found.any():
+        return found
+    return grown(found, MARGIN_PX) & tissue
 
 
 def _differences(
