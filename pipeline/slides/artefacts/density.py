@@ -76,14 +76,16 @@ def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     """A mask (H, W) with every pixel that is at most so many rows and so many columns from it: squares, so that a mask
     turned by 90 degrees gives the same, turned.
     """
-    result = mask.copy()
-    for _ in range(pixels):
+    result, covered = mask.copy(), 0
+    while covered < pixels:
+        step = min(covered + 1, pixels - covered)  # a longer one could leave out what lies between
         before = result.copy()
-        result[1:] |= before[:-1]
-        result[:-1] |= before[1:]
+        result[step:] |= before[:-step]
+        result[:-step] |= before[step:]
         before = result.copy()
-        result[:, 1:] |= before[:, :-1]
-        result[:, :-1] |= before[:, 1:]
+        result[:, step:] |= before[:, :-step]
+        result[:, :-step] |= before[:, step:]
+        covered += step
     return result
 
 

@@ -1,9 +1,9 @@
 """Find edges of air bubbles and of the coverslip, hairs and threads: long dark lines without colour. Pure.
 
 Such an edge scatters light of every colour alike, so it adds the same density to all channels, over tissue too. Black
-ink does as well, but is wide. Where an edge closes a ring, what is within the ring is found with it: the mounting
-medium is missing there and the tissue out of focus. Left out: edges that are hardly darker than the tissue, and bubbles
-of which the ring has wide gaps; of those the edge alone is found.
+ink does as well, but is wide. Where an edge closes a ring, what is within is found with it: the mounting medium is
+missing there, and the tissue out of focus. Left out: edges that are hardly darker than the tissue; and what is within a
+bubble of which the ring has wide gaps.
 """
 
 import numpy as np

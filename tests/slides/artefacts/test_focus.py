@@ -24,7 +24,7 @@ def test_blur_is_found(section: Section, sigma_px: float, contrast: float) -> No
     inside = np.zeros_like(found)
     inside[WHERE] = True
     assert found[inside].mean() > 0.93
-    assert found[section.tissue & ~inside].mean() < 0.01
+    assert found[section.tissue & ~inside].mean() < 0.03
 
 
 def test_sharp_slides_and_slides_blurred_all_over_have_none(section: Section) -> None:
