@@ -46,7 +46,7 @@ def make_slide() -> NDArray[np.uint8]:
     image *= 1 - haze[..., None] * (0.02, 0.12, 0.05)
     stroke = np.abs(np.hypot(rows - 340, columns - 310) - 42) < 6
     image[stroke] = np.array(INK) + rng.normal(0, 3, (int(stroke.sum()), 3))
-    image[:30] = image[:, -20:] = (45, 55, 68)
+    image[:30] = image[:, -20:] = (48, 54, 62)
     image[:30] += rng.normal(0, 4, image[:30].shape)
     image[:, -20:] += rng.normal(0, 4, image[:, -20:].shape)
     return image.round().clip(0, 255).astype(np.uint8)

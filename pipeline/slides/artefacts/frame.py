@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.slides.artefacts.density import grown, opened, steps
+from pipeline.slides.artefacts.density import closed, grown, opened, steps
 from pipeline.slides.glass import WINDOW_PX, strips
 
 FRAME_LIGHT = 0.4
@@ -52,7 +52,8 @@ def find_border(
     frame = ndimage.binary_propagation(edge & dark, mask=dark)
     if not frame.any():
         return np.asarray(frame)
-    return grown(frame, steps(RIM_UM, pixel_um)) & known
+    rim = steps(RIM_UM, pixel_um)
+    return grown(closed(frame, rim), rim) & known  # noise gives single pixels of a frame a colour
 
 
 def find_haze(
