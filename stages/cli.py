@@ -107,13 +107,15 @@ def plan(
     out: Path | None = output("Plan to write (HDF5); its audit and options go beside it."),
 ) -> None:
     """Audit slides, find tissue, sample patches; writes PLAN.h5 and PLAN.audit.csv. Uses no accelerator."""
+    from pipeline.cohort.draws.budget import ASSUMED_WIDTH
     from stages.plan_files import failed_slides, write_new_plan
     from stages.reports.plan import audit_table, estimate
 
     config, paths = call.resolve(PlanConfig, manifest=manifest, out=out)
     new_plan = write_new_plan(paths["manifest"], config, paths["out"])
     show(audit_table(new_plan))
-    show(estimate(new_plan))
+    width, pixels = config.budget_width or ASSUMED_WIDTH, config.budget_pixels or "jpegxl"
+    show(estimate(new_plan, width=width, pixels=pixels))
     show(f"plan {new_plan.hash[:12]} is in {paths['out']}")
     raise typer.Exit(EXIT_PARTIAL if failed_slides(new_plan) else EXIT_OK)
 

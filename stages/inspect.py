@@ -9,6 +9,7 @@ from pipeline.base.errors import CheckpointError, ConfigError, EncoderError, G2L
 from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
+from pipeline.cohort.draws.spent import budget_lines
 from pipeline.cohort.plan import Plan, read_plan
 from pipeline.config.base import RECIPE
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
@@ -86,6 +87,8 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
         ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
         ("patch", f"{config.patch_px} px at {plan.resolution}, every {config.grid.stride_px} px"),
         *([("tile", f"{config.tile_px} px, the patch in its middle")] if config.has_tiles else []),
+        *([("sample", config.sample)] if config.sample != "uniform" else []),
+        *(("budget", line) for line in budget_lines(plan.budget)),
     ]
 
 

@@ -1,7 +1,7 @@
 """Plan: audit every slide, find its tissue, sample its patches. Later stages make no choices of their own.
 
 G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
-not say how they are drawn; here, uniformly without replacement from the tissue grid.
+not say how they are drawn; here, uniformly without replacement from the tissue grid, or far apart (`--sample spread`).
 """
 
 import json
@@ -21,11 +21,14 @@ from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
+from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
+from pipeline.cohort.draws.by_method import sample_by_method
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
+from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling
 from pipeline.config.plan import PlanConfig
-from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, split_strip
+from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
 from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped, draw_dropped
 from pipeline.slides.artefacts.rules import dropped_mm2
@@ -54,11 +57,18 @@ class Audited:
 
 
 def plan_slides(
-    manifest: Manifest, config: PlanConfig, *, workers: int, overlays: Path | None = None, audit_csv: Path | None = None
+    manifest: Manifest,
+    config: PlanConfig,
+    *,
+    workers: int,
+    overlays: Path | None = None,
+    audit_csv: Path | None = None,
+    prices: Prices = USUAL_PRICES,
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
-    Writes the audit to `audit_csv` even if there is no plan.
+    Writes the audit to `audit_csv` even if there is no plan. With a budget all patches of all slides are held until all
+    slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the slides once more.
 
     Raises:
         PlanError: no slide gives a patch.
@@ -74,7 +84,7 @@ def plan_slides(
     grid, sampling, check = config.grid, config.sampling, config.check_files
 
     def audit_row(row: ManifestRow) -> Audited:
-        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured)
+        result = audit_slide(row, manifest, grid, sampling, check, None if config.budget else overlays, num_measured)
         give_back_memory()
         return result
 
@@ -85,14 +95,26 @@ def plan_slides(
             progress.step()
     draw_sheet(audited, overlays)
     audited, same = note_near_copies(audited)
+    parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
     if audit_csv is not None:
-        write_audit([a.audit for a in audited], audit_csv)
+        write_audit(audit_rows, audit_csv)
     refuse_near_copies(manifest, same)
-    slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
-    plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit)
+    slides, audit = in_order(parts, audit_rows)
+    plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
+    draw_late_overlays(plan, rows, overlays)
     say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
     return plan
+
+
+def within_budget(
+    audited: Sequence[Audited], budget: Budget | None, prices: Prices, sampling: Sampling
+) -> tuple[list[SlidePlan], list[AuditRow], dict[str, Any] | None]:
+    """The slides that did not fail and the audit of all, cut to the budget if there is one; and what it came to."""
+    slides, audit = [a.slide for a in audited if a.slide is not None], [a.audit for a in audited]
+    if budget is None:
+        return slides, audit, None
+    return cut_to_budget(slides, audit, budget, prices, sampling.method, sampling.seed)
 
 
 def say_decoding(plan: Plan) -> None:
@@ -204,7 +226,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
     else:
         split = split_strip(available, grid.geometry.patch_l0_px, sampling.val_strip)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = sample_patches(row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
+    taken = sample_by_method(sampling.method, row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,
@@ -242,7 +264,7 @@ def audit_open_slide(
         **known | slide.info.audit_facts() | sample.audit_facts() | {"warnings": "; ".join(warnings)},
         status=status,
         reason=reason,
-        split="+".join(name for code, name in enumerate(SPLIT_NAMES) if (part.split == code).any()),
+        split=split_column(part.split),
         level_read=grid.geometry.level,
         tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
         dropped_mm2=json.dumps(areas) if (areas := dropped_mm2(tissue, mm2)) else "",
@@ -269,3 +291,26 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
         title,
         folder / f"{part.slide_id}.png",
     )
+
+
+def draw_late_overlays(plan: Plan, rows: dict[str, ManifestRow], folder: Path | None) -> None:
+    """Draw the overlays of a plan that a budget has cut when all slides had been audited; reads each slide once more.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if plan.budget is None or folder is None:
+        return
+    audit = {row.slide_id: row for row in plan.audit}
+    with Progress("drawing", len(plan.slides), "slides") as progress:
+        for part in plan.slides:
+            row, path = rows[part.slide_id], plan.slide_path(part)
+            try:
+                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+                with slide_failures(path):
+                    laid = lay_grid(slide, plan.config.grid)
+            except SlideError as error:
+                say(f"note: {part.slide_id} has no overlay: {error}")
+            else:
+                draw_sample(laid, part, audit[part.slide_id], folder)
+            progress.step()

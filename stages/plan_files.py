@@ -8,11 +8,15 @@ PLAN.config.toml   the options; can be passed to --config
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError
+from pipeline.cohort.draws.budget import ASSUMED_WIDTH, Prices
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
@@ -28,6 +32,7 @@ from pipeline.sampling import rank_slides
 from pipeline.slides.artefacts.dropped import SHEET
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
+from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
 from stages.plan import audit_slide, plan_slides
@@ -39,8 +44,46 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(out.name.removesuffix(".h5") + ending)
 
 
-def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
-    """Plan a manifest, and write the plan and the files beside it.
+def prices_of(config: PlanConfig, extract: ExtractConfig | None = None) -> Prices:
+    """What a patch costs: by the options of the plan, else by those of the stage one that it is made for.
+
+    Raises:
+        ConfigError: a budget in bytes, and the width of the teacher's embedding is not known; or a budget in time, and
+            the store whose rate counts has nothing finished.
+        StoreError: that is no store.
+    """
+    prices, kind = Prices(), config.parsed_budget.kind if config.parsed_budget else None
+    if kind == "bytes":
+        width, each, pixels = ASSUMED_WIDTH, 2, prices.pixels
+        if extract is not None:
+            width = named_spec(extract.teacher).width
+            each, pixels = np.dtype(extract.dtype).itemsize * (extract.views or 1), extract.pixels
+        if not (config.budget_width or width):
+            raise ConfigError(f"--budget {config.budget}: say with --budget-width how wide the teacher's embedding is")
+        prices = Prices((config.budget_width or width) * each, config.budget_pixels or pixels)
+    if kind == "seconds":
+        prices = Prices(patches_a_second=config.rate or stored_rate(config.rate_from))
+    return prices
+
+
+def stored_rate(store: Path | None) -> float:
+    """Patches a second of one process, by the ledger of a store.
+
+    Raises:
+        ConfigError: its ledger does not say.
+        StoreError: it is no store.
+    """
+    assert store is not None  # the options see to it
+    ledger = Store(store).first.ledger
+    seconds, counts = ledger.seconds(), ledger.status_counts()
+    if not seconds:
+        raise ConfigError(f"--rate-from {store}: nothing there is finished. Give --rate, or a store that is")
+    return (sum(counts.values()) - counts[Status.ABSENT.name]) / seconds
+
+
+def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: Prices | None = None) -> Plan:
+    """Plan a manifest, and write the plan and the files beside it. `prices` is what a patch costs, by default
+    by these options.
 
     The options are written first. Options without a plan show that an attempt was stopped or failed, and the same
     command may then overwrite its files.
@@ -48,7 +91,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
     Raises:
         G2LError: a file would be overwritten or cannot be written; wrong input.
     """
-    manifest = read_manifest(manifest_path, config.slides_root)
+    prices, manifest = prices or prices_of(config), read_manifest(manifest_path, config.slides_root)
     for note in manifest.notes:
         say(f"note: {note}")
     with ExitStack() as locks:
@@ -69,7 +112,9 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
             return audit_slide, (rows[path], manifest, config.grid, config.sampling, False, None, num_measured)
 
         with watched(out, rows, audit_again, tell=say):
-            plan = plan_slides(manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv)
+            plan = plan_slides(
+                manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv, prices=prices
+            )
             write_plan(plan, out)
         return plan
 
@@ -107,9 +152,11 @@ def is_attempt(record_path: Path, out: Path) -> bool:
         return False
 
 
-def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[Plan, Path]:
+def plan_beside(
+    manifest_path: Path, config: PlanConfig, store: Path, prices: Callable[[], Prices] | None = None
+) -> tuple[Plan, Path]:
     """Plan a manifest for a store, or read the plan of an earlier call if nothing has changed; returns the plan and its
-    file beside the store.
+    file beside the store. `prices` says what a patch costs; it is called only if there is no plan.
 
     Who reduces patches, and the rules by which tissue is found, are as in the earlier plan, or in the store if the plan
     is gone, unless the call says them.
@@ -125,7 +172,7 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     if not path.exists():
         if is_begun:
             config = config.continuing(Store(store).plan.config)
-        return write_new_plan(manifest_path, config, path), path
+        return write_new_plan(manifest_path, config, path, prices() if prices else None), path
     plan = read_plan(path)
     config = config.continuing(plan.config)
     changes = differences(plan.config.deciding(), config.deciding())
@@ -178,7 +225,8 @@ def plan_to_extract(
         G2LError: planning options for a finished plan; wrong input; an earlier plan from other inputs.
     """
     if source.suffix.lower() == ".csv":
-        made, path = plan_beside(source, plan_config(), store)
+        config = plan_config()
+        made, path = plan_beside(source, config, store, partial(prices_of, config, extract))
         reports = [audit_table(made)]
         if not (store / METADATA).exists():
             reports.append(

@@ -48,6 +48,10 @@ class SlideError(G2LError):
         self.facts = facts
 
 
+class AnnotationError(G2LError):
+    """Annotations of a slide that cannot be used."""
+
+
 class PatchError(G2LError):
     """One patch cannot be read from a slide that opens."""
 

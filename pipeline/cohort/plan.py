@@ -150,6 +150,11 @@ class AuditRow:
         return replace(self, warnings="; ".join(filter(None, (self.warnings, words))))
 
 
+def split_column(split: NDArray[np.uint8]) -> str:
+    """Names of the splits that codes (N,) have, as the audit gives them."""
+    return "+".join(name for code, name in enumerate(SPLIT_NAMES) if (split == code).any())
+
+
 @dataclass(frozen=True)
 class PlannedSlides:
     """Slides whose patches are rows, in this order.
@@ -207,10 +212,12 @@ class Plan(PlannedSlides):
     Attributes:
         config: the options it was made with.
         audit: one row for each slide of the manifest that was read, in the order of their ids.
+        budget: what its budget came to (`cohort.draws.budget`); `None` without one.
     """
 
     config: PlanConfig
     audit: tuple[AuditRow, ...]
+    budget: dict[str, Any] | None = None
 
     @property
     def mpp(self) -> float:
@@ -232,6 +239,7 @@ class Plan(PlannedSlides):
         """Hex SHA-256 of everything that the plan decides."""
         return sha256_json(
             {"version": FORMAT_VERSION, "config": self.config.deciding(), "slides": [s.content() for s in self.slides]}
+            | ({} if self.budget is None else {"budget": self.budget})
         )
 
     def as_known_to(self, earlier: "Plan") -> "Plan":
@@ -291,6 +299,7 @@ def plan_records(plan: Plan) -> dict[str, Any]:
         "config": plan.config.record(),
         "slides_root": str(plan.slides_root),
         "audit": [asdict(row) for row in plan.audit],
+        **({} if plan.budget is None else {"budget": plan.budget}),
     }
 
 
@@ -354,7 +363,8 @@ def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], sour
         audit = tuple(AuditRow(**row) for row in records["audit"])
         for row in audit:
             row.dropped_areas()  # raises if it is none
-        plan = Plan(tuple(slides), Path(records["slides_root"]), config, audit)
+        budget = dict(records["budget"]) if "budget" in records else None
+        plan = Plan(tuple(slides), Path(records["slides_root"]), config, audit, budget)
         sound = plan.hash == records["hash"]
     if not sound:
         raise PlanError(f"{source}: the plan is damaged: its content does not match its hash")

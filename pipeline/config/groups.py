@@ -14,6 +14,9 @@ Resampling = Literal["lanczos-pillow", "lanczos-torch"]
 Decode = Literal["full", "half"]
 """At which size the JPEG tiles under a patch are decoded."""
 
+SampleMethod = Literal["uniform", "spread"]
+"""How the patches of a slide are drawn (docs/sampling.md)."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -56,9 +59,11 @@ class Sampling:
         seed: of the sample.
         val_fraction: held-out fraction of the cases.
         val_strip: held-out fraction of every slide; `None` to hold out cases.
+        method: how they are drawn.
     """
 
     patches_per_slide: int | None
     seed: int
     val_fraction: float
     val_strip: float | None = None
+    method: SampleMethod = "uniform"

@@ -1,15 +1,17 @@
 """Options of `g2l plan`, each defined once: name, type, default, bounds and help."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
-from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
-from pipeline.config.recipes import RecipeName, recipe_option
+from pipeline.config.budget import FORMS, Budget, parse_budget
+from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling
+from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
 from pipeline.config.tissue_rules import LATER_RULES, RuleName, in_rule_order, rules_in_use
 
 
@@ -21,6 +23,46 @@ class PlanConfig(Config):
         None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
     )
     patches_per_slide: int = option(1000, ge=1, description="Maximum number of patches sampled per slide.")
+    sample: SampleMethod = option(
+        "uniform",
+        description="How a slide's patches are drawn. uniform: each as likely as any other; spread: far apart on the "
+        "slide, so that they leave no large holes.",
+        added=True,
+    )
+    budget: str | None = option(
+        None,
+        description=f"What all slides may come to, in place of --patches-per-slide: {FORMS}. Slides share it evenly "
+        "[none].",
+        added=True,
+    )
+    budget_width: int | None = option(
+        None,
+        ge=1,
+        description="Dimensions of the embeddings that a budget in bytes counts, 2 bytes each; extract-teacher knows "
+        "its own [1536, the paper's teacher].",
+        added=True,
+    )
+    budget_pixels: Literal["jpegxl", "jpeg", "none"] | None = option(
+        None,
+        description="How the store will keep the patches that a budget in bytes counts; extract-teacher knows its own "
+        "[jpegxl].",
+        added=True,
+    )
+    rate: float | None = option(
+        None,
+        gt=0,
+        le=1e6,
+        description="Patches a second that stage one does, with all their views; for a budget in time [see "
+        "--rate-from].",
+        added=True,
+    )
+    rate_from: Path | None = option(
+        None,
+        description="Store that was made with the same teacher, views and machine: its ledger says the rate, for a "
+        "budget in time [none].",
+        decides="effect",
+        added=True,
+    )
     max_slides: int | None = option(None, ge=1, description="Use a random subset of this many slides [all].")
     patch_px: int = option(224, ge=16, le=4096, description="Side of a patch, pixels.")
     tile_px: int | None = option(
@@ -115,6 +157,59 @@ class PlanConfig(Config):
             raise PydanticCustomError("rules", f"--skip-rule turns {min(both)} off; leave out one")
         return use_rule
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def check_budget(cls, budget: Any) -> Any:
+        """The budget as it is kept; a number in a TOML file is one of patches."""
+        is_number = isinstance(budget, int) and not isinstance(budget, bool)
+        text = str(budget) if is_number else budget
+        if not isinstance(text, str):
+            return text
+        try:
+            return parse_budget(text).text
+        except ValueError as error:
+            raise PydanticCustomError("budget", "{words}", {"words": str(error)}) from None
+
+    @field_validator("budget_width", "budget_pixels", "rate", "rate_from")
+    @classmethod
+    def check_price(cls, value: Any, others: ValidationInfo) -> Any:
+        """See that what prices a budget goes with one of its kind, and that a budget in time has a rate."""
+        if "budget" not in others.data:  # it is wrong itself
+            return value
+        text, name = others.data["budget"], str(others.field_name)
+        kind, wanted = text and parse_budget(text).kind, "bytes" if name.startswith("budget") else "seconds"
+        if value is not None and kind != wanted:
+            needed = {"bytes": "bytes, such as --budget 200GB", "seconds": "time, such as --budget 12h"}[wanted]
+            raise PydanticCustomError("price", "goes with a budget in {needed}", {"needed": needed})
+        if name == "rate_from" and kind == "seconds" and (value is None) == (others.data.get("rate") is None):
+            raise PydanticCustomError("rate", "a budget in time needs either --rate or --rate-from, and not both")
+        return value
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Self:
+        """As in `Config`. A recipe's number of patches a slide gives way to a budget; one that the user gives does not.
+
+        Raises:
+            ConfigError: as there, or a budget beside --patches-per-slide.
+        """
+        number = values.get("patches_per_slide")
+        if values.get("budget") is not None and number not in (
+            None,
+            recipe_values(values.get("recipe"), "plan").get("patches_per_slide"),
+        ):
+            raise ConfigError("--budget and --patches-per-slide both say how many patches there are. Give one of them")
+        return super().build(values)
+
+    def record(self) -> dict[str, Any]:
+        """As in `Config`; with a budget the number of patches a slide means nothing."""
+        values = super().record()
+        return {name: value for name, value in values.items() if name != "patches_per_slide" or not self.budget}
+
+    @property
+    def parsed_budget(self) -> Budget | None:
+        """What all slides may come to."""
+        return parse_budget(self.budget) if self.budget else None
+
     @property
     def has_tiles(self) -> bool:
         """Whether more than the patch is read, so that views can crop."""
@@ -153,8 +248,9 @@ class PlanConfig(Config):
 
     @property
     def sampling(self) -> Sampling:
-        """How many patches of a slide are taken, and which are held out."""
-        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
+        """How many patches of a slide are taken, and which are held out; with a budget all, for it is cut later."""
+        number = None if self.budget else self.patches_per_slide
+        return Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample)
 
     def continuing(self, earlier: Self) -> Self:
         """The options of a call that continues a plan made with those of `earlier`: who reduces patches, and the rules

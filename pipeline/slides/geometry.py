@@ -216,7 +216,10 @@ def _interpolate(table: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[
 
 
 def area_fractions(
-    integral: NDArray[np.float64], coords_l0_px: NDArray[np.int64], patch_l0_px: float, mask_l0_px: float
+    integral: NDArray[np.float64],
+    coords_l0_px: NDArray[np.int64] | NDArray[np.float64],
+    patch_l0_px: float,
+    mask_l0_px: float,
 ) -> NDArray[np.float64]:
     """Fraction of each patch's area that the mask covers, exact to fractions of a mask pixel.
 

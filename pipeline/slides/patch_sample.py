@@ -108,16 +108,22 @@ def expected_pixel_bytes(rows: Sequence[Measured], pixels: str) -> float | None:
     """Bytes of all slides' patches in a format, from each slide's mean size, or the other slides' mean if it has none;
     `None` if nothing was measured.
     """
+    means = pixel_bytes_of_each(rows, pixels)
+    return (
+        None if means is None else float(sum(row.patches_taken * mean for row, mean in zip(rows, means, strict=True)))
+    )
+
+
+def pixel_bytes_of_each(rows: Sequence[Measured], pixels: str) -> list[float] | None:
+    """Mean bytes of a patch of each slide in a format, or the other slides' mean if it has none; `None` if nothing was
+    measured.
+    """
     if pixels == "none":
-        return 0.0
+        return [0.0] * len(rows)
     means = [_mean_bytes(row, pixels) for row in rows]
     known = [mean for mean in means if mean is not None]
-    if not known:
-        return None
-    usual = float(np.mean(known))
-    return float(
-        sum(row.patches_taken * (usual if mean is None else mean) for row, mean in zip(rows, means, strict=True))
-    )
+    usual = float(np.mean(known)) if known else None
+    return None if usual is None else [usual if mean is None else mean for mean in means]
 
 
 def _mean_bytes(row: Measured, pixels: str) -> float | None:

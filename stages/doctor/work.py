@@ -17,6 +17,7 @@ from pipeline.base.devices import choose_device, choose_precision, describe_devi
 from pipeline.base.errors import G2LError
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
+from pipeline.cohort.draws.budget import ASSUMED_WIDTH
 from pipeline.cohort.manifest import Manifest, read_manifest
 from pipeline.config.groups import Grid, Sampling
 from pipeline.config.model_names import SCRATCH
@@ -29,7 +30,6 @@ from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.plan import Audited, audit_slide
-from stages.reports.plan import ASSUMED_WIDTH
 
 FIRST_SLIDES = 3
 """Slides to read for real. Our choice: some seconds each."""

@@ -11,13 +11,13 @@ import numpy as np
 from pipeline.base.console import counted, table
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
+from pipeline.cohort.draws.budget import ASSUMED_WIDTH
+from pipeline.cohort.draws.spent import budget_lines
 from pipeline.cohort.plan import AuditRow, Plan
 from pipeline.disk.label_words import spelling_notes
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.patch_sample import expected_pixel_bytes
 
-ASSUMED_WIDTH = 1536
-"""Width of the embedding in the estimate: that of the paper's teacher, H-optimus-0."""
 ASSUMED_ROWS_PER_SHARD = 2048
 USUAL_MPP = 0.5
 """um/px that the encoders of the table were trained at, the paper's teacher among them."""
@@ -132,6 +132,7 @@ def estimate(
         f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
         f"{embeddings} and {_pixel_estimate(plan, pixels)}.",
     ]
+    lines += budget_lines(plan.budget)
     if warning := _resolution_warning(plan):
         lines.append(f"warning: {warning}")
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.plan import PlanConfig
+from pipeline.config.recipes import with_recipe
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,18 @@ from pipeline.config.plan import PlanConfig
         ({"mpp": float("nan")}, "mpp: "),
         ({"tile_px": 223}, r"tile_px: should not be less than --patch-px, 224; .* \(got 223\)"),
         ({"tile_px": 9000}, "tile_px: "),
+        ({"budget": "200Gb"}, "budget: has the unit 'Gb'; should be a number of patches"),
+        ({"budget": 0}, "budget: should be at least 1"),
+        ({"budget": True}, "budget: "),
+        ({"budget": "9", "patches_per_slide": 9}, "both say how many patches there are"),
+        ({"budget": "12h"}, "rate_from: a budget in time needs either --rate or --rate-from"),
+        ({"budget": "12h", "rate": 1, "rate_from": "s.zarr"}, "rate_from: .* and not both"),
+        ({"budget": "12h", "rate": 0}, "rate: "),
+        ({"budget": "12h", "rate": 1e300}, "rate: "),
+        ({"budget": "9", "rate": 1}, "rate: goes with a budget in time"),
+        ({"rate_from": "s.zarr"}, "rate_from: goes with a budget in time"),
+        ({"budget": "12h", "rate": 1, "budget_width": 9}, "budget_width: goes with a budget in bytes"),
+        ({"budget_pixels": "none"}, "budget_pixels: goes with a budget in bytes"),
         ({"decode": "half", "tiling": "level0"}, "decode: does not go with --tiling level0, which reduces"),
     ],
 )
@@ -41,3 +54,27 @@ def test_a_plan_does_not_depend_on_how_it_is_made() -> None:
     assert PlanConfig(**free).for_plan() == PlanConfig()
     assert PlanConfig(**free, slides_root=Path("s")).deciding() == PlanConfig().deciding()
     assert PlanConfig(seed=1).for_plan().deciding() != PlanConfig().deciding()
+
+
+def test_a_uniform_plan_is_that_of_versions_that_knew_no_other() -> None:
+    assert "sample" not in PlanConfig().record()
+    assert PlanConfig(sample="spread").deciding() == PlanConfig().deciding() | {"sample": "spread"}
+
+
+def test_a_budget_takes_the_place_of_the_number_a_slide() -> None:
+    config = PlanConfig.build({"budget": "500,000"})
+    assert "patches_per_slide" not in config.record()
+    assert config.deciding() == {n: v for n, v in PlanConfig().deciding().items() if n != "patches_per_slide"} | {
+        "budget": "500000"
+    }
+    assert (config.sampling.patches_per_slide, PlanConfig().sampling.patches_per_slide) == (None, 1000)
+    assert PlanConfig.build({"budget": 500_000}) == PlanConfig.from_record(config.record()) == config
+    assert PlanConfig.build({"budget": "12 h", "rate": 150}).record()["budget"] == "12h"
+
+
+def test_a_recipes_number_a_slide_gives_way_to_a_budget() -> None:
+    config = with_recipe(PlanConfig, {"recipe": "paper", "budget": "9"}, "plan")
+    assert (config.budget, config.tile_px) == ("9", 256)
+    assert with_recipe(PlanConfig, config.stored(), "plan") == config
+    with pytest.raises(ConfigError, match="Give one of them"):
+        with_recipe(PlanConfig, {"recipe": "paper", "budget": "9", "patches_per_slide": 5}, "plan")

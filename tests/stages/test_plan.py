@@ -30,7 +30,7 @@ from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from stages.plan import plan_slides, say_reading_time
+from stages.plan import draw_late_overlays, plan_slides, say_reading_time
 from stages.reports.plan import audit_table, estimate
 
 # The same however it is made
@@ -67,6 +67,76 @@ def test_larger_samples_contain_smaller_ones(cohort: Path, plan: Plan) -> None:
         small, large, whole = ({tuple(xy) for xy in s.coords_l0_px} for s in slides)
         assert (len(small), len(large)) == (12, 30)
         assert small < large < whole
+
+
+def test_patches_are_spread_if_asked(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    """Other patches of the same ones, nested, by any number of workers; the plan and its hash say so."""
+    spread, larger = (make_plan(cohort, sample="spread", patches_per_slide=n, workers=w) for n, w in ((12, 1), (30, 3)))
+    write_plan(spread, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").config.sample == "spread"
+    assert read_plan(tmp_path / "p.h5").hash == spread.hash != plan.hash
+    for uniform, few, many in zip(plan.slides, spread.slides, larger.slides, strict=True):
+        assert {tuple(xy) for xy in few.coords_l0_px} < {tuple(xy) for xy in many.coords_l0_px}
+        assert least_distance(few.coords_l0_px) > least_distance(uniform.coords_l0_px)
+
+
+@pytest.mark.slow
+def test_a_slide_that_is_gone_when_overlays_are_drawn_has_none(
+    cohort: Path, plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a plan by a budget, whose overlays come after its audit; of another one they were drawn with it."""
+    rows = {row.slide_id: row for row in read_manifest(cohort).rows}
+    first, second = replace(plan.slides[0], path="gone.svs"), plan.slides[1]
+    bought = replace(plan, slides=(first, second), budget={"budget": "24"})
+    draw_late_overlays(bought, rows, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{second.slide_id}.png"]
+    assert f"note: {first.slide_id} has no overlay: " in capsys.readouterr().err
+    draw_late_overlays(plan, rows, tmp_path / "none")
+    draw_late_overlays(bought, rows, None)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"sample": "spread"}, {"sample": "spread", "budget": "48"}], ids=str)
+def test_strips_are_held_out_whatever_the_draw(cohort: Path, options: dict[str, Any]) -> None:
+    """Each patch is in the split that it has in a plan of all patches; none is of the gap."""
+    everything = make_plan(cohort, patches_per_slide=10**6, val_strip=0.3)
+    manifest = read_manifest(cohort)
+    number = {} if "budget" in options else {"patches_per_slide": 12}
+    plan = plan_slides(manifest, PlanConfig.build({"patch_px": 64, "val_strip": 0.3} | options | number), workers=2)
+    splits = set()
+    for whole, slide in zip(everything.slides, plan.slides, strict=True):
+        known = {tuple(xy): code for xy, code in zip(whole.coords_l0_px, whole.split, strict=True)}
+        assert [known[tuple(xy)] for xy in slide.coords_l0_px] == slide.split.tolist()
+        splits |= set(slide.split.tolist())
+    assert splits == {TRAIN, VAL}
+
+
+def least_distance(coords_l0_px: np.ndarray) -> float:
+    """Between any two of the patches."""
+    squared = ((coords_l0_px[:, None] - coords_l0_px[None]) ** 2).sum(-1)
+    return float(np.sqrt(squared[~np.eye(len(squared), dtype=bool)].min()))
+
+
+@pytest.mark.slow
+def test_a_budget_of_a_plan_gives_that_plan(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    """As many patches as the plan has, shared evenly, are the plan's, with its overlays; more contain them."""
+    manifest = read_manifest(cohort)
+    options: dict[str, Any] = {"patch_px": 64, "budget": "48"}
+    bought = plan_slides(manifest, PlanConfig.build(options), workers=3, overlays=tmp_path, audit_csv=tmp_path / "a")
+    plan_slides(manifest, PlanConfig.build(SMALL), workers=2, overlays=tmp_path / "plain")
+    larger = plan_slides(manifest, PlanConfig.build(options | {"budget": "121"}), workers=1)
+    assert (bought.num_rows, larger.num_rows) == (48, 121)
+    available = sum(row.patches_available for row in bought.audit)
+    assert bought.budget == {"budget": "48", "patches": 48, "of_patches": available, "most_of_a_slide": 12}
+    for same, slide, more in zip(plan.slides, bought.slides, larger.slides, strict=True):
+        np.testing.assert_array_equal(same.coords_l0_px, slide.coords_l0_px)
+        assert {tuple(xy) for xy in slide.coords_l0_px} < {tuple(xy) for xy in more.coords_l0_px}
+        picture = f"{slide.slide_id}.png"
+        assert (tmp_path / picture).read_bytes() == (tmp_path / "plain" / picture).read_bytes()
+    assert [row.patches_taken for row in bought.audit] == [row.patches_taken for row in plan.audit]
+    write_plan(bought, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").hash == bought.hash
 
 
 def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The files of a plan: none is written over, and an earlier plan is taken again only where nothing has changed."""
 
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,30 @@ from support.slides import make_slide
 from support.stores import make_store
 
 from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, StoreError
+from pipeline.cohort.draws.budget import Prices
 from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
-from pipeline.cohort.plan import AuditRow, Plan, write_plan
+from pipeline.cohort.plan import AuditRow, Plan, read_plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.sampling import rank_slides
+from pipeline.slides.patch_sample import expected_pixel_bytes
 from pipeline.store.create import create_store
 from pipeline.store.format import StoreSpec
+from pipeline.store.store import Store
 from stages import plan_files
-from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
+from stages.plan_files import (
+    beside,
+    changed_rows,
+    failed_slides,
+    is_attempt,
+    plan_beside,
+    plan_to_extract,
+    prices_of,
+    write_new_plan,
+)
+from stages.reports.plan import estimate
 
 
 @pytest.mark.slow
@@ -301,3 +315,81 @@ def test_nothing_is_planned_for_what_is_no_store(cohort: Path, tmp_path: Path) -
     with pytest.raises(StoreError, match="exists and is not a store; nothing is overwritten"):
         plan_beside(cohort, PlanConfig(), tmp_path / "thesis")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def budget_of(**options: Any) -> PlanConfig:
+    return PlanConfig.build({"patch_px": 64, "min_tissue": 0.0} | options)
+
+
+def test_a_patch_costs_what_the_plan_or_its_stage_one_says() -> None:
+    extract = ExtractConfig.build({"teacher": "uni", "dtype": "float32", "views": 3, "pixels": "jpeg"})
+    assert prices_of(budget_of(budget="9")) == prices_of(budget_of(budget="1GB")) == Prices(3072, "jpegxl")
+    assert prices_of(budget_of(budget="1GB"), extract) == Prices(1024 * 4 * 3, "jpeg")
+    said = budget_of(budget="1GB", budget_width=10, budget_pixels="none")
+    assert (prices_of(said), prices_of(said, extract)) == (Prices(20, "none"), Prices(120, "none"))
+    assert prices_of(budget_of(budget="1h", rate=2.5), extract).patches_a_second == 2.5
+    unknown = ExtractConfig.build({"teacher": "lcnet_050"})
+    with pytest.raises(ConfigError, match="--budget 1GB: say with --budget-width how wide"):
+        prices_of(budget_of(budget="1GB"), unknown)
+
+
+def test_a_store_says_the_rate(good_store: Path, tmp_path: Path) -> None:
+    ledger = Store(good_store).first.ledger
+    wanted = ledger.num_rows / ledger.seconds()
+    assert prices_of(budget_of(budget="1h", rate_from=good_store)).patches_a_second == pytest.approx(wanted)
+    shutil.copytree(good_store, tmp_path / "s.zarr")
+    for entry in (tmp_path / "s.zarr" / "shards").iterdir():
+        entry.unlink()
+    with pytest.raises(ConfigError, match="nothing there is finished"):
+        prices_of(budget_of(budget="1h", rate_from=tmp_path / "s.zarr"))
+
+
+def test_the_estimate_of_a_plan_is_its_budget(tmp_path: Path) -> None:
+    """To the last patch, with the pixels and the embeddings that the budget counts."""
+    manifest = write_cohort(tmp_path / "slides", num_slides=2)
+    plan = write_new_plan(manifest, budget_of(budget="0.1MB", budget_width=100), tmp_path / "p.h5")
+    total = expected_pixel_bytes([row for row in plan.audit if row.patches_taken], "jpegxl")
+    assert total is not None
+    most_of_one = max(row.pixel_bytes or 0 for row in plan.audit) + 200
+    assert 100_000 - most_of_one < total + plan.num_rows * 200 <= 100_000
+    text = estimate(plan, width=100)
+    assert "--budget 0.1MB with 200 B of embeddings a patch and lossless pixels came to" in text
+
+
+def test_a_manifest_is_planned_by_a_budget_once(tmp_path: Path) -> None:
+    """A later call with the same budget takes the plan, whatever its rate comes from; another budget is refused."""
+    manifest, store = write_cohort(tmp_path / "slides", num_slides=2), tmp_path / "s.zarr"
+    plan, _ = plan_beside(manifest, budget_of(budget="1min", rate=0.2), store)
+    assert plan.num_rows == 12
+    assert plan.budget is not None
+    assert plan.budget["patches_a_second"] == 0.2
+    again, _ = plan_beside(manifest, budget_of(budget="1 min", rate=0.2), store, pytest.fail)
+    assert again.hash == plan.hash
+    with pytest.raises(PlanError, match=r"rate: 0\.2 -> 0\.3"):
+        plan_beside(manifest, budget_of(budget="1min", rate=0.3), store)
+
+
+@pytest.mark.slow
+def test_the_command_plans_by_a_budget(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "slides", num_slides=2)
+    words = ["plan", manifest, "--patch-px", 64, "--min-tissue", 0]
+    both = called(*words, "--out", tmp_path / "p.h5", "--budget", 9, "--patches-per-slide", 5)
+    assert both.returncode == 1
+    assert "Give one of them" in both.stderr
+    made = called(*words, "--out", tmp_path / "p.h5", "--budget", 9, "--sample", "spread")
+    assert made.returncode == 0
+    assert "--budget 9 came to 9 of " in made.stdout
+    shown = called("inspect", tmp_path / "p.h5").stdout
+    assert "spread" in shown
+    assert "--budget 9 came to 9 of " in shown
+    again = called("plan", "--config", tmp_path / "p.config.toml", "--out", tmp_path / "q.h5")
+    assert again.returncode == 0
+    assert read_plan(tmp_path / "q.h5").hash == read_plan(tmp_path / "p.h5").hash
+
+
+def test_stage_one_counts_its_own_teacher_and_pixels(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "slides", num_slides=2)
+    extract = ExtractConfig.build({"teacher": "uni", "pixels": "none"})
+    made = plan_to_extract(manifest, tmp_path / "s.zarr", extract, (), lambda: budget_of(budget="0.02MB"))
+    assert made.plan.num_rows == 20_000 // (1024 * 2)
+    assert any("--budget 0.02MB with 2.05 kB of embeddings a patch and no pixels" in text for text in made.reports)

@@ -138,8 +138,9 @@ def _filled(total: NDArray[np.float32], inside: NDArray[np.float32], pixel_um: f
 
 def _slices(shape: tuple[int, ...], down: float, right: float) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Where values of this shape go, and where they come from, when they are taken from further down and right."""
-    dy, dx = round(down), round(right)
     height, width = shape
+    dy = min(max(round(down), -height), height)  # from beyond the edges comes nothing
+    dx = min(max(round(right), -width), width)
     return (
         (slice(max(-dy, 0), height - max(dy, 0)), slice(max(-dx, 0), width - max(dx, 0))),
         (slice(max(dy, 0), height - max(-dy, 0)), slice(max(dx, 0), width - max(-dx, 0))),

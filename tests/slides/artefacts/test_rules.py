@@ -93,3 +93,14 @@ def test_a_border_is_no_ring_around_the_tissue(level: int) -> None:
     found = look_for_tissue(image, 8.0, nothing, rules_in_use([], []))
     mask = TissueMask(found.mask, 1.0, nothing, image, found.reasons, tuple(found.glass), rules_in_use([], []))
     assert drop_artefacts(mask, 8.0).mask.sum() > 0.95 * where.sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (8, 24), (37, 25), (60, 12)], ids=str)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.find], ids=lambda rule: rule.name)
+def test_detectors_take_small_slides(rule: Rule, shape: tuple[int, int]) -> None:
+    """A biopsy's slide may be smaller than what a detector compares a place with."""
+    assert rule.find is not None
+    image = np.random.default_rng(0).integers(60, 240, (*shape, 3), np.uint8)
+    everywhere = np.ones(shape, bool)
+    found = rule.find(image, 8.0, everywhere, everywhere, [(243.0, 243.0, 243.0)])
+    assert (found.shape, found.dtype) == (shape, bool)

@@ -1,0 +1,130 @@
+"""Cut a cohort's patches to a budget: of patches, of bytes, or of stage one's time. Pure.
+
+A budget becomes one number, the most patches of a slide: slides with fewer give all they have, and leave their share to
+the others. What then is left goes to the slides one patch each, in the order of `--max-slides`. A larger budget gives
+no slide fewer patches, so its plan contains the smaller one's where the draw nests. Left out: balance between centres,
+cases and classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.base.errors import PlanError
+from pipeline.cohort.draws.by_method import sample_by_method
+from pipeline.cohort.plan import AuditRow, SlidePlan, split_column
+from pipeline.config.budget import Budget
+from pipeline.config.groups import SampleMethod
+from pipeline.sampling import rank_slides
+from pipeline.slides.patch_sample import pixel_bytes_of_each
+
+LEFT_OUT = "the budget leaves no patch for it"
+ASSUMED_WIDTH = 1536
+"""Width of the embedding where no teacher is named: that of the paper's, H-optimus-0."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a patch costs.
+
+    Attributes:
+        embedding_bytes: of its embeddings in the store.
+        pixels: how the store keeps it: "jpegxl", "jpeg" or "none".
+        patches_a_second: that stage one does; `None` if that is not known.
+    """
+
+    embedding_bytes: int = ASSUMED_WIDTH * 2
+    pixels: str = "jpegxl"
+    patches_a_second: float | None = None
+
+
+USUAL_PRICES = Prices()
+"""Of a store of the usual teacher with lossless pixels."""
+
+
+def fill_evenly(available: Sequence[int], costs: Sequence[int], budget: int, order: Sequence[int]) -> list[int]:
+    """How many patches of each slide a budget buys, none more than another that has more.
+
+    Args:
+        available: patches of each slide.
+        costs: of a patch of each, at least 1.
+        budget: what all may cost.
+        order: the slides' indices, in which what is left is handed out; it ends at the first that it does not pay for,
+            so that a larger budget hands out more, not otherwise.
+    """
+
+    def cost(most: int) -> int:
+        return sum(min(number, most) * each for number, each in zip(available, costs, strict=True))
+
+    low, high = 0, max(available, default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle - 1)
+    taken, left = [min(number, low) for number in available], budget - cost(low)
+    for index in order:
+        if taken[index] < available[index]:
+            if costs[index] > left:
+                break
+            taken[index] += 1
+            left -= costs[index]
+    return taken
+
+
+def cut_to_budget(
+    slides: Sequence[SlidePlan],
+    audit: Sequence[AuditRow],
+    budget: Budget,
+    prices: Prices,
+    method: SampleMethod,
+    seed: int,
+) -> tuple[list[SlidePlan], list[AuditRow], dict[str, Any]]:
+    """Cut slides, which have all their patches, to a budget; returns them, perhaps without patches, the audit of all
+    slides, and what the budget came to, as the plan records it.
+
+    Raises:
+        PlanError: bytes are limited, and no patch could be measured.
+    """
+    rows = {row.slide_id: row for row in audit}
+    costs, amount = _in_units(budget, prices, [rows[slide.slide_id] for slide in slides])
+    numbers = {slide.slide_id: index for index, slide in enumerate(slides)}
+    order = [numbers[slide_id] for slide_id in rank_slides(sorted(numbers), seed)]
+    available = [len(slide.split) for slide in slides]
+    taken = fill_evenly(available, costs, amount, order)
+    cut = []
+    for slide, number in zip(slides, taken, strict=True):
+        kept = sample_by_method(method, slide.slide_id, slide.coords_l0_px, number, seed)
+        part = replace(slide, coords_l0_px=slide.coords_l0_px[kept], split=slide.split[kept])
+        row = replace(rows[slide.slide_id], patches_taken=number, split=split_column(part.split))
+        if not number:
+            row = replace(row, reason="; ".join(filter(None, (row.reason, LEFT_OUT))))
+        rows[slide.slide_id] = row
+        cut.append(part)
+    facts: dict[str, Any] = {
+        "budget": budget.text,
+        "patches": sum(taken),
+        "of_patches": sum(available),
+        "most_of_a_slide": max(taken, default=0),
+    }
+    if budget.kind == "bytes":
+        facts |= {"embedding_bytes": prices.embedding_bytes, "pixels": prices.pixels}
+    if budget.kind == "seconds":
+        facts |= {"patches_a_second": prices.patches_a_second}
+    return cut, [rows[row.slide_id] for row in audit], facts
+
+
+def _in_units(budget: Budget, prices: Prices, rows: Sequence[AuditRow]) -> tuple[list[int], int]:
+    """What a patch of each slide costs, and the budget, both in bytes or both in patches."""
+    if budget.kind == "bytes":
+        pixels = pixel_bytes_of_each(rows, prices.pixels)
+        if pixels is None:
+            raise PlanError(
+                f"--budget {budget.text}: no patch could be read, so nobody knows what one takes. Give a number of "
+                "patches"
+            )
+        return [max(prices.embedding_bytes + math.ceil(each), 1) for each in pixels], budget.amount
+    amount = budget.amount
+    if budget.kind == "seconds":
+        assert prices.patches_a_second is not None  # the options see to it
+        amount = math.floor(amount * prices.patches_a_second)
+    return [1] * len(rows), amount

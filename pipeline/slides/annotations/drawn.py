@@ -1,0 +1,201 @@
+"""Regions as a person drew them, and what has to be mended before their area can be measured. Pure.
+
+All coordinates are (x, y) in pixels of level 0. What is mended is noted, never silent; what cannot be mended without
+changing the region is an error. Left out: curved edges, which readers turn into polygons.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from pipeline.base.errors import AnnotationError
+
+UNCLASSIFIED = "Unclassified"
+"""The class of regions that have none; QuPath's word."""
+MOST_CHANGE = 0.05
+"""Share of its area that mending may change of a region. Our choice: the loop where a hand closes its line is small
+beside the region; of a figure of eight nobody knows which part was meant.
+"""
+MOST_COORDINATE = 1e9
+"""Coordinates beyond it are refused. Our choice: no slide has a thousandth of it."""
+LEAST_INSIDE = 0.5
+"""Share of the drawn area that must lie on the slide. Our choice: less is another slide, or another unit."""
+NOTICED_OUTSIDE = 1e-3
+"""Share of a class's area beyond the slide that is worth a note. Our choice: programs round at the slide's edge."""
+MOST_LISTED = 5
+"""Regions that a note names by their numbers. Our choice."""
+ELLIPSE_POINTS = 360
+"""Corners of the polygon that stands for an ellipse: its area is 0.005 % too small. Our choice."""
+
+
+@dataclass(frozen=True)
+class DrawnRegion:
+    """A region of one class.
+
+    Attributes:
+        number: its place in the file, from 1; to name it.
+        class_name: its class.
+        rings: float64 (K, 2), (x, y) in level-0 pixels: its outline, then those of its holes.
+        is_hole: whether it is taken out of the other regions of its class, as negative regions are.
+    """
+
+    number: int
+    class_name: str
+    rings: Sequence[NDArray[np.float64]]
+    is_hole: bool = False
+
+
+@dataclass
+class Notes:
+    """What was mended or left out, and of which regions."""
+
+    _numbers: dict[str, list[int]] = field(default_factory=dict)
+    _general: list[str] = field(default_factory=list)
+
+    def add(self, what: str, number: int) -> None:
+        """Note something of a region."""
+        self._numbers.setdefault(what, []).append(number)
+
+    def say(self, line: str) -> None:
+        """Note something of the whole file."""
+        self._general.append(line)
+
+    def lines(self) -> tuple[str, ...]:
+        """A line for each kind of note."""
+        found = []
+        for what, numbers in self._numbers.items():
+            some = ", ".join(map(str, numbers[:MOST_LISTED])) + (", ..." if len(numbers) > MOST_LISTED else "")
+            found.append(f"{len(numbers)} region{'s' if len(numbers) > 1 else ''} (number {some}): {what}")
+        return (*found, *self._general)
+
+
+def ellipse_outline(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The outline of the ellipse within a box: (K, 2), of any points of which the box is the bounding box."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    angle = np.linspace(0, 2 * np.pi, ELLIPSE_POINTS, endpoint=False)
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.asarray((low + high) / 2 + unit * (high - low) / 2)
+
+
+def box_outline(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The outline of an upright box of two opposite corners, (4, 2)."""
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
+def shapes_by_class(
+    regions: Iterable[DrawnRegion], size_l0_px: tuple[int, int], notes: Notes, where: str, slide_name: str
+) -> dict[str, shapely.Geometry]:
+    """The area of each class on the slide: the union of its regions, without its holes.
+
+    Args:
+        size_l0_px: (width, height) of the slide; what lies beyond is cut off.
+        notes: is given what was mended.
+        where: the file's path, for errors.
+        slide_name: likewise.
+
+    Raises:
+        AnnotationError: a coordinate is not a number, or mending changes a region by more than `MOST_CHANGE`, or most
+            of the area lies beyond the slide.
+    """
+    positive: dict[str, list[shapely.Geometry]] = {}
+    negative: dict[str, list[shapely.Geometry]] = {}
+    for region in regions:
+        shape = _mended(region, notes, where)
+        if not shape.is_empty:
+            (negative if region.is_hole else positive).setdefault(region.class_name, []).append(shape)
+    for name in sorted(negative.keys() - positive.keys()):
+        notes.say(f"class {name} has holes, but no regions that they could be taken out of")
+    drawn = {name: shapely.union_all(shapes) for name, shapes in positive.items()}
+    drawn = {
+        name: _areal(shapely.difference(shape, shapely.union_all(negative[name]))) if name in negative else shape
+        for name, shape in drawn.items()
+    }
+    return _on_slide(drawn, size_l0_px, notes, where, slide_name)
+
+
+def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
+    """A region as a valid polygon or polygons; empty, and noted, if it has no area."""
+    rings = [_ring(points, region.number, where) for points in region.rings]
+    rings = [points for points in rings if len(points) >= 3]
+    if not rings or len(rings) < len(region.rings):
+        notes.add("an outline of fewer than 3 different points was left out", region.number)
+    if not rings:
+        return shapely.Polygon()
+    if any(_repeats(points) for points in rings):
+        notes.add("points that follow themselves were left out", region.number)
+    drawn = shapely.Polygon(rings[0], rings[1:])
+    mended = drawn if drawn.is_valid else _uncrossed(drawn, region, notes, where)
+    if mended.area:
+        return mended
+    notes.add("it has no area and was left out", region.number)
+    return shapely.Polygon()
+
+
+def _uncrossed(drawn: shapely.Geometry, region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
+    """A polygon that crosses itself, mended; refused if that changes its area by more than `MOST_CHANGE`."""
+    mended = _areal(shapely.make_valid(drawn, method="structure", keep_collapsed=False))
+    before, after = drawn.area, mended.area
+    change = abs(after - before) / (max(before, after) or 1.0)
+    if change > MOST_CHANGE:
+        raise AnnotationError(
+            f"{where}: the outline of region {region.number} (class {region.class_name}) crosses itself, and mending "
+            f"it would change its area from {before:,.0f} to {after:,.0f} level-0 pixels ({change:.0%}; at most "
+            f"{MOST_CHANGE:.0%}). Correct it in the program that drew it"
+        )
+    if after:
+        reason = shapely.is_valid_reason(drawn).split("[")[0].lower()
+        notes.add(f"{reason}: mended, its area went from {before:,.0f} to {after:,.0f} level-0 pixels", region.number)
+    return mended
+
+
+def _ring(points: NDArray[np.float64], number: int, where: str) -> NDArray[np.float64]:
+    """The points of an outline, without the last if it is the first again."""
+    if points.ndim != 2 or (len(points) and points.shape[1] < 2):
+        raise AnnotationError(f"{where}: the outline of region {number} is no list of points (x, y)")
+    points = points[:, :2]
+    if not (np.abs(points) <= MOST_COORDINATE).all():  # NaN is not either
+        raise AnnotationError(f"{where}: region {number} has a coordinate that is infinite, huge or not a number")
+    while len(points) > 1 and (points[0] == points[-1]).all():
+        points = points[:-1]
+    return points if len(np.unique(points, axis=0)) >= 3 else points[:0]
+
+
+def _repeats(points: NDArray[np.float64]) -> bool:
+    """Whether a point follows itself."""
+    return bool((points[1:] == points[:-1]).all(axis=1).any())
+
+
+def _areal(shape: shapely.Geometry) -> shapely.Geometry:
+    """The polygons of a shape, without its points and lines."""
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return shape
+    parts = shapely.get_parts(shape)
+    return shapely.union_all([part for part in parts if part.geom_type in ("Polygon", "MultiPolygon")])
+
+
+def _on_slide(
+    drawn: dict[str, shapely.Geometry], size_l0_px: tuple[int, int], notes: Notes, where: str, slide_name: str
+) -> dict[str, shapely.Geometry]:
+    """What lies on the slide of each class."""
+    width, height = size_l0_px
+    slide = shapely.box(0, 0, width, height)
+    inside = {name: _areal(shapely.intersection(shape, slide)) for name, shape in drawn.items()}
+    total = math.fsum(shape.area for shape in drawn.values())
+    kept = math.fsum(shape.area for shape in inside.values())
+    if kept < LEAST_INSIDE * total:
+        left, top, right, bottom = shapely.total_bounds(list(drawn.values()))
+        raise AnnotationError(
+            f"{where}: {1 - kept / total:.0%} of its regions' area lies beyond slide {slide_name}, which has {width} x "
+            f"{height} pixels: they reach from ({left:,.0f}, {top:,.0f}) to ({right:,.0f}, {bottom:,.0f}). It is of "
+            "another slide, or its coordinates are not pixels of level 0"
+        )
+    for name, shape in drawn.items():
+        lost = shape.area - inside[name].area
+        if lost > NOTICED_OUTSIDE * shape.area:
+            notes.say(f"class {name}: {lost / shape.area:.1%} of its area lies beyond the slide and was cut off")
+    return {name: shape for name, shape in inside.items() if not shape.is_empty}

@@ -1,0 +1,207 @@
+"""Read a mask of classes from a PNG, a TIFF or an OME-TIFF.
+
+Its grey values are the classes, 0 is none; they are named by their numbers, or by names that the file holds. Its scale
+is what the file states, or follows from the slide's size. See docs/annotations.md. Left out: masks in colours.
+"""
+
+import io
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.base.errors import AnnotationError
+from pipeline.base.outside import require_claim, require_room
+from pipeline.slides.annotations.drawn import Notes
+from pipeline.slides.annotations.regions import MaskRegions
+from pipeline.slides.annotations.xml_regions import parse_tree
+from pipeline.slides.geometry import true_downsample
+
+MOST_CLASSES_OF_MASK = 64
+"""Classes of a mask. Our choice: a file with more values is a picture, or numbers single cells."""
+MOST_MPP = 50.0
+"""um/px above which a TIFF's or PNG's resolution is that of a print (96 dpi is 265) and says nothing. Our choice."""
+SIZE_TOLERANCE = 0.02
+"""Share by which a mask that states its scale may reach beyond the slide. Our choice: the rule for a manifest's mpp."""
+NOTED_LACK = 0.02
+"""Share of the slide's area that a mask lacks and that is worth a note. Our choice."""
+UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "um": 1.0, "nm": 1e-3}
+"""OME's units of length, micrometres each."""
+UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
+"""TIFF's units of resolution: inch, centimetre."""
+SQUARE = 0.01
+"""Share by which a mask's two resolutions may differ. Our choice."""
+
+
+def mask_regions(
+    data: bytes, size_l0_px: tuple[int, int], mpp: float, notes: Notes, where: str, slide_name: str
+) -> MaskRegions:
+    """The regions of a mask.
+
+    Args:
+        data: the file's bytes, PNG or TIFF.
+        size_l0_px: (width, height) of the slide.
+        mpp: um/px of its level 0.
+        notes: is given what was supposed.
+        where: the file's path, for errors.
+        slide_name: likewise.
+
+    Raises:
+        AnnotationError: its scale is unknown, or its size is not that of the slide.
+        ValueError: it is not a mask of one channel of small whole numbers.
+        Exception: it is damaged.
+    """
+    values, stated_mpp, names = _read_png(data) if data.startswith(b"\x89PNG") else _read_tiff(data)
+    height, width = values.shape
+    if stated_mpp is not None and stated_mpp <= MOST_MPP:
+        pixel_l0_px = stated_mpp / mpp
+        _require_size((width, height), pixel_l0_px, size_l0_px, notes, where, slide_name)
+    else:
+        pixel_l0_px = _scale_of_size((width, height), size_l0_px, where, slide_name)
+        notes.say(
+            f"the mask states no scale; a pixel of it is {pixel_l0_px:g} pixels of level 0, for which both sides agree"
+        )
+    found = np.unique(values)
+    if len(found) > MOST_CLASSES_OF_MASK + 1:
+        raise ValueError(f"{len(found)} different values; a mask has at most {MOST_CLASSES_OF_MASK} classes")
+    named = {int(value): names.get(str(value), str(value)) for value in found if value}
+    return MaskRegions(values, named, pixel_l0_px, where)
+
+
+ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]
+"""Values (H, W), the stated um/px if there is one, and names of values."""
+
+
+def _read_png(data: bytes) -> ReadMask:
+    """Of a PNG; its resolution is not asked, which programs write without meaning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is bounded here
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+    with image:
+        require_claim(image.width * image.height, len(data), "the mask")
+        require_room(4 * image.width * image.height, "the mask")
+        image.load()
+        if image.mode not in ("1", "L", "P", "I;16", "I"):
+            raise ValueError(f"a mask has one channel of whole numbers; this has mode {image.mode}")
+        text = getattr(image, "text", {}).get("classes", "{}")
+        values = np.asarray(image)
+    return _unsigned(values), None, _names(f'{{"classes": {text}}}')
+
+
+def _read_tiff(data: bytes) -> ReadMask:
+    """Of the first image of a TIFF, of a pyramid its finest level. The list of its images is not followed to the end:
+    that of a damaged file has none.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages.first
+        shape = [side for side in page.shape if side != 1] if page.samplesperpixel == 1 else list(page.shape)
+        if len(shape) > 2 or _has_another(tiff, page.shape):
+            raise ValueError(f"a mask has one channel and one image; this has more ({page.axes}: {page.shape})")
+        num_bytes = math.prod(page.shape) * np.dtype(page.dtype).itemsize
+        require_claim(num_bytes, len(data), "the mask")
+        require_room(2 * num_bytes, "the mask")
+        description = page.description or ""
+        stated = _ome_mpp(description) if page.is_ome else _tag_mpp(page)
+        values = page.asarray().reshape(page.imagelength, page.imagewidth)
+    return _unsigned(values), stated, _names("{}" if page.is_ome else description)
+
+
+def _has_another(tiff: tifffile.TiffFile, shape: tuple[int, ...]) -> bool:
+    """Whether a second image follows that is as large as the first: another channel or plane."""
+    try:
+        return tiff.pages[1].shape == shape
+    except IndexError:
+        return False
+
+
+def _unsigned(values: NDArray[np.generic]) -> NDArray[np.unsignedinteger]:
+    """The values of a mask as small whole numbers."""
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 65_535:
+        raise ValueError("its values are not whole numbers from 0 to 65535")
+    return values.astype(np.uint8 if values.max() < 256 else np.uint16, copy=False)
+
+
+def _names(description: str) -> dict[str, str]:
+    """The names of values that a description holds as JSON: {"classes": {"1": "Tumor"}}."""
+    try:
+        value = json.loads(description)
+    except (ValueError, RecursionError):  # another description
+        return {}
+    names = value.get("classes") if isinstance(value, dict) else None
+    return {key: name for key, name in names.items() if isinstance(name, str)} if isinstance(names, dict) else {}
+
+
+def _ome_mpp(text: str) -> float | None:
+    """The um/px of the first image of OME-XML; `None` if it is not said."""
+    root = parse_tree(text.encode())
+    pixels = next((item for item in root.iter() if item.tag.rpartition("}")[2].rpartition(":")[2] == "Pixels"), None)
+    return None if pixels is None else _one_mpp([_physical(pixels, axis) for axis in "XY"])
+
+
+def _physical(pixels: Element, axis: str) -> float | None:
+    """OME's physical size of a pixel along an axis, um."""
+    size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+    return float(size) * UM_PER_UNIT[unit] if size and unit in UM_PER_UNIT else None
+
+
+def _tag_mpp(page: tifffile.TiffPage) -> float | None:
+    """The um/px of a TIFF's tags; `None` if they say none."""
+    tags = page.tags
+    unit = UM_PER_RESOLUTION_UNIT.get(int(tags.valueof("ResolutionUnit", default=2)))
+    sides = [tags.valueof(f"{axis}Resolution") for axis in "XY"]
+    if unit is None or any(side is None or not all(side) for side in sides):
+        return None
+    return _one_mpp([unit * side[1] / side[0] for side in sides])
+
+
+def _one_mpp(sides: list[float | None]) -> float | None:
+    """One um/px of two; `None` if one is missing or none."""
+    x, y = sides
+    if not x or not y or not math.isfinite(x) or not math.isfinite(y) or min(x, y) <= 0:
+        return None
+    if abs(x / y - 1) > SQUARE and max(x, y) <= MOST_MPP:
+        raise ValueError(f"its pixels are not square: {x:g} x {y:g} um")
+    return (x + y) / 2
+
+
+def _require_size(
+    size_px: tuple[int, int], pixel_l0_px: float, size_l0_px: tuple[int, int], notes: Notes, where: str, slide_name: str
+) -> None:
+    """See that a mask that states its scale does not reach beyond the slide, and note what it lacks."""
+    covered = [side * pixel_l0_px for side in size_px]
+    for covers, full in zip(covered, size_l0_px, strict=True):
+        if covers > full * (1 + SIZE_TOLERANCE) + pixel_l0_px:
+            raise AnnotationError(
+                f"{where}: a mask of {size_px[0]} x {size_px[1]} pixels of {pixel_l0_px:g} level-0 pixels, as it "
+                f"states, which is larger than slide {slide_name} with {size_l0_px[0]} x {size_l0_px[1]}. It is of "
+                "another slide, or states a wrong scale"
+            )
+    share = math.prod(min(a / b, 1) for a, b in zip(covered, size_l0_px, strict=True))
+    if share < 0.5:
+        raise AnnotationError(
+            f"{where}: the mask covers only {share:.1%} of slide {slide_name} at the scale that it states. It is of "
+            "another slide, or states a wrong scale"
+        )
+    if share < 1 - NOTED_LACK:
+        notes.say(f"the mask covers {share:.1%} of the slide; the rest is in no class")
+
+
+def _scale_of_size(size_px: tuple[int, int], size_l0_px: tuple[int, int], where: str, slide_name: str) -> float:
+    """Level-0 pixels a mask pixel, if both sides agree to a mask pixel."""
+    lows = [full / (side + 1) for full, side in zip(size_l0_px, size_px, strict=True)]
+    highs = [full / max(side - 1, 0.5) for full, side in zip(size_l0_px, size_px, strict=True)]
+    if max(lows) > min(highs):
+        raise AnnotationError(
+            f"{where}: a mask of {size_px[0]} x {size_px[1]} pixels that states no scale, and slide {slide_name} has "
+            f"{size_l0_px[0]} x {size_l0_px[1]}: the two sides give different scales. It is of another slide or a part "
+            "of it; write it as OME-TIFF with its PhysicalSizeX and PhysicalSizeY"
+        )
+    return true_downsample(size_l0_px, size_px)

@@ -1,0 +1,122 @@
+"""Read the annotations of a slide from a file of any known kind. Its content decides, not its name.
+
+GeoJSON, XML of ASAP, ImageScope or HALO, and masks as PNG or TIFF; also gzipped, or as the one file of a zip archive.
+See docs/annotations.md. Left out: databases of programs (QuPath's .qpdata), which only these can read.
+"""
+
+import gzip
+import io
+import re
+import zipfile
+from collections.abc import Collection
+from pathlib import Path, PureWindowsPath
+
+from pipeline.base.errors import AnnotationError
+from pipeline.base.outside import (
+    MOST_TEXT_BYTES,
+    UnsafeError,
+    format_size,
+    read_bytes,
+    reading,
+    require_claim,
+    require_room,
+)
+from pipeline.slides.annotations.drawn import Notes, shapes_by_class
+from pipeline.slides.annotations.geojson import geojson_regions
+from pipeline.slides.annotations.mask import mask_regions
+from pipeline.slides.annotations.regions import Annotations, PolygonRegions
+from pipeline.slides.annotations.xml_regions import xml_regions
+
+KNOWN_KINDS = "GeoJSON, XML of ASAP, ImageScope or HALO, or a mask as PNG or TIFF"
+MASK_STARTS = (b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of PNG, TIFF and BigTIFF."""
+XML_STARTS = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<\0", b"\xfe\xff\0<")
+"""First bytes of XML: in UTF-8 without and with its mark, and in UTF-16."""
+MEMORY_FACTOR = 16
+"""Bytes of memory that reading takes for a byte of JSON or XML. Measured (tracemalloc, outlines of a thousand points):
+7 with many decimals, 13 with whole numbers, 12 for XML; without what GEOS allocates.
+"""
+
+
+def read_annotations(
+    path: Path, *, size_l0_px: tuple[int, int], mpp: float, slide_names: Collection[str]
+) -> Annotations:
+    """Read the annotations of a slide.
+
+    Args:
+        size_l0_px: (width, height) of the slide's level 0.
+        mpp: um/px of level 0.
+        slide_names: by which a file may name the slide: its id, its file.
+
+    Raises:
+        AnnotationError: the file cannot be read, is damaged, of no known kind, or of another slide; or a region cannot
+            be mended.
+    """
+    slide_name = min(sorted(slide_names), key=len, default="")
+    notes = Notes()
+    with reading(path, "not readable as annotations", AnnotationError, f"Known are {KNOWN_KINDS}"):
+        data = unpack(read_bytes(path))
+        if data.startswith(MASK_STARTS):
+            return Annotations(mask_regions(data, size_l0_px, mpp, notes, f"{path}", slide_name), mpp, notes.lines())
+        require_room(MEMORY_FACTOR * len(data), "its text")
+        if data.lstrip().startswith(XML_STARTS):
+            regions = xml_regions(data.lstrip(), mpp, notes, f"{path}", slide_name)
+        else:
+            regions, images = geojson_regions(data, notes)
+            require_named(images, slide_names, f"{path}")
+        shapes = shapes_by_class(regions, size_l0_px, notes, f"{path}", slide_name)
+    return Annotations(PolygonRegions(shapes), mpp, notes.lines())
+
+
+def unpack(data: bytes) -> bytes:
+    """What a gzip file or the one file of a zip archive holds; other data as they are.
+
+    Raises:
+        ValueError: the archive holds no file, or several.
+        UnsafeError: it holds more than `MOST_TEXT_BYTES`.
+        Exception: it is damaged.
+    """
+    if data.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as f:
+            return _bounded(f.read(MOST_TEXT_BYTES + 1))
+    if not data.startswith(b"PK\x03\x04"):
+        return data
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = [
+            entry
+            for entry in archive.infolist()
+            if not entry.is_dir() and not re.search(r"(^|/)(__MACOSX/|\.)", entry.filename)
+        ]
+        if len(files) != 1:
+            names = ", ".join(entry.filename for entry in files[:4])
+            raise ValueError(f"the archive holds {len(files)} files, not one: {names}" if files else "an empty archive")
+        require_claim(files[0].file_size, files[0].compress_size, files[0].filename)
+        with archive.open(files[0]) as f:
+            return _bounded(f.read(MOST_TEXT_BYTES + 1))
+
+
+def _bounded(data: bytes) -> bytes:
+    """`data`, if they are not too many."""
+    if len(data) > MOST_TEXT_BYTES:
+        raise UnsafeError(f"unpacked more than {format_size(MOST_TEXT_BYTES)}")
+    return data
+
+
+def require_named(images: Collection[str], slide_names: Collection[str], where: str) -> None:
+    """See that the images that a file names are the slide. Folders, endings and what follows the name do not count
+    ("slide.svs - Series 1").
+
+    Raises:
+        AnnotationError: one is another.
+    """
+    stems = {_stem(name) for name in slide_names}
+    for image in images:
+        name = PureWindowsPath(image).name.lower()  # knows both kinds of slashes
+        if not any(re.match(re.escape(stem) + r"(?![\w-])", name) for stem in stems) and _stem(image) not in stems:
+            shown = min(sorted(slide_names), key=len, default="")
+            raise AnnotationError(f"{where}: says that it is of {image}, not of slide {shown}")
+
+
+def _stem(name: str) -> str:
+    """A file name without folders and ending, in small letters."""
+    return PureWindowsPath(name).stem.lower()

@@ -1,0 +1,98 @@
+"""Outlines that are closed, mended or refused."""
+
+import numpy as np
+import pytest
+
+from pipeline.base.errors import AnnotationError
+from pipeline.slides.annotations.drawn import DrawnRegion, Notes, box_outline, ellipse_outline, shapes_by_class
+
+SQUARE = np.array([(10.0, 10.0), (90.0, 10.0), (90.0, 90.0), (10.0, 90.0)])
+
+
+def areas(*regions: DrawnRegion, size: tuple[int, int] = (100, 100)) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Area of each class, and the notes."""
+    notes = Notes()
+    shapes = shapes_by_class(regions, size, notes, "a.geojson", "slide-1")
+    assert all(shape.is_valid for shape in shapes.values())
+    return {name: shape.area for name, shape in shapes.items()}, notes.lines()
+
+
+def test_the_last_point_may_be_the_first_or_not() -> None:
+    for points in (SQUARE, np.vstack([SQUARE, SQUARE[:1]]), np.vstack([SQUARE, SQUARE[:1], SQUARE[:1]])):
+        assert areas(DrawnRegion(1, "a", [points])) == ({"a": 6400.0}, ())
+
+
+def test_points_that_follow_themselves_and_regions_without_area_are_left_out() -> None:
+    line = np.array([(1.0, 1.0), (5.0, 5.0), (9.0, 9.0)])
+    found, notes = areas(
+        DrawnRegion(1, "a", [np.repeat(SQUARE, 3, axis=0)]),
+        DrawnRegion(2, "a", [SQUARE[:2]]),
+        DrawnRegion(3, "b", [line]),
+        DrawnRegion(4, "b", [SQUARE[:0]]),
+    )
+    assert found == {"a": 6400.0}
+    assert notes == (
+        "1 region (number 1): points that follow themselves were left out",
+        "2 regions (number 2, 4): an outline of fewer than 3 different points was left out",
+        "1 region (number 3): it has no area and was left out",
+    )
+
+
+def test_holes_of_a_region_and_holes_of_a_class_are_cut_out() -> None:
+    inner = box_outline(np.array([(20.0, 40.0), (40.0, 20.0)]))
+    corner = box_outline(np.array([(80.0, 80.0), (100.0, 100.0)]))
+    assert areas(DrawnRegion(1, "a", [SQUARE, inner]))[0] == {"a": 6000.0}
+    found, notes = areas(
+        DrawnRegion(1, "a", [SQUARE]), DrawnRegion(2, "a", [corner], is_hole=True), DrawnRegion(3, "b", [inner])
+    )
+    assert (found, notes) == ({"a": 6300.0, "b": 400.0}, ())
+    assert areas(DrawnRegion(1, "a", [inner], is_hole=True)) == (
+        {},
+        ("class a has holes, but no regions that they could be taken out of",),
+    )
+
+
+def test_regions_of_a_class_that_overlap_count_once() -> None:
+    found, _ = areas(DrawnRegion(1, "a", [SQUARE]), DrawnRegion(2, "a", [SQUARE + 5]))
+    assert found["a"] == pytest.approx(2 * 6400 - 75 * 75)
+
+
+def test_a_loop_at_the_start_of_a_line_is_mended_and_noted() -> None:
+    loop = np.vstack([SQUARE, [(10.0, 12.0)], [(12.0, 9.0)], [(8.0, 9.0)]])
+    found, notes = areas(DrawnRegion(7, "a", [loop]))
+    assert found["a"] == pytest.approx(6400, rel=0.01)
+    assert notes[0].startswith("1 region (number 7): self-intersection: mended, its area went from 6,396 to 6,401")
+
+
+def test_a_figure_of_eight_is_refused() -> None:
+    eight = np.array([(10.0, 10.0), (90.0, 90.0), (90.0, 10.0), (10.0, 90.0)])
+    with pytest.raises(AnnotationError, match=r"a\.geojson: the outline of region 1 \(class a\) crosses itself"):
+        areas(DrawnRegion(1, "a", [eight]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_coordinate_that_is_none_is_refused(value: float) -> None:
+    ring = SQUARE.copy()
+    ring[2, 1] = value
+    with pytest.raises(AnnotationError, match=r"region 2 has a coordinate that is infinite, huge or not a number"):
+        areas(DrawnRegion(1, "a", [SQUARE]), DrawnRegion(2, "b", [ring]))
+
+
+def test_what_lies_beyond_the_slide_is_cut_off_and_most_of_it_refused() -> None:
+    found, notes = areas(DrawnRegion(1, "a", [SQUARE]), DrawnRegion(2, "b", [SQUARE + 200]), size=(100, 200))
+    assert found == {"a": 6400.0}
+    assert notes == ("class b: 100.0% of its area lies beyond the slide and was cut off",)
+    with pytest.raises(
+        AnnotationError, match=r"62% of its regions' area lies beyond slide slide-1, which has 40 x 100"
+    ):
+        areas(DrawnRegion(1, "a", [SQUARE]), size=(40, 100))
+
+
+def test_a_hair_beyond_the_edge_is_not_worth_a_note() -> None:
+    assert areas(DrawnRegion(1, "a", [SQUARE]), size=(100, 90))[1] == ()
+    assert areas(DrawnRegion(1, "a", [SQUARE + np.array([0.0, 0.05])]), size=(100, 90))[1] == ()
+
+
+def test_an_ellipse_has_nearly_its_area() -> None:
+    found, _ = areas(DrawnRegion(1, "a", [ellipse_outline(np.array([(90.0, 10.0), (10.0, 50.0)]))]))
+    assert found["a"] == pytest.approx(np.pi * 40 * 20, rel=1e-4)

@@ -1,0 +1,167 @@
+"""Masks: PNG, TIFF and OME-TIFF, their scale and the names of their classes."""
+
+import contextlib
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, PngImagePlugin
+
+from pipeline.base.errors import AnnotationError
+from pipeline.slides.annotations.drawn import Notes
+from pipeline.slides.annotations.mask import mask_regions
+from pipeline.slides.annotations.regions import Annotations
+
+VALUES = np.zeros((30, 40), np.uint8)
+VALUES[5:15, 10:30] = 1
+VALUES[20:, :] = 7
+
+
+def png(image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def tiff(values: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, **options)
+    return buffer.getvalue()
+
+
+def pyramid() -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        options: Any = {"tile": (16, 16), "resolutionunit": "CENTIMETER"}
+        writer.write(VALUES, subifds=1, resolution=(2500, 2500), **options)
+        writer.write(VALUES[::2, ::2], subfiletype=1, resolution=(1250, 1250), **options)
+    return buffer.getvalue()
+
+
+def palette() -> Image.Image:
+    image = Image.fromarray(VALUES).copy()
+    image.putpalette([0, 0, 0, 255, 0, 0] + [9, 9, 9] * 254)
+    assert image.mode == "P"
+    return image
+
+
+def of(data: bytes, size: tuple[int, int] = (640, 480), mpp: float = 0.25) -> Annotations:
+    notes = Notes()
+    return Annotations(mask_regions(data, size, mpp, notes, "m.png", "s"), mpp, notes.lines())
+
+
+OME: Any = {"axes": "YX", "PhysicalSizeX": 4.0, "PhysicalSizeY": 4.0}
+OME_MM: Any = OME | {"PhysicalSizeX": 0.004, "PhysicalSizeY": 0.004} | {f"PhysicalSize{a}Unit": "mm" for a in "XY"}
+
+
+@pytest.mark.parametrize(
+    ("data", "states"),
+    [
+        (png(Image.fromarray(VALUES)), False),
+        (png(palette()), False),
+        (png(Image.fromarray(VALUES.astype(np.uint16))), False),
+        (tiff(VALUES), False),
+        (tiff(VALUES[None, :, :, None]), False),
+        (tiff(VALUES.astype(np.int32), compression="zlib"), False),
+        (tiff(VALUES, resolution=(2500, 2500), resolutionunit="CENTIMETER"), True),
+        (tiff(VALUES, resolution=(6350, 6350), resolutionunit="INCH"), True),
+        (tiff(VALUES, resolution=(72, 72), resolutionunit="INCH"), False),
+        (tiff(VALUES, ome=True, metadata=OME), True),
+        (tiff(VALUES, ome=True, metadata=OME_MM), True),
+        (tiff(VALUES, ome=True, metadata={"axes": "YX"}), False),
+        (pyramid(), True),
+    ],
+    ids=[
+        "png",
+        "palette",
+        "png16",
+        "tiff",
+        "axes",
+        "int32",
+        "cm",
+        "inch",
+        "print",
+        "ome",
+        "mm",
+        "ome-without",
+        "pyramid",
+    ],
+)
+def test_every_kind_of_mask(data: bytes, states: bool) -> None:
+    found = of(data)
+    assert found.classes == ("1", "7")
+    shares = found.fractions(["1", "7"], np.array([(160, 80), (0, 0), (0, 320)]), 160.0)
+    assert shares.tolist() == [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    assert bool(found.notes) != states
+
+
+def test_a_mask_of_two_tones_has_one_class() -> None:
+    assert of(png(Image.fromarray(VALUES > 0))).classes == ("1",)
+    assert of(tiff(VALUES > 0)).classes == ("1",)
+    assert of(png(Image.fromarray(VALUES * 0))).classes == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (png(Image.new("RGB", (8, 8))), "this has mode RGB"),
+        (tiff(np.zeros((8, 8, 3), np.uint8), photometric="rgb"), "a mask has one channel"),
+        (tiff(np.zeros((3, 8, 8), np.uint8), photometric="minisblack"), "a mask has one channel"),
+        (tiff(np.zeros((2, 8, 8), np.uint8), photometric="minisblack"), "one channel and one image"),
+        (tiff(np.zeros((2, 8, 8), np.uint8), photometric="minisblack", ome=True), "one channel and one image"),
+        (tiff(np.zeros((8, 8), np.float32)), "not whole numbers"),
+        (tiff(np.full((8, 8), -1, np.int16)), "not whole numbers"),
+        (tiff(np.arange(1200, dtype=np.uint16).reshape(30, 40)), "1200 different values"),
+        (tiff(VALUES, ome=True, metadata=OME | {"PhysicalSizeY": 8.0}), "not square"),
+    ],
+)
+def test_what_is_no_mask_of_classes_is_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        of(data)
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((640, 480), 16.0), ((655, 495), 16.0), ((639, 479), 16.0), ((100, 75), 2.5)]
+)
+def test_the_scale_by_the_sides(size: tuple[int, int], side: float) -> None:
+    assert of(png(Image.fromarray(VALUES)), size, 1.0).areas_um2["1"] == pytest.approx(200 * side**2)
+
+
+def test_a_mask_of_another_slide_is_refused() -> None:
+    with pytest.raises(
+        AnnotationError, match=r"m\.png: a mask of 40 x 30 pixels that states no scale, and slide s has"
+    ):
+        of(png(Image.fromarray(VALUES)), (1000, 480))
+    stated = tiff(VALUES, ome=True, metadata=OME)
+    with pytest.raises(AnnotationError, match="which is larger than slide s with 320 x 240"):
+        of(stated, (320, 240))
+    with pytest.raises(AnnotationError, match=r"covers only 25\.0% of slide s"):
+        of(stated, (1280, 960))
+    assert of(stated, (700, 480)).notes == ("the mask covers 91.4% of the slide; the rest is in no class",)
+
+
+def test_classes_are_named_within_the_file() -> None:
+    names = {"1": "Tumour", "7": "Stroma", "9": "Fat"}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("classes", json.dumps(names))
+    for data in (png(Image.fromarray(VALUES), pnginfo=info), tiff(VALUES, metadata={"classes": names})):
+        found = of(data)
+        assert found.classes == ("Stroma", "Tumour")
+        assert found.areas_um2["Tumour"] == pytest.approx(200 * 16)
+
+
+def test_a_list_of_images_without_end_is_not_followed() -> None:
+    """The next directory of the first is the first again."""
+    data = bytearray(tiff(VALUES))
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[end : end + 4] = data[4:8]
+    with contextlib.suppress(ValueError):  # of two images of one size, where it is not seen that they are the same
+        assert of(bytes(data)).classes == ("1", "7")
+
+
+def test_values_of_one_name_are_one_class() -> None:
+    assert of(tiff(VALUES, metadata={"classes": {"1": "a", "7": "a"}})).classes == ("a",)

@@ -1,0 +1,159 @@
+"""Annotations from files: by content, packed or not, damaged or hostile."""
+
+import gzip
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from pipeline.base.errors import AnnotationError
+from pipeline.slides.annotations import read
+from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.annotations.regions import Annotations
+
+RING = [[10, 10], [90, 10], [90, 90], [10, 90], [10, 10]]
+FEATURE = {
+    "type": "Feature",
+    "geometry": {"type": "Polygon", "coordinates": [RING]},
+    "properties": {"objectType": "annotation", "classification": {"name": "Tumör"}},
+}
+TEXT = json.dumps({"type": "FeatureCollection", "features": [FEATURE]}, ensure_ascii=False).encode()
+XML = (
+    b"<ASAP_Annotations><Annotations><Annotation Type='Polygon' PartOfGroup='Tum\xc3\xb6r'><Coordinates>"
+    + b"".join(f"<Coordinate X='{x}' Y='{y}'/>".encode() for x, y in RING[:4])
+    + b"</Coordinates></Annotation></Annotations></ASAP_Annotations>"
+)
+
+
+def mask_file(kind: str) -> bytes:
+    values, buffer = np.eye(50, dtype=np.uint8), io.BytesIO()
+    if kind == "PNG":
+        Image.fromarray(values).save(buffer, "PNG")
+    else:
+        tifffile.imwrite(buffer, values, compression="zlib")
+    return buffer.getvalue()
+
+
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def of(path: Path, data: bytes) -> Annotations:
+    path.write_bytes(data)
+    return read_annotations(path, size_l0_px=(100, 100), mpp=1.0, slide_names={"slide-1", "slide-1.svs"})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TEXT,
+        b"\xef\xbb\xbf" + TEXT,
+        TEXT.decode().encode("utf-16"),
+        b"\r\n  " + TEXT.replace(b", ", b",\r\n"),
+        gzip.compress(TEXT),
+        zipped(**{"a.geojson": TEXT, "__MACOSX/._a.geojson": b"x", "b/": b""}),
+        XML,
+        b"\xef\xbb\xbf" + XML,
+        XML.decode().encode("utf-16"),
+    ],
+    ids=["json", "bom", "utf-16", "crlf", "gzip", "zip", "xml", "xml with bom", "xml in utf-16"],
+)
+def test_the_content_decides_and_not_the_name(tmp_path: Path, data: bytes) -> None:
+    assert of(tmp_path / "annotations.txt", data).areas_um2 == {"Tumör": 6400.0}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_mask_is_read(tmp_path: Path, kind: str) -> None:
+    found = of(tmp_path / "m", mask_file(kind))
+    assert (found.areas_um2, len(found.notes)) == ({"1": 200.0}, 1)
+
+
+def test_a_file_without_regions_has_no_classes(tmp_path: Path) -> None:
+    found = of(tmp_path / "none.geojson", b'{"type": "FeatureCollection", "features": []}')
+    assert found.classes == ()
+    assert found.fraction_in_any(["a"], np.array([[0, 0]]), 10.0).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", ["slide-1", "C:\\\\scans\\\\SLIDE-1.svs", "/x/slide-1.svs - Series 1", "slide-1.ndpi"])
+def test_the_slide_may_be_named(tmp_path: Path, name: str) -> None:
+    assert of(tmp_path / "a", TEXT.replace(b'"objectType"', f'"image": "{name}", "objectType"'.encode())).classes
+
+
+@pytest.mark.parametrize("name", ["slide-10.svs", "slide-1-b.svs", "other"])
+def test_another_slide_is_refused_and_both_are_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AnnotationError, match=f"says that it is of {name}, not of slide slide-1"):
+        of(tmp_path / "a", TEXT.replace(b'"objectType"', f'"image": "{name}", "objectType"'.encode()))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "Known are GeoJSON"),
+        (b"name,x,y\n", "Known are GeoJSON"),
+        (b"{", "not readable as annotations"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"type": "FeatureCollection"}', "no GeoJSON feature"),
+        (b"<a/>", "begins with <a>"),
+        (TEXT.replace(b"90", b"NaN"), "region 1 has a coordinate"),
+        (TEXT.replace(b"90", b"1e308"), "region 1 has a coordinate"),
+        (TEXT.replace(b"90", b"1e999"), "region 1 has a coordinate"),
+        (TEXT.replace(b"10", b"500").replace(b"90", b"900"), "100% of its regions' area lies beyond slide slide-1"),
+        (gzip.compress(TEXT)[:-12], "not readable"),
+        (zipped(a=TEXT, b=TEXT), "holds 2 files, not one: a, b"),
+        (zipped(**{"b/": b""}), "an empty archive"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not readable"),
+        (b"II*\0" + b"\xff" * 40, "not readable"),
+        (TEXT.decode().encode("latin-1"), "not readable"),
+    ],
+)
+def test_what_is_unsound_is_an_error_that_names_the_file(tmp_path: Path, data: bytes, words: str) -> None:
+    with pytest.raises(AnnotationError, match=words) as caught:
+        of(tmp_path / "odd.geojson", data)
+    assert str(tmp_path / "odd.geojson") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "MOST_TEXT_BYTES", 10_000)
+    for data in (gzip.compress(b" " * 100_000), zipped(a=b" " * 100_000)):
+        with pytest.raises(AnnotationError, match="unpacked more than"):
+            of(tmp_path / "bomb", data)
+
+
+def test_a_pipe_a_folder_and_a_missing_file_are_refused_and_a_link_is_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "absent"):
+        with pytest.raises(AnnotationError, match=str(path)):
+            read_annotations(path, size_l0_px=(100, 100), mpp=1.0, slide_names=())
+    of(tmp_path / "a", TEXT)
+    (tmp_path / "link").symlink_to("a")
+    assert read_annotations(tmp_path / "link", size_l0_px=(100, 100), mpp=1.0, slide_names=()).classes == ("Tumör",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [TEXT, XML, mask_file("PNG"), mask_file("TIFF"), zipped(a=TEXT), gzip.compress(TEXT)],
+    ids=["json", "xml", "png", "tiff", "zip", "gzip"],
+)
+def test_damage_anywhere_is_an_annotation_error_or_none(tmp_path: Path, data: bytes) -> None:
+    rng = np.random.default_rng(0)
+    num_refused = 0
+    for number in range(80):
+        damaged = bytearray(data[: rng.integers(1, len(data))] if number % 5 == 0 else data)
+        for place in rng.integers(0, len(damaged), rng.integers(1, 4)):
+            damaged[place] = rng.integers(0, 256)
+        try:
+            of(tmp_path / "damaged", bytes(damaged)).fractions(["1", "Tumör"], np.array([[0, 0], [20, 30]]), 30.0)
+        except AnnotationError:
+            num_refused += 1
+    assert num_refused > 15
