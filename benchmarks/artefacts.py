@@ -19,7 +19,7 @@ from statistics import median
 import machine
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from pipeline.base.console import table
@@ -37,6 +37,14 @@ DROPPED, LOST = 0.98, 0.01
 """From the issue."""
 PIXEL_UM = 8.0
 RULES = {"pen": find_pen, "fold": find_folds, "blur": find_blur, "edge": find_edges, "blank": find_blank}
+COLOURS = {
+    "pen": (255, 220, 0),
+    "fold": (0, 170, 60),
+    "blur": (0, 120, 255),
+    "edge": (255, 110, 0),
+    "blank": (200, 0, 200),
+}
+PICTURE_PX = 320
 INKS = {"black": (1.2, 1.35, 1.25), "blue": (1.6, 1.05, 0.35), "green": (1.3, 0.45, 0.6), "red": (0.1, 1.6, 1.55)}
 """Densities of ink as measured on real slides: strong, not the strongest."""
 
@@ -274,6 +282,25 @@ def measure_kind(fields: list[Field], kind: str, seeds: range) -> list[Outcome]:
     return [outcome for outcome in draws if outcome is not None]
 
 
+def draw_picture(field: Field, path: Path, first_seed: int) -> None:
+    """Write a picture: of each kind what is planted, and beside it what is dropped, by the rule's colour."""
+    tiles = []
+    for number, (rule, plant, _) in enumerate(KINDS.values()):
+        image, _ = plant(field, np.random.default_rng((first_seed, number)))
+        _, found = find_all(field, image)
+        shown = image.copy()
+        for name, mask in reversed(found.items()):  # the first rule that finds a place has it
+            shown[mask] = (0.25 * shown[mask] + 0.75 * np.array(COLOURS[name])).astype(np.uint8)
+        pair = Image.fromarray(np.concatenate([image, shown], axis=1))
+        tile = Image.new("RGB", (PICTURE_PX, PICTURE_PX * pair.height // pair.width + 16), "white")
+        tile.paste(pair.resize((PICTURE_PX - 4, tile.height - 16), Image.Resampling.LANCZOS), (0, 16))
+        ImageDraw.Draw(tile).text((2, 2), list(KINDS)[number] + f" (rule: {rule})", fill="black")
+        tiles.append(np.asarray(tile))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 4)
+    rows = [np.concatenate(tiles[i : i + 4], axis=1) for i in range(0, len(tiles), 4)]
+    Image.fromarray(np.concatenate(rows)).quantize(192).save(path, optimize=True)
+
+
 def percent(value: float) -> str:
     """A share in percent."""
     return f"{100 * value:.1f}"
@@ -287,8 +314,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="plantings of each kind on each [%(default)s]")
     parser.add_argument("--first-seed", type=int, default=1000, help="the rules were made with 0 to 9 [%(default)s]")
     parser.add_argument("--kinds", help="only kinds that begin so")
+    parser.add_argument("--picture", type=Path, help="draw each kind on the first field into this PNG, and end")
     args = parser.parse_args()
     fields = list(fields_of(args.folder, args.mpp))
+    if args.picture:
+        draw_picture(fields[0], args.picture, args.first_seed)
+        return 0
     for field in fields:
         tissue, found = find_all(field, field.image)
         shares = ", ".join(f"{name} {percent(float(mask[tissue].mean()))}" for name, mask in found.items())

@@ -35,7 +35,7 @@ MOST_COLOUR = 0.18
 """Largest difference of the line from its sides in the logarithms of red to green and blue to green. Our choice: that
 between haematoxylin and eosin is 2.5.
 """
-LEAST_OWN = 1.25
+LEAST_OWN = 1.2
 """Times the denser side's density that a pixel of a fold has itself. Our choice: two layers have 2 in the mean."""
 LEAST_SIDE = 0.3
 """Least density of the sides, sum of the channels. Our choice: fainter is glass or fat."""
