@@ -164,7 +164,7 @@ def make_plan(out: Path, slides: Path) -> Plan:
     config = by_recipe(PlanConfig, "plan", {"slides_root": slides} | PLAN)
     before = read_plan(plan_path) if plan_path.exists() else None
     if before is not None:
-        config = config.continuing(before.config.resampling)
+        config = config.continuing(before.config)
     audit_csv = out / "plan.audit.csv"
     plan = plan_slides(manifest, config, workers=usable_cores(), overlays=out / "overlays", audit_csv=audit_csv)
     if before is not None:

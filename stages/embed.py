@@ -27,6 +27,7 @@ from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.groups import Grid
+from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import require_names_apart
@@ -82,7 +83,7 @@ def embed(
         folder = EmbedFolder(out)
         before = folder.require_usable()
         settings = None if before is None else before["made_by"].get("settings", {})
-        grid = continued_grid(grid, config.resampling, settings, decode=config.decode)
+        grid = continued_grid(grid, config, settings)
         place = output_place(out, named, config, grid)
         embedder = build_embedder(named, config, dtype, before)
         made_by = what_makes(embedder, place, config.deciding())
@@ -167,6 +168,8 @@ def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dic
         settings["resampling"] = grid.resampling
     if grid.decode != "full":
         settings["decode"] = grid.decode
+    if grid.rules != EARLIER_RULES:
+        settings["rules"] = list(grid.rules)
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

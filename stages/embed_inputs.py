@@ -12,9 +12,10 @@ from pipeline.base.images import require_lanczos
 from pipeline.base.units import resolution_note
 from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.cohort.sources import list_folder
-from pipeline.config.groups import Decode, Grid, Resampling
+from pipeline.config.groups import Grid
 from pipeline.config.model_names import FOLDER_PREFIX
 from pipeline.config.plan import PlanConfig
+from pipeline.config.tissue_rules import EARLIER_RULES, RULE_NAMES
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
@@ -134,6 +135,7 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> Grid:
         "min_tissue": config.min_tissue,
         "allow_upsampling": config.allow_upsampling,
     }
+    options |= {name: value for name in ("skip_rule", "use_rule") if (value := getattr(config, name)) is not None}
     options |= trained_reading(named)
     options |= {name: value for name in READING if (value := getattr(config, name)) is not None}
     return PlanConfig.build(options).grid
@@ -151,24 +153,29 @@ def trained_reading(named: NamedModel) -> dict[str, str]:
     return READING if described is None else {name: getattr(described.encoder, name) for name in READING}
 
 
-def continued_grid(
-    grid: Grid, asked: Resampling | None, settings: Mapping[str, Any] | None, *, decode: Decode | None = None
-) -> Grid:
+def continued_grid(grid: Grid, config: EmbedConfig, settings: Mapping[str, Any] | None) -> Grid:
     """The grid of a call that may continue a folder.
 
     Args:
-        asked: who is to reduce patches, if the call says it.
-        settings: those that the folder was made with; `None` for a new one. How patches are read is as there unless the
-            call says it; folders of earlier versions do not name what they did.
-        decode: at which size tiles are to be decoded, if the call says it.
+        grid: as the call asks for it.
+        config: its options.
+        settings: those that the folder was made with; `None` for a new one. How patches are read, and by which rules
+            tissue is found, is as there unless the call says it; folders of earlier versions do not name what they did.
 
     Raises:
-        ConfigError: torch is to reduce patches, and the one that is installed cannot.
+        ConfigError: torch is to reduce patches, and the one that is installed cannot; or rules of the folder are not
+            known here.
     """
-    if settings is not None and asked is None:
-        grid = replace(grid, resampling=settings.get("resampling", READING["resampling"]))
-    if settings is not None and decode is None:
-        grid = replace(grid, decode=settings.get("decode", READING["decode"]))
+    kept: dict[str, Any] = {}
+    if settings is not None and config.resampling is None:
+        kept["resampling"] = settings.get("resampling", READING["resampling"])
+    if settings is not None and config.decode is None:
+        kept["decode"] = settings.get("decode", READING["decode"])
+    if settings is not None and config.skip_rule is None and config.use_rule is None:
+        kept["rules"] = tuple(settings.get("rules", EARLIER_RULES))
+        if unknown := set(kept["rules"]) - set(RULE_NAMES):
+            raise ConfigError(f"tissue was found by the rule {min(unknown)}, which is not known here. Update G2L")
+    grid = replace(grid, **kept)
     if grid.resampling != PILLOW:
         require_lanczos("--resampling lanczos-torch")
     return grid

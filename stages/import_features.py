@@ -30,6 +30,7 @@ from pipeline.config.base import to_toml
 from pipeline.config.groups import Resampling
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.plan import PlanConfig
+from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.file_names import file_named
@@ -386,6 +387,7 @@ def plan_import(looked: Looked, resampling: Resampling | None = None) -> Plan:
             "allow_upsampling": expected.allow_upsampling,
             "seed": sampling.seed,
             "resampling": resampling or (reducers.pop() if len(reducers) == 1 else PILLOW),
+            "skip_rule": LATER_RULES,  # patches are those of the files: no tissue is looked for
         }
     )
     slides, audit = in_order(parts, [s.audit for s in (*looked.slides, *looked.matched.failed)])

@@ -4,6 +4,7 @@ G2L, section "Patch-based sampling": a fixed number of tissue patches from each 
 not say how they are drawn; here, uniformly without replacement from the tissue grid, or far apart (`--sample spread`).
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ from pipeline.slides import dicom
 from pipeline.slides.annotations.on_grid import within_classes
 from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.annotations.tissue_geojson import tissue_from_file, write_tissue
+from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped, draw_dropped
+from pipeline.slides.artefacts.rules import dropped_mm2
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
@@ -51,7 +54,7 @@ TISSUE_EVERYWHERE = 0.95
 @dataclass(frozen=True)
 class Audited:
     """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, `look`
-    scans of one slide, and `sample` how fast patches are read; all three are kept nowhere.
+    scans of one slide, `sample` how fast patches are read, and `dropped` are for the sheet; they are kept nowhere.
     """
 
     audit: AuditRow
@@ -59,6 +62,7 @@ class Audited:
     pixels: str | None = None
     sample: PatchSample | None = None
     look: SlidePrint | None = None
+    dropped: tuple[DroppedPatch, ...] = ()
 
 
 def plan_slides(
@@ -97,6 +101,7 @@ def plan_slides(
         return result
 
     audited, same = note_near_copies(audit_in_threads([rows[name] for name in sorted(chosen)], audit_row, workers))
+    draw_sheet([patch for a in audited for patch in a.dropped], pictures)
     audited = note_rescans(audited, same)
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
@@ -214,11 +219,25 @@ def audit_slide(
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
+    dropped: tuple[DroppedPatch, ...] = ()
     if overlays is not None:
         draw_sample(laid, part, audit, overlays)
+        dropped = choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
     if tissue_files.write_to is not None:
         write_tissue(laid.tissue, row.slide_id, tissue_files.write_to)
-    return Audited(audit, part, pixels, sample, look) if len(part.coords_l0_px) else Audited(audit, None)
+    if not len(part.coords_l0_px):
+        return Audited(audit, None, dropped=dropped)
+    return Audited(audit, part, pixels, sample, look, dropped)
+
+
+def draw_sheet(dropped: Sequence[DroppedPatch], overlays: Path | None) -> None:
+    """Draw the sheet of dropped patches into the folder of overlays, if there is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if overlays is not None:
+        draw_dropped(dropped, overlays)
 
 
 def known_of(row: ManifestRow) -> dict[str, Any]:
@@ -348,6 +367,7 @@ def audit_open_slide(
         split=split_column(part.split),
         level_read=grid.geometry.level,
         tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
+        dropped_mm2=json.dumps(areas) if (areas := dropped_mm2(tissue, mm2)) else "",
         unreadable_mm2=round(unreadable_mm2, 3),
         patches_available=len(grid.coords_l0_px),
         patches_taken=len(coords),
@@ -383,6 +403,7 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
         return
     audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
     grid, sampling = plan.config.grid, plan.config.sampling
+    dropped: list[DroppedPatch] = []
     with Progress("drawing", len(plan.slides), "slides") as progress:
         for part in plan.slides:
             row, path = rows[part.slide_id], plan.slide_path(part)
@@ -395,4 +416,6 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
                 say(f"note: {part.slide_id} has no overlay: {error}")
             else:
                 draw_sample(laid, part, audit[part.slide_id], folder)
+                dropped += choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
             progress.step()
+    draw_sheet(dropped, folder)

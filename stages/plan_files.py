@@ -32,6 +32,7 @@ from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
 from pipeline.slides.annotations.tissue_geojson import TISSUE_ENDING
+from pipeline.slides.artefacts.dropped import SHEET
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
 from pipeline.store.format import Status
@@ -39,6 +40,9 @@ from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
 from stages.plan import audit_slide, plan_slides
 from stages.reports.plan import audit_table, estimate
+
+PICTURE_ENDING = ".png"
+"""Of the picture of a slide, after its id."""
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -100,7 +104,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
-        folders = [(config.overlays, ".png"), (config.tissue_geojson, TISSUE_ENDING)]
+        folders = [(config.overlays, PICTURE_ENDING), (config.tissue_geojson, TISSUE_ENDING)]
         for folder, _ in folders:
             if folder:
                 locks.enter_context(exclusive(folder, "g2l plan"))
@@ -141,8 +145,9 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]])
         for path in (audit_csv, record_path):
             require_new_file(path, hint)
         for folder, ending in folders:
-            for row in manifest.rows:
-                require_absent(folder / f"{row.slide_id}{ending}", hint)
+            sheets = [SHEET] if ending == PICTURE_ENDING else []
+            for name in (*sheets, *(f"{row.slide_id}{ending}" for row in manifest.rows)):
+                require_absent(folder / name, hint)
     for folder, _ in folders:
         make_output_folder(folder)
         remove_asides(folder, recursive=False)
@@ -165,7 +170,8 @@ def plan_beside(
     """Plan a manifest for a store, or read the plan of an earlier call if nothing has changed; returns the plan and its
     file beside the store. `prices` says what a patch costs; it is called only if there is no plan.
 
-    Who reduces patches is as in the earlier plan, or in the store if the plan is gone, unless the call says it.
+    Who reduces patches, and the rules by which tissue is found, are as in the earlier plan, or in the store if the plan
+    is gone, unless the call says them.
 
     Raises:
         PlanError: the earlier plan was made with other options or from other rows; the message lists them.
@@ -177,10 +183,10 @@ def plan_beside(
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
     if not path.exists():
         if is_begun:
-            config = config.continuing(Store(store).plan.config.resampling)
+            config = config.continuing(Store(store).plan.config)
         return write_new_plan(manifest_path, config, path, prices() if prices else None), path
     plan = read_plan(path)
-    config = config.continuing(plan.config.resampling)
+    config = config.continuing(plan.config)
     changes = differences(plan.config.deciding(), config.deciding())
     manifest = read_manifest(manifest_path, config.slides_root)
     excluded = config.exclude_cases or ()

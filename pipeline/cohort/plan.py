@@ -104,7 +104,7 @@ class SlidePlan:
         return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
 
 
-ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256")
+ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256", "dropped_mm2")
 """Columns of the audit that are there only if a slide has something in them."""
 
 
@@ -118,7 +118,8 @@ class AuditRow:
     as lossless JPEG XL and as JPEG, to estimate the store's size; `plain_measured` of these are of one colour.
     `warnings` lists oddities of the slide. `row_hash` shows whether the slide's row of the manifest has changed.
     `classes_mm2` is JSON: the area of each class of the slide's annotations, within the slide. `annotations_sha256` and
-    `tissue_sha256` are those of the files of annotations and of corrected tissue that were read.
+    `tissue_sha256` are those of the files of annotations and of corrected tissue that were read. `dropped_mm2` is JSON:
+    the area that each rule of the tissue finder dropped, by its name; empty if none ran.
     """
 
     slide_id: str
@@ -151,9 +152,20 @@ class AuditRow:
     annotations_sha256: str = ""
     tissue_sha256: str = ""
 
+    dropped_mm2: str = ""
+
     def record(self) -> dict[str, Any]:
         """All columns, without those that earlier versions lacked where there is nothing to say in them."""
         return {name: value for name, value in asdict(self).items() if value or name not in ADDED_COLUMNS}
+
+    def dropped_areas(self) -> dict[str, float]:
+        """The area that each rule dropped, mm2, by its name.
+
+        Raises:
+            ValueError: the record is not one.
+        """
+        areas = parse_object(self.dropped_mm2) if self.dropped_mm2 else {}
+        return {name: float(area) for name, area in areas.items()}
 
     def with_warning(self, words: str) -> "AuditRow":
         """This row with one more warning."""
@@ -381,6 +393,8 @@ def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], sour
         except ConfigError as error:
             raise PlanError(f"{source}: the plan is damaged ({error})") from None
         audit = tuple(AuditRow(**row) for row in records["audit"])
+        for row in audit:
+            row.dropped_areas()  # raises if it is none
         budget = dict(records["budget"]) if "budget" in records else None
         plan = Plan(tuple(slides), Path(records["slides_root"]), config, audit, budget)
         sound = plan.hash == records["hash"]

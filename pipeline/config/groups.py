@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config.class_rules import ClassRules
+from pipeline.config.tissue_rules import EARLIER_RULES, RuleName
 
 Tiling = Literal["level0"]
 """How a grid is laid other than at one resolution: at level 0, whatever that is, as the paper's authors do."""
@@ -32,6 +33,7 @@ class Grid:
         tiling: "level0" if each slide is cut at the resolution of its level 0; `mpp` then means nothing.
         resampling: who reduces a patch, where that can.
         decode: "half" to decode JPEG tiles at half their size where a patch is reduced by 2 or more.
+        rules: the rules by which tissue is found, in the order in which they run.
     """
 
     patch_px: int
@@ -42,6 +44,7 @@ class Grid:
     tiling: Tiling | None = None
     resampling: Resampling = "lanczos-pillow"
     decode: Decode = "full"
+    rules: tuple[RuleName, ...] = EARLIER_RULES
 
     @property
     def overlap_px(self) -> int:

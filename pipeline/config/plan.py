@@ -14,6 +14,7 @@ from pipeline.config.case_lists import case_list_names
 from pipeline.config.class_rules import ClassRules, parse_quota
 from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
+from pipeline.config.tissue_rules import LATER_RULES, RuleName, in_rule_order, rules_in_use
 
 
 class PlanConfig(Config):
@@ -96,6 +97,13 @@ class PlanConfig(Config):
         "other pixels; slides that cannot be are decoded in full.",
         added=True,
     )
+    skip_rule: list[RuleName] = option(
+        [],
+        description="A rule of the tissue finder that is not to run; repeatable. docs/tissue.md has them.",
+        added=True,
+        earlier=LATER_RULES,
+    )
+    use_rule: list[RuleName] = option([], description="A rule to run that is off by default; repeatable.", added=True)
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
@@ -227,6 +235,20 @@ class PlanConfig(Config):
             raise PydanticCustomError("balance", "does not go with --budget, which shares evenly; leave out one")
         return balance
 
+    @field_validator("skip_rule", "use_rule")
+    @classmethod
+    def order_rules(cls, names: list[RuleName]) -> list[RuleName]:
+        """Each rule once, in order, so that the same choice is the same plan."""
+        return in_rule_order(names)
+
+    @field_validator("use_rule")
+    @classmethod
+    def check_rules(cls, use_rule: list[RuleName], others: ValidationInfo) -> list[RuleName]:
+        """See that no rule is turned both on and off."""
+        if both := set(use_rule) & set(others.data.get("skip_rule", [])):
+            raise PydanticCustomError("rules", f"--skip-rule turns {min(both)} off; leave out one")
+        return use_rule
+
     @field_validator("budget", mode="before")
     @classmethod
     def check_budget(cls, budget: Any) -> Any:
@@ -308,7 +330,13 @@ class PlanConfig(Config):
             self.tiling,
             self.resampling,
             self.decode,
+            self.rules,
         )
+
+    @property
+    def rules(self) -> tuple[RuleName, ...]:
+        """The rules by which tissue is found."""
+        return rules_in_use(self.skip_rule, self.use_rule)
 
     @property
     def sampling(self) -> Sampling:
@@ -325,12 +353,16 @@ class PlanConfig(Config):
         """Where each slide's tissue is read from and written to."""
         return TissueFiles(self.tissue_from, self.tissue_geojson)
 
-    def continuing(self, resampling: Resampling) -> Self:
-        """The options of a call that continues a plan: who reduces patches is as there, for the default was another in
-        earlier versions, unless the call says it.
+    def continuing(self, earlier: Self) -> Self:
+        """The options of a call that continues a plan made with those of `earlier`: who reduces patches, and the rules
+        by which tissue is found, are as there, for earlier versions had others, unless the call says them.
         """
-        said = "resampling" in self.model_fields_set
-        return self if said else self.model_copy(update={"resampling": resampling})
+        kept: dict[str, Any] = {}
+        if "resampling" not in self.model_fields_set:
+            kept["resampling"] = earlier.resampling
+        if not self.model_fields_set & {"skip_rule", "use_rule"}:
+            kept |= {"skip_rule": earlier.skip_rule, "use_rule": earlier.use_rule}
+        return self.model_copy(update=kept)
 
     def absolute(self) -> Self:
         """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here."""

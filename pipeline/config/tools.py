@@ -13,6 +13,7 @@ from pipeline.config.base import Config, OneOf, option
 from pipeline.config.feature_tools import layouts
 from pipeline.config.groups import Decode, Resampling, Sampling
 from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
+from pipeline.config.tissue_rules import RuleName
 
 
 class ImportConfig(Config):
@@ -168,6 +169,14 @@ class EmbedConfig(Config):
         description="half: decode JPEG tiles at half their size, as for g2l plan [a student: as in its training; "
         "others: full].",
         decides="effect",
+    )
+    skip_rule: list[RuleName] | None = option(
+        None,
+        description="A rule of the tissue finder that is not to run, as for g2l plan; repeatable [none].",
+        decides="effect",
+    )
+    use_rule: list[RuleName] | None = option(
+        None, description="A rule to run that is off by default, as for g2l plan; repeatable [none].", decides="effect"
     )
     slides_root: Path | None = option(
         None,

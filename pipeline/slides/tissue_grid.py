@@ -5,15 +5,17 @@ are cut as a repository of the paper's authors cuts them (decision 0048); their 
 out: ours is used. Left out as well: sampling and splits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config.groups import Grid
+from pipeline.config.tissue_rules import RULE_NAMES
 from pipeline.slides.annotations.patch_classes import PatchClasses
-from pipeline.slides.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
+from pipeline.slides.artefacts.rules import drop_artefacts
+from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue
 
@@ -41,6 +43,8 @@ class TissueGrid:
         classes: classes of the slide's annotations on the patches; `None` without annotations.
         of_class: the rule by classes that dropped patches, in words; else empty.
         annotation_notes: what to know of how the annotations were read and used.
+        rejected_l0_px: int64 (M, 2), corners of the other patches of the grid.
+        rejected_fraction: float64 (M,), the fraction of the area of these on tissue.
     """
 
     geometry: PatchGeometry
@@ -54,6 +58,8 @@ class TissueGrid:
     classes: PatchClasses | None = None
     of_class: str = ""
     annotation_notes: tuple[str, ...] = ()
+    rejected_l0_px: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    rejected_fraction: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -86,7 +92,8 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
         geometry = replace(geometry, decode="half")
     geometry = geometry.reduced_by(wanted.resampling)
     if tissue is None:
-        tissue = find_tissue(slide)
+        tissue = find_tissue(slide, wanted.rules)
+        tissue = drop_artefacts(tissue, tissue.pixel_l0_px * info.mpp)
     bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
     stride_l0_px = wanted.stride_px * mpp / info.mpp
     grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px, geometry.halving)
@@ -96,8 +103,31 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
         kept &= centre_and_edges_on(tissue, grid, geometry.patch_l0_px)
         kept[kept] = in_groups(grid[kept], stride_l0_px)
     return TissueGrid(
-        geometry, tissue, len(grid), grid[kept], fraction[kept], wanted.min_tissue, bool(wanted.tiling), why_full
+        geometry,
+        tissue,
+        len(grid),
+        grid[kept],
+        fraction[kept],
+        wanted.min_tissue,
+        bool(wanted.tiling),
+        why_full,
+        rejected_l0_px=grid[~kept],
+        rejected_fraction=fraction[~kept],
     )
+
+
+def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Patches that would be kept if no rule had dropped anything: their corners in level 0 (M, 2), and the rule that
+    took most of each, uint8 (M,), numbered as in `TissueMask.reasons`.
+    """
+    tissue, coords, fraction = grid.tissue, grid.rejected_l0_px, grid.rejected_fraction
+    shares = np.zeros((len(RULE_NAMES) + 1, len(coords)))
+    for number in [] if tissue.reasons is None else np.unique(tissue.reasons[tissue.reasons > 0]).tolist():
+        area = integral_image(tissue.reasons == number)
+        shares[number] = area_fractions(area, coords, grid.geometry.patch_l0_px, tissue.pixel_l0_px)
+    lost = shares.sum(axis=0)
+    dropped = (lost > 0) & (fraction < grid.min_tissue) & (fraction + lost >= grid.min_tissue)
+    return coords[dropped], shares[:, dropped].argmax(axis=0).astype(np.uint8)
 
 
 def centre_and_edges_on(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.bool_]:

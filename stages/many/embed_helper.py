@@ -30,7 +30,7 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
             raise ConfigError(f"{source}: other slides are here than the first process finds. Do all see one folder?")
         named = find_model(model, config)
         settings = call["made_by"]["settings"]
-        grid = continued_grid(plan_grid(named, config), config.resampling, settings, decode=config.decode)
+        grid = continued_grid(plan_grid(named, config), config, settings)
         dtype = choose_dtype(config.layout, config.dtype)
         place = output_place(out, named, config, grid)
         embedder = build_embedder(named, config, dtype, {"batch_size": call["batch_size"]})

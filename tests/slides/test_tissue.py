@@ -15,11 +15,22 @@ from PIL import Image
 from scipy import ndimage
 from skimage.morphology import remove_small_objects
 from support.glass import BACKGROUNDS, GLASS, PINK, STROMA, TINTS, on_glass, with_noise
+from support.stained import HEIGHT, WIDTH, glass, overlap, piece, stain
 
 from pipeline.base.errors import SlideError
+from pipeline.config.tissue_rules import rules_in_use
 from pipeline.slides import tissue
+from pipeline.slides.geometry import area_fractions, integral_image, patch_grid
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import find_tissue, long_reading_note, read_thumbnail, segment, without_small
+from pipeline.slides.tissue import (
+    find_tissue,
+    long_reading_note,
+    look_for_tissue,
+    read_thumbnail,
+    reason_of,
+    segment,
+    without_small,
+)
 
 
 def painted(*boxes: tuple[int, int, int, int], colour: tuple[int, int, int] = PINK, side: int = 200) -> np.ndarray:
@@ -366,3 +377,148 @@ def test_tissue_of_a_sparse_scan(tmp_path: Path) -> None:
     assert (found.thumbnail[:15, :25] == 255).all()  # never scanned: the slide's background
     truth = (np.ptp(sf.make_pixels("tissue", 1000, 700, seed=1, mpp=0.5).astype(int), axis=2) > 20).mean()
     assert found.mask.sum() * 16**2 / 700_000 == pytest.approx(truth, rel=0.15)
+
+
+# Kinds of slides, by all rules that are on
+
+
+ALL = rules_in_use([], [])
+HE, FAINT, BROWN, COUNTERSTAIN = (215, 140, 185), (238, 221, 230), (120, 75, 45), (212, 220, 232)
+PIECE = piece(100, 130, 60, 90)
+
+
+def found_by_all(image: np.ndarray) -> np.ndarray:
+    return segment(image, 8.0, rules=ALL)
+
+
+def test_faint_eosin_on_clean_glass() -> None:
+    image = stain(glass(), PIECE, FAINT, 0.25)
+    assert overlap(found_by_all(image), PIECE) > 0.95
+    assert overlap(segment(image, 8.0), PIECE) < 0.5  # as earlier versions did
+
+
+def test_faint_eosin_beside_dark_nuclei() -> None:
+    dark = piece(100, 80, 30, 30) & PIECE
+    image = stain(stain(glass(), PIECE, FAINT), dark, (150, 80, 160))
+    assert overlap(found_by_all(image), PIECE) > 0.9
+    assert overlap(segment(image, 8.0), PIECE) < 0.5
+
+
+def test_brown_and_its_counterstain() -> None:
+    brown = piece(100, 160, 25, 30) & PIECE
+    image = stain(stain(glass(), PIECE, COUNTERSTAIN), brown, BROWN)
+    found = found_by_all(image)
+    assert found[ndimage.binary_erosion(brown, iterations=4)].all()
+    assert overlap(found, PIECE) > 0.9
+    assert overlap(segment(image, 8.0), PIECE) < 0.8
+    strong = stain(glass(), PIECE, (80, 45, 25), 0.2)
+    assert overlap(found_by_all(strong), PIECE) > 0.98
+
+
+@pytest.mark.parametrize(
+    "tint", [*BACKGROUNDS.values(), *TINTS.values(), (120, 120, 125)], ids=[*BACKGROUNDS, *TINTS, "dark grey"]
+)
+def test_tissue_on_glass_of_any_tint(tint: tuple[int, int, int]) -> None:
+    assert overlap(found_by_all(stain(glass(tint), PIECE, HE)), PIECE) > 0.95
+    assert not found_by_all(glass(tint)).any()
+
+
+def test_no_background_at_all() -> None:
+    everywhere = np.ones_like(PIECE)
+    assert found_by_all(stain(glass(), everywhere, HE)).mean() > 0.98
+    two = stain(stain(glass(), everywhere, FAINT), PIECE, HE)
+    assert found_by_all(two).mean() > 0.95
+
+
+def test_several_pieces() -> None:
+    pieces = piece(60, 60, 40, 35, 1) | piece(130, 190, 40, 40, 2) | piece(160, 60, 20, 30, 3)
+    found = found_by_all(stain(glass(), pieces, HE))
+    assert overlap(found, pieces) > 0.95
+    assert ndimage.label(found)[1] == ndimage.label(pieces)[1]
+
+
+@pytest.mark.parametrize("level", [0, 30, 50, 70, 90])
+def test_a_dark_border_is_no_tissue(level: int) -> None:
+    """In dark grey, noise has a strong saturation; the tissue touches the border."""
+    frame = np.ones_like(PIECE)
+    frame[20:-16, 40:-8] = False
+    image = stain(glass(), PIECE, HE)
+    image[frame] = (level + np.random.default_rng(0).normal(0, 4, (frame.sum(), 3))).clip(0, 255)
+    found = look_for_tissue(image, 8.0, np.zeros_like(PIECE), ALL)
+    assert overlap(found.mask, PIECE & ~ndimage.binary_dilation(frame, np.ones((7, 7)))) > 0.98
+    assert (found.reasons[frame] == reason_of("border")).mean() > 0.99
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (128, 128, 128), (0, 0, 0), PINK, (120, 75, 45)], ids=str)
+def test_a_slide_of_one_colour_has_no_tissue(colour: tuple[int, int, int]) -> None:
+    assert not found_by_all(np.full((60, 80, 3), colour, np.uint8)).any()
+
+
+def test_grey_tissue_where_there_is_no_other() -> None:
+    grey = stain(glass(noise=0), PIECE, (170, 170, 170)).mean(axis=2, keepdims=True)
+    image = grey.repeat(3, axis=2).astype(np.uint8)
+    assert overlap(found_by_all(image), PIECE) > 0.95
+    assert not segment(image, 8.0, rules=[rule for rule in ALL if rule != "grey"]).any()
+    beside = image.copy()
+    beside[:40, :60] = stain(glass()[:40, :60], np.ones((40, 60), bool), HE)
+    assert not found_by_all(beside)[60:].any()  # shadows and dust of a stained slide stay out
+
+
+def test_haze_beside_tissue() -> None:
+    """Stain that ran out over the glass: pale, and without texture."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    density = np.exp(-((rows - 40) ** 2 + (columns - 200) ** 2) / 1500)
+    image = (stain(glass(), PIECE, HE) * (1 - density[..., None] * (0.02, 0.12, 0.05))).astype(np.uint8)
+    found = look_for_tissue(image, 8.0, np.zeros_like(PIECE), ALL)
+    assert overlap(found.mask, PIECE) > 0.95
+    assert (found.reasons == reason_of("haze")).sum() > 1000
+
+
+def test_reasons_are_where_there_is_no_tissue() -> None:
+    """And specks say so."""
+    image = stain(glass(), PIECE | piece(20, 20, 6, 6), HE)
+    image[95:98, 120:123] = 10  # within tissue: a hole that is filled
+    found = look_for_tissue(image, 8.0, np.zeros_like(PIECE), ALL)
+    assert not found.reasons[found.mask].any()
+    assert found.mask[95:98, 120:123].all()
+    assert set(np.unique(found.reasons[:40, :40]).tolist()) == {0, reason_of("specks")}
+    assert segment(image, 8.0, rules=[rule for rule in ALL if rule != "specks"])[20, 20]
+    assert not segment(image, 8.0, rules=ALL)[20, 20]
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_a_slide_that_is_turned_has_its_patches_turned(quarter_turns: int) -> None:
+    """Its sides are whole in mask pixels and in patches."""
+    image = stain(stain(glass(), PIECE, FAINT), piece(60, 150, 30, 40), HE)[:196, :252]
+    turned = np.rot90(image, quarter_turns).copy()
+    first, second = (look_for_tissue(each, 8.0, np.zeros(each.shape[:2], bool), ALL) for each in (image, turned))
+    np.testing.assert_array_equal(np.rot90(first.mask, quarter_turns), second.mask)
+    np.testing.assert_array_equal(np.rot90(first.reasons, quarter_turns), second.reasons)
+
+    def patches(mask: np.ndarray) -> np.ndarray:
+        """Which cells of 14 x 14 pixels have half their area on tissue, as the grid asks."""
+        height, width = mask.shape
+        cells = patch_grid((0, 0, width, height), 14.0, 14.0)
+        on = area_fractions(integral_image(mask), cells, 14.0, 1.0) >= 0.5
+        return on.reshape(height // 14, width // 14)
+
+    np.testing.assert_array_equal(np.rot90(patches(first.mask), quarter_turns), patches(second.mask))
+
+
+@pytest.mark.slow
+def test_the_scale_of_a_slide_does_not_move_the_contour(tmp_path: Path) -> None:
+    """The same tissue at other um/px of level 0: contours are within two pixels of the thumbnail."""
+    pixels = sf.make_pixels("tissue", 3200, 2560, seed=1, mpp=0.5)
+    whole = Image.fromarray(pixels)
+    masks = {}
+    for mpp in (0.5, 0.625, 0.8, 1.0):
+        size = (round(3200 * 0.5 / mpp), round(2560 * 0.5 / mpp))
+        scaled = np.asarray(whole.resize(size, Image.Resampling.BOX))
+        found = find_tissue(Slide(sf.write_slide(tmp_path / f"{mpp}.svs", scaled, mpp=mpp)), ALL)
+        at_8 = Image.fromarray(found.mask).resize((200, 160), Image.Resampling.NEAREST)
+        masks[mpp] = np.asarray(at_8)
+    reference = masks[0.5]
+    near = ndimage.binary_dilation(reference, iterations=2) & ~ndimage.binary_erosion(reference, iterations=2)
+    assert 0.1 < reference.mean() < 0.9
+    for mpp, mask in masks.items():
+        assert not ((mask != reference) & ~near).any(), mpp

@@ -28,7 +28,7 @@ def slide(path: Path, monkeypatch: pytest.MonkeyPatch) -> Slide:
     mask = np.zeros((32, 44), bool)
     mask[:, :20] = True
     found = TissueMask(mask, 16.0, np.zeros_like(mask), np.zeros((32, 44, 3), np.uint8))
-    monkeypatch.setattr(tissue_grid, "find_tissue", lambda _: found)
+    monkeypatch.setattr(tissue_grid, "find_tissue", lambda _, rules: found)
     return Slide(path)
 
 

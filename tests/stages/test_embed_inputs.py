@@ -13,6 +13,7 @@ from support.students import small_student, write_exported
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.groups import Resampling
 from pipeline.config.model_names import SCRATCH
+from pipeline.config.tissue_rules import EARLIER_RULES, rules_in_use
 from pipeline.config.tools import EmbedConfig
 from pipeline.student.resolve import NamedModel
 from pipeline.student.student_json import STUDENT_JSON, read_student_json, write_student_json
@@ -151,14 +152,14 @@ def test_a_folder_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Mo
     """Folders of earlier versions do not say that Pillow reduced their patches."""
     torch: Resampling = "lanczos-torch"
     grid = plan_grid(model_folder(tmp_path / "m", mpp=0.5), options())
-    assert continued_grid(grid, None, None).resampling == torch
-    assert continued_grid(grid, None, {"mpp": 0.5}).resampling == "lanczos-pillow"
-    assert continued_grid(grid, None, {"resampling": torch}).resampling == torch
-    assert continued_grid(grid, torch, {"mpp": 0.5}).resampling == torch  # and is refused later
+    assert continued_grid(grid, options(), None).resampling == torch
+    assert continued_grid(grid, options(), {"mpp": 0.5}).resampling == "lanczos-pillow"
+    assert continued_grid(grid, options(), {"resampling": torch}).resampling == torch
+    assert continued_grid(grid, options(resampling=torch), {"mpp": 0.5}).resampling == torch  # and is refused later
     monkeypatch.setattr(metadata, "version", {"torch": "2.6.0"}.__getitem__)
-    assert continued_grid(grid, None, {}).resampling == "lanczos-pillow"
+    assert continued_grid(grid, options(), {}).resampling == "lanczos-pillow"
     with pytest.raises(ConfigError, match=r"torch 2\.6\.0 cannot reduce patches by Lanczos"):
-        continued_grid(grid, None, None)
+        continued_grid(grid, options(), None)
 
 
 def test_a_student_s_tiles_are_decoded_as_in_its_training(tmp_path: Path) -> None:
@@ -175,11 +176,24 @@ def test_a_student_s_tiles_are_decoded_as_in_its_training(tmp_path: Path) -> Non
             assert plan_grid(named, options(mpp=0.5, decode=asked)).decode == asked
     grid = plan_grid(model_folder(tmp_path / "other", mpp=0.5), options())
     assert grid.decode == "full"
-    assert continued_grid(grid, None, {"decode": "half"}).decode == "half"
-    assert continued_grid(replace(grid, decode="half"), None, {}).decode == "full"
-    assert (
-        continued_grid(replace(grid, decode="half"), None, {}, decode="half").decode == "half"
-    )  # and is refused later
+    assert continued_grid(grid, options(), {"decode": "half"}).decode == "half"
+    assert continued_grid(replace(grid, decode="half"), options(), {}).decode == "full"
+    half = continued_grid(replace(grid, decode="half"), options(decode="half"), {})
+    assert half.decode == "half"  # and is refused later
+
+
+def test_a_folder_goes_on_with_the_rules_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Folders of earlier versions do not name them."""
+    named = model_folder(tmp_path / "m", mpp=0.5)
+    grid = plan_grid(named, options())
+    assert grid.rules == rules_in_use([], [])
+    assert plan_grid(named, options(skip_rule=["pen"], use_rule=["fat"])).rules == rules_in_use(["pen"], ["fat"])
+    assert continued_grid(grid, options(), None).rules == grid.rules
+    assert continued_grid(grid, options(), {"mpp": 0.5}).rules == EARLIER_RULES
+    assert continued_grid(grid, options(), {"rules": ["dark", "pen"]}).rules == ("dark", "pen")
+    assert continued_grid(grid, options(skip_rule=[]), {"mpp": 0.5}).rules == grid.rules  # and is refused later
+    with pytest.raises(ConfigError, match="by the rule sparkle, which is not known here"):
+        continued_grid(grid, options(), {"rules": ["dark", "sparkle"]})
 
 
 def test_a_resolution_that_nobody_says_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from pipeline.config.groups import TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL
+from pipeline.slides.artefacts.dropped import SHEET
 from pipeline.slides.patch_sample import PatchSample
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
@@ -465,3 +466,47 @@ def test_the_time_of_reading_is_told_from_what_was_measured(capsys: pytest.Captu
     )
     say_reading_time([], 10, 1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_the_audit_says_what_rules_dropped(tmp_path: Path) -> None:
+    """By the names of the rules that ran, in the plan, its CSV and the line for the user; a picture shows patches."""
+    pixels = sf.make_pixels("tissue", 1600, 1280, mpp=0.5)
+    pixels[:160] = 30  # a scanner's border
+    sf.write_slide(tmp_path / "a.svs", pixels, mpp=0.5)
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.svs", "a")])
+    manifest, options = read_manifest(tmp_path / "m.csv"), {"patch_px": 64, "patches_per_slide": 5}
+    plan = plan_slides(manifest, PlanConfig(**options), workers=1, overlays=tmp_path / "o")
+    areas = plan.audit[0].dropped_areas()
+    assert areas["border"] == pytest.approx(1600 * 208 * 0.25e-6, rel=0.1)  # with its rim of 24 um
+    assert {"specks", "haze", "pen"} < areas.keys()
+    assert "fat" not in areas  # did not run
+    assert "dropped by rules, mm2: border 0.1" in audit_table(plan)
+    assert (tmp_path / "o" / SHEET).exists()
+    write_plan(plan, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").audit == plan.audit
+    without = plan_slides(manifest, PlanConfig(**options, skip_rule=["border"], use_rule=["fat"]), workers=1)
+    areas = without.audit[0].dropped_areas()
+    assert areas["dark"] > 0.05
+    assert "border" not in areas
+    assert "fat" in areas
+    assert without.hash != plan.hash
+
+
+def test_earlier_rules_find_what_earlier_versions_found(tmp_path: Path) -> None:
+    """Whose plans named no rules: the same tissue as without any of the new ones, and the same record."""
+    sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5)
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.svs", "a")])
+    manifest = read_manifest(tmp_path / "m.csv")
+    earlier = PlanConfig.from_record({"patch_px": 64, "patches_per_slide": 9})
+    plan = plan_slides(manifest, earlier, workers=1)
+    assert not {"skip_rule", "use_rule"} & plan.config.deciding().keys()
+    assert plan.audit[0].dropped_areas().keys() == {"dark", "specks"}
+
+
+def test_areas_that_are_none_are_a_damaged_plan(plan: Plan, tmp_path: Path) -> None:
+    for number, text in enumerate(("{", "[1]", '{"pen": "much"}')):
+        path = tmp_path / f"{number}.h5"
+        write_plan(replace(plan, audit=(replace(plan.audit[0], dropped_mm2=text),)), path)
+        with pytest.raises(PlanError, match="the plan is damaged"):
+            read_plan(path)

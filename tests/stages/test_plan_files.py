@@ -20,6 +20,7 @@ from pipeline.cohort.plan import AuditRow, Plan, read_plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
+from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.sampling import rank_slides
 from pipeline.slides.patch_sample import expected_pixel_bytes
 from pipeline.store.create import create_store
@@ -277,6 +278,24 @@ def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_an_earlier_plan_goes_on_with_its_rules(cohort: Path, tmp_path: Path) -> None:
+    """As with its resampling: the record of an earlier version names no rule."""
+    config, store = PlanConfig(patch_px=64, patches_per_slide=2), tmp_path / "s.zarr"
+    made, path = plan_beside(cohort, config.model_copy(update={"skip_rule": LATER_RULES}), store)
+    assert "skip_rule" not in made.config.deciding()
+    assert plan_beside(cohort, config, store)[0].hash == made.hash
+    asked = PlanConfig(patch_px=64, patches_per_slide=2, skip_rule=["haze"])
+    with pytest.raises(PlanError, match=r"\n  skip_rule: None -> \['haze'\]\n"):
+        plan_beside(cohort, asked, store)
+    settings = {"rows_per_shard": 64, "pixels": "none", "dtype": "float32"}
+    create_store(store, made, StoreSpec({"name": "x", "width": 3}, settings), {})
+    for gone in (path, beside(path, ".config.toml"), beside(path, ".audit.csv")):
+        gone.unlink()
+    assert plan_beside(cohort, config, store)[0].hash == made.hash
+    assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.skip_rule == []
+
+
+@pytest.mark.slow
 def test_a_plan_says_which_column_it_takes_for_the_case(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,13 +347,13 @@ def test_a_store_says_the_rate(good_store: Path, tmp_path: Path) -> None:
 def test_the_estimate_of_a_plan_is_its_budget(tmp_path: Path) -> None:
     """To the last patch, with the pixels and the embeddings that the budget counts."""
     manifest = write_cohort(tmp_path / "slides", num_slides=2)
-    plan = write_new_plan(manifest, budget_of(budget="0.3MB", budget_width=100), tmp_path / "p.h5")
+    plan = write_new_plan(manifest, budget_of(budget="0.1MB", budget_width=100), tmp_path / "p.h5")
     total = expected_pixel_bytes([row for row in plan.audit if row.patches_taken], "jpegxl")
     assert total is not None
     most_of_one = max(row.pixel_bytes or 0 for row in plan.audit) + 200
-    assert 300_000 - most_of_one < total + plan.num_rows * 200 <= 300_000
+    assert 100_000 - most_of_one < total + plan.num_rows * 200 <= 100_000
     text = estimate(plan, width=100)
-    assert "--budget 0.3MB with 200 B of embeddings a patch and lossless pixels came to" in text
+    assert "--budget 0.1MB with 200 B of embeddings a patch and lossless pixels came to" in text
 
 
 def test_a_manifest_is_planned_by_a_budget_once(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""A contact sheet of the patches that a plan lacks because of its rules, so that a person can judge them in a minute.
+
+Patches are chosen by a hash of slide and place: the same for any number of workers and any order of slides, and without
+regard to what they show. Left out: patches without tissue, which no rule dropped.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.base.errors import PatchError, SlideError
+from pipeline.disk.files import write_bytes
+from pipeline.slides.artefacts.rules import DROPPING, Rule
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import reason_of
+from pipeline.slides.tissue_grid import TissueGrid, dropped_patches
+
+SHEET = "dropped-patches.jpg"
+"""Name in the folder of overlays. No slide's picture has it: these end in .png."""
+MOST_PATCHES = 48
+"""On a sheet. Our choice: a person looks at one a second."""
+COLUMNS = 8
+CELL_PX, FRAME_PX, TEXT_PX, GAP_PX, MARGIN_PX = 148, 4, 34, 8, 16
+NAME_INK, PLACE_INK = (25, 25, 25), (110, 110, 110)
+QUALITY = 90
+"""Of the JPEG. Our choice: blocks are not seen."""
+
+
+@dataclass(frozen=True)
+class DroppedPatch:
+    """A patch that a rule dropped, and how to read it again.
+
+    Attributes:
+        slide_id: its slide.
+        path, manifest_mpp, mpp_overrides: how that is opened.
+        geometry: how the patch is read.
+        corner_l0_px: (x, y) of its top left corner in level 0.
+        rule: the rule that took most of it.
+    """
+
+    slide_id: str
+    path: Path
+    manifest_mpp: float | None
+    mpp_overrides: bool
+    geometry: PatchGeometry
+    corner_l0_px: tuple[int, int]
+    rule: Rule
+
+    @property
+    def rank(self) -> str:
+        """Its place in the draw."""
+        x, y = self.corner_l0_px
+        return hashlib.sha256(f"{self.slide_id}\n{x}\n{y}".encode()).hexdigest()
+
+
+def choose_dropped(
+    slide: Slide, slide_id: str, grid: TissueGrid, manifest_mpp: float | None, mpp_overrides: bool
+) -> tuple[DroppedPatch, ...]:
+    """The dropped patches of a slide that may come onto the sheet: of each rule those that the hash puts first."""
+    corners, reasons = dropped_patches(grid)
+    chosen: list[DroppedPatch] = []
+    for rule in DROPPING:
+        of_rule = (
+            DroppedPatch(slide_id, slide.path, manifest_mpp, mpp_overrides, grid.geometry, (x, y), rule)
+            for x, y in corners[reasons == reason_of(rule.name)].tolist()
+        )
+        chosen += sorted(of_rule, key=lambda patch: patch.rank)[:MOST_PATCHES]
+    return tuple(chosen)
+
+
+def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
+    """Write the sheet of a cohort into a folder; nothing if no patch was dropped. A patch that cannot be read is grey.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    patches = list(dropped)
+    chosen = for_sheet(patches)
+    if not chosen:
+        return
+    rows = -(-len(chosen) // COLUMNS)
+    width = 2 * MARGIN_PX + COLUMNS * (CELL_PX + GAP_PX) - GAP_PX
+    header_px = 60
+    page = Image.new("RGB", (width, 2 * MARGIN_PX + header_px + rows * (CELL_PX + TEXT_PX + GAP_PX)), "white")
+    draw = ImageDraw.Draw(page)
+    font, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
+    title = "Patches that rules dropped: would you keep any? --skip-rule NAME turns a rule off"
+    draw.text((MARGIN_PX, MARGIN_PX), title, fill=NAME_INK, font=font)
+    x = MARGIN_PX
+    for rule in DROPPING:
+        if shown := sum(patch.rule is rule for patch in chosen):
+            text = f"{rule.name}: {shown} shown"
+            draw.rectangle((x, MARGIN_PX + 32, x + 14, MARGIN_PX + 46), fill=rule.colour)
+            draw.text((x + 22, MARGIN_PX + 31), text, fill=NAME_INK, font=small)
+            x += int(draw.textlength(text, small)) + 44
+    for number, patch in enumerate(chosen):
+        row, column = divmod(number, COLUMNS)
+        left = MARGIN_PX + column * (CELL_PX + GAP_PX)
+        top = MARGIN_PX + header_px + row * (CELL_PX + TEXT_PX + GAP_PX)
+        draw.rectangle((left, top, left + CELL_PX - 1, top + CELL_PX - 1), fill=patch.rule.colour)
+        page.paste(_read_small(patch), (left + FRAME_PX, top + FRAME_PX))
+        place = "{}, {}".format(*patch.corner_l0_px)
+        for line, (text, colour) in enumerate(
+            ((patch.slide_id, NAME_INK), (f"{patch.rule.name}  at {place}", PLACE_INK))
+        ):
+            draw.text((left, top + CELL_PX + 2 + 15 * line), _fitting(text, draw, small), fill=colour, font=small)
+    buffer = BytesIO()
+    page.save(buffer, "JPEG", quality=QUALITY)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / SHEET, buffer.getvalue())
+
+
+def for_sheet(patches: Sequence[DroppedPatch]) -> list[DroppedPatch]:
+    """At most `MOST_PATCHES` of the patches, by rule: of each rule as many as of the others, as far as it has them."""
+    by_rule = [sorted((p for p in patches if p.rule is rule), key=lambda p: (p.rank, p.slide_id)) for rule in DROPPING]
+    rounds = [[of_rule[turn] for of_rule in by_rule if turn < len(of_rule)] for turn in range(MOST_PATCHES)]
+    taken = [patch for of_turn in rounds for patch in of_turn][:MOST_PATCHES]
+    return [patch for rule in DROPPING for patch in taken if patch.rule is rule]
+
+
+def _read_small(patch: DroppedPatch) -> Image.Image:
+    """The patch at the size of a cell."""
+    side = CELL_PX - 2 * FRAME_PX
+    try:
+        slide = Slide(patch.path, patch.manifest_mpp, mpp_overrides=patch.mpp_overrides)
+        pixels = slide.read_patch(*patch.corner_l0_px, patch.geometry)
+    except (SlideError, PatchError):
+        return Image.new("RGB", (side, side), PLACE_INK)
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def _fitting(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, cut to the width of a cell."""
+    while draw.textlength(text, font) > CELL_PX and len(text) > 1:
+        text = text.removesuffix("\u2026")[:-1] + "\u2026"
+    return text

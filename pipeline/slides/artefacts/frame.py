@@ -1,0 +1,99 @@
+"""What lies around tissue: the dark frame of a scan, and stain on the glass. Pure.
+
+A scanner fills what it did not see, or saw beyond the coverslip, with black or dark grey. It is told from tissue by
+touching the picture's edge, by being far darker than the slide's own light, and by having no colour. Stain on the glass
+is told by having no texture.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from pipeline.slides.artefacts.density import closed, grown, opened, steps
+from pipeline.slides.glass import WINDOW_PX, strips
+
+FRAME_LIGHT = 0.4
+"""A frame is darker than this share of the slide's light, the brightest twentieth of its pixels. Our choice: frames are
+black to dark grey, 0 to 0.3; the darkest tissue at 8 um/px has about 0.4.
+"""
+FRAME_COLOUR = 24
+"""Largest difference of the channels (0..255) of a frame. Our choice: JPEG leaves up to 15 in dark grey, and DAB, the
+darkest stain, has 30 and more.
+"""
+RIM_UM = 24.0
+"""Width of the rim around a frame that goes with it. Our choice: three pixels of the mask, in which averaging and JPEG
+mix the frame with what lies beside it.
+"""
+HAZE_DEVIATION = 0.008
+"""Largest standard deviation of the mean of the channels in a square of 40 um of haze, as a share of the slide's light.
+Our choice: stain on glass has below 0.006, pale tissue 0.012 and more on slides that we inspected.
+"""
+HAZE_SATURATION = 0.2
+"""Largest saturation (0..1) of haze. Our choice: stronger areas without texture are seen as tissue, of which plain
+pools are a part, or as fills of one colour.
+"""
+HAZE_UM = 80.0
+"""Width of a square that an area of haze holds. Our choice: ten pixels, twice that of the windows."""
+
+
+def find_border(
+    image: NDArray[np.uint8], light: NDArray[np.uint8], pixel_um: float, known: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Find the frame of a scan in an RGB image (H, W, 3), of which `light` (H, W) is the brightest channel, among the
+    pixels `known` (H, W): bool (H, W).
+    """
+    dark = known & (light < FRAME_LIGHT * usual_light(light, known))
+    dark[dark] = np.ptp(image[dark], axis=1) <= FRAME_COLOUR
+    if not dark.any():
+        return dark
+    edge = np.zeros_like(dark)
+    edge[[0, -1]] = edge[:, [0, -1]] = True
+    frame = ndimage.binary_propagation(edge & dark, mask=dark)
+    if not frame.any():
+        return np.asarray(frame)
+    rim = steps(RIM_UM, pixel_um)
+    return grown(closed(frame, rim), rim) & known  # noise gives single pixels of a frame a colour
+
+
+def find_haze(
+    image: NDArray[np.uint8],
+    light: NDArray[np.uint8],
+    pixel_um: float,
+    tissue: NDArray[np.bool_],
+    saturation: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Find areas without texture in what counts as `tissue` (H, W) in an image (H, W, 3), of which `light` (H, W) is
+    the brightest channel: bool (H, W).
+
+    `saturation` (H, W) is that against the glass, as in `glass.saturation_against_glass`.
+    """
+    pale = tissue & (saturation <= HAZE_SATURATION)
+    if not pale.any():
+        return pale
+    smooth = np.zeros_like(pale)
+    limit = HAZE_DEVIATION * usual_light(light)
+    margin = WINDOW_PX // 2
+    for rows in strips(*pale.shape):
+        inside = np.flatnonzero(pale[rows].any(axis=0))
+        if len(inside):
+            first, last = max(rows.start - margin, 0), min(rows.stop + margin, len(pale))
+            left, right = max(inside[0] - margin, 0), inside[-1] + margin + 1
+            spread = _deviation(image[first:last, left:right].sum(axis=2, dtype=np.float32) / 3)
+            smooth[rows, left:right] = spread[rows.start - first : rows.stop - first] <= limit
+    core = opened(pale & smooth, steps(HAZE_UM / 2, pixel_um))
+    return grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
+
+
+def usual_light(light: NDArray[np.uint8], known: NDArray[np.bool_] | None = None) -> float:
+    """The light of a slide, of the brightest channel `light` (H, W) of its known pixels: 19 of 20 are no brighter."""
+    mask = None if known is None else Image.fromarray(known.view(np.uint8) * np.uint8(255))
+    counts = np.cumsum(Image.fromarray(light).histogram(mask)) if light.size else np.zeros(256)
+    return float(np.searchsorted(counts, 0.95 * counts[-1])) if counts[-1] else 0.0
+
+
+def _deviation(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The standard deviation of (H, W) in a square around each pixel: float32 (H, W)."""
+    mean = ndimage.uniform_filter(values, WINDOW_PX, mode="nearest")
+    square = ndimage.uniform_filter(values**2, WINDOW_PX, mode="nearest")
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))

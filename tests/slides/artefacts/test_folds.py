@@ -1,0 +1,63 @@
+"""Folds are found where tissue is alike on both sides; strands of cells are not, whatever the direction."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from support.artefacts import PIXEL_UM, Section
+
+from pipeline.slides.artefacts.folds import find_folds
+
+
+def strip(section: Section, angle: float, width_um: float) -> np.ndarray:
+    """A strip through the middle of the tissue, 1.6 mm long."""
+    rows, columns = np.ogrid[: section.tissue.shape[0], : section.tissue.shape[1]]
+    y, x = rows - section.tissue.shape[0] / 2, columns - section.tissue.shape[1] / 2
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    return np.asarray((np.abs(across) * PIXEL_UM <= width_um / 2) & (np.abs(along) <= 100))
+
+
+def folded(section: Section, where: np.ndarray) -> Section:
+    """Twice the density there: the square of the light that passes."""
+    light = section.image / 243
+    return section.with_image(243 * np.where(where[..., None], light * np.roll(light, 30, axis=0), light))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.2, 0.8, np.pi / 2, 2.5])
+@pytest.mark.parametrize("width_um", [60, 150, 250])
+def test_a_fold_is_found(section: Section, angle: float, width_um: float) -> None:
+    where = strip(section, angle, width_um)
+    found = find_folds(*folded(section, where).arguments())
+    assert found[where].mean() > 0.8
+    assert found[~ndimage.binary_dilation(where, np.ones((13, 13)))].mean() < 0.002
+
+
+def test_clean_tissue_has_none(section: Section, brown_section: Section) -> None:
+    assert not find_folds(*section.arguments()).any()
+    assert not find_folds(*brown_section.arguments()).any()
+
+
+def test_a_strand_of_cells_is_no_fold(section: Section) -> None:
+    """As dense as a fold, and of haematoxylin."""
+    where = strip(section, 0.4, 120)
+    more = section.inked((0.65, 0.70, 0.29), where)
+    assert not find_folds(*more.arguments()).any()
+
+
+def test_the_edge_between_pale_and_dense_tissue_is_no_fold(section: Section) -> None:
+    where = np.zeros(section.tissue.shape, bool)
+    where[:, 240:] = True
+    light = section.image / 243
+    denser = section.with_image(243 * np.where(where[..., None], light**2, light))
+    assert find_folds(*denser.arguments()).mean() < 0.001
+
+
+def test_a_slide_that_is_turned_gives_the_same_turned_but_for_its_rims(section: Section) -> None:
+    other = folded(section, strip(section, 0.3, 120))
+    found = find_folds(*other.arguments())
+    assert (find_folds(*other.turned().arguments()) ^ np.rot90(found)).sum() < 0.1 * found.sum()
+
+
+def test_small_images(section: Section) -> None:
+    for shape in ((0, 0), (1, 1), (5, 3)):
+        image, tissue = section.image[: shape[0], : shape[1]], section.tissue[: shape[0], : shape[1]]
+        assert not find_folds(image, PIXEL_UM, tissue, ~tissue, []).any()
