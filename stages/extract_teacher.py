@@ -281,6 +281,7 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
         settings = choose_settings(plan, config, running, begun, config.rows_per_shard, config.pixels)
     else:
         begun, rows_per_shard = begun_and_rows(further_of, config)
+        config = config.model_copy(update={"patch_qc": "patch_qc" in further_of.first.settings})
         settings = choose_settings(plan, config, running, begun, rows_per_shard, "none")
     if begun is not None:
         require_replay(begun)

@@ -19,7 +19,7 @@ from pipeline.base.images import ImageFormat, decode_image, encode_image, requir
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
-from pipeline.slides.artefacts.patch_checks import Finding
+from pipeline.slides.artefacts.patch_checks import PatchFault
 from pipeline.slides.artefacts.patch_qc import PatchChecks
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
@@ -223,7 +223,7 @@ class PlannedPatches:
         threading.Thread(target=open_it, name="g2l-open", daemon=True).start()
 
 
-def dropped_read(found: Finding) -> PatchRead:
+def dropped_read(found: PatchFault) -> PatchRead:
     """What became of a row that a check dropped."""
     return PatchRead(Status[found.reason.upper()], value=found.value, bound=found.bound)
 

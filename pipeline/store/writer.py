@@ -37,7 +37,7 @@ accelerator, which is about what it takes to sync a shard.
 ROWS_A_PLACE = 64
 DROPPED_FILE = "dropped.csv"
 """Beside a teacher's arrays: the rows that `--patch-qc` dropped."""
-DIGITS = 4
+MEASURED_DIGITS = 4
 """Decimals of what was measured, in the ledger. Our choice."""
 JOIN_SECONDS = 1.0
 """Between two looks whether the thread has ended."""
@@ -301,4 +301,4 @@ class StoreWriter:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, DIGITS)
+    return None if value is None else round(value, MEASURED_DIGITS)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +102,7 @@ def test_reports_count_them_apart(checked: Store, folder: Path, plan: Plan) -> N
     said = extract_report(again)
     assert "failed" not in said
     assert "rows dropped by --patch-qc: 1 one colour, 1 no tissue, 1 pen, 1 fold, 1 out of focus, 2 duplicate" in said
-    assert "2 duplicate" in describe_store(checked)
+    assert "105 ok; dropped by --patch-qc: 1 one colour" in describe_store(checked)
     excluded = failed_rows(checked.first)
     assert sum(each.count for each in excluded) == len(PLANTED)
     assert all(each.by_rule for each in excluded)
@@ -110,6 +112,26 @@ def test_reports_count_them_apart(checked: Store, folder: Path, plan: Plan) -> N
 def test_verify_knows_them(checked: Store) -> None:
     assert check_metadata(checked.first) == []
     assert [check_shard(checked.first, shard) for shard in range(checked.first.num_shards)] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda dropped: dropped.pop(), "its dropped rows are not those of the status"),
+        (lambda dropped: dropped[0].update(status="PEN"), "its dropped rows are not those of the status"),
+        (lambda dropped: dropped[0].update(status="OK"), "damaged ledger entry"),
+        (lambda dropped: dropped[0].pop("bound"), "damaged ledger entry"),
+    ],
+)
+def test_a_changed_list_is_noticed(
+    checked: Store, tmp_path: Path, change: Callable[[list[dict[str, object]]], object], said: str
+) -> None:
+    store = Store(Path(shutil.copytree(checked.folder, tmp_path / "s")))
+    path = store.first.ledger.path(0)
+    entry = json.loads(path.read_text())
+    change(entry["dropped"])
+    path.write_text(json.dumps(entry))
+    assert said in str(check_shard(store.first, 0))
 
 
 def test_training_skips_them(checked: Store) -> None:
@@ -125,7 +147,10 @@ def test_further_teachers_and_rounds_leave_them_out(pixels: str, folder: Path, p
     extracted = extract(plan, out, folder / "t.safetensors", **SIZES, **rounds)
     assert extracted.num_failed == 0
     (made,) = extracted.teacher.rounds
-    further = extract(plan, out, folder / "f.safetensors", teacher=FURTHER, batch_size=8, preflight=False)
+    of_further = {"teacher": FURTHER, "batch_size": 8, "preflight": False}
+    further = extract(plan, out, folder / "f.safetensors", **of_further)
+    again = extract(plan, out, folder / "f.safetensors", **of_further, patch_qc=True)
+    assert (again.num_new_rows, again.teacher.settings["patch_qc"]) == (0, further.teacher.settings["patch_qc"])
     assert further.num_failed == 0
     first = Store(out).first
     for other in (made, further.teacher):

@@ -24,7 +24,7 @@ Reason = Literal["one_colour", "no_tissue", "pen", "fold", "out_of_focus"]
 BLOCK_UM = 4.0
 """Side of a block. Our choice: about half a nucleus, so that a stroke of pen has hundreds of them."""
 MOST_LEVEL = 256.0
-FLOOR = 0.02
+DENSITY_FLOOR = 0.02
 """Least density, so that ratios are finite. Our choice: five grey levels below white."""
 
 ONE_COLOUR = 1.0
@@ -36,7 +36,7 @@ neighbours by no more. Our choice: pale stroma has more colour, fat and other th
 LEAST_TISSUE = 0.02
 """Least share of blocks that are not glass. Our choice: 2 % of a patch of 112 um are a dozen cells; fat has more."""
 
-LEAST_DENSITY = 0.25
+COLOURED_DENSITY = 0.25
 """Density of a block's strongest channel from which its ratios are looked at. Our choice: a paler block has no colour
 to speak of."""
 MOST_PEN, MOST_FOLD = 0.03, 0.04
@@ -58,7 +58,7 @@ WIDE_BLOCKS = 5
 
 MOST_BLUR = 0.4
 """Largest drop of the logarithm of sharpness below the slide's median. Our choice: see `benchmarks/patch_qc.py`."""
-COARSE_PX = 4
+EDGE_PX = 4
 """Distance of the coarser differences. Our choice: an edge in focus is narrower."""
 LEAST_CONTRAST = 2.0
 """Least root mean square of the coarser differences, in grey levels, at which sharpness means anything. Our choice."""
@@ -98,12 +98,12 @@ class SlideReference:
     dense: float
 
 
-USUAL = SlideReference(None, 0.0, -0.5, 0.06, 0.3, 1.3)
+USUAL_REFERENCE = SlideReference(None, 0.0, -0.5, 0.06, 0.3, 1.3)
 """Of a slide with hardly any tissue. Our choice: of ten H&E slides."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class PatchFault:
     """Why a patch is dropped: the reason, what was measured, and the bound that it passed."""
 
     reason: Reason
@@ -122,9 +122,9 @@ def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
     known = [each.sharpness for each in measured if each.sharpness is not None]
     middle = float(np.median(known)) if known else None
     densities = np.concatenate([np.empty((0, 3), np.float32), *(each.densities for each in measured)])
-    densities = densities[densities.max(axis=1) >= LEAST_DENSITY]
+    densities = densities[densities.max(axis=1) >= COLOURED_DENSITY]
     if len(densities) < FEW_BLOCKS:
-        return replace(USUAL, sharpness=middle)
+        return replace(USUAL_REFERENCE, sharpness=middle)
     red, blue = np.log(densities[:, 0] / densities[:, 1]), np.log(densities[:, 2] / densities[:, 1])
     return SlideReference(
         middle,
@@ -136,23 +136,23 @@ def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
     )
 
 
-def check_patch(patch: NDArray[np.uint8], mpp: float, reference: SlideReference) -> Finding | None:
+def check_patch(patch: NDArray[np.uint8], mpp: float, reference: SlideReference) -> PatchFault | None:
     """Why a patch, uint8 (P, P, 3) of `mpp` um/px, is to be dropped; `None` if it is good."""
     blocks = block_means(patch, mpp)
     deviation = float(blocks[..., 1].std())
     if deviation <= ONE_COLOUR and (deviation := float(patch[..., 1].std())) <= ONE_COLOUR:
-        return Finding("one_colour", deviation, ONE_COLOUR)
+        return PatchFault("one_colour", deviation, ONE_COLOUR)
     if (tissue := tissue_share(blocks)) < LEAST_TISSUE:
-        return Finding("no_tissue", tissue, LEAST_TISSUE)
+        return PatchFault("no_tissue", tissue, LEAST_TISSUE)
     densities = block_densities(blocks)
     if (share := pen_share(densities, reference)) > MOST_PEN:
-        return Finding("pen", share, MOST_PEN)
+        return PatchFault("pen", share, MOST_PEN)
     if (share := fold_share(densities, reference)) > MOST_FOLD:
-        return Finding("fold", share, MOST_FOLD)
+        return PatchFault("fold", share, MOST_FOLD)
     if reference.sharpness is not None and (sharp := sharpness(patch)) is not None:
         drop = reference.sharpness - sharp
         if drop > MOST_BLUR:
-            return Finding("out_of_focus", drop, MOST_BLUR)
+            return PatchFault("out_of_focus", drop, MOST_BLUR)
     return None
 
 
@@ -169,7 +169,7 @@ def block_densities(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(_DENSITIES[blocks])
 
 
-_DENSITIES = np.maximum(-np.log((np.arange(256, dtype=np.float32) + 1) / MOST_LEVEL), FLOOR)
+_DENSITIES = np.maximum(-np.log((np.arange(256, dtype=np.float32) + 1) / MOST_LEVEL), DENSITY_FLOOR)
 
 
 def tissue_share(blocks: NDArray[np.uint8]) -> float:
@@ -209,7 +209,7 @@ def fold_share(densities: NDArray[np.float32], reference: SlideReference) -> flo
 
 def sharpness(patch: NDArray[np.uint8]) -> float | None:
     """Logarithm of how much of a patch's contrast is fine: root mean squares of the Laplacian and of differences over
-    `COARSE_PX`, of green, in every second row. `None` with too little contrast.
+    `EDGE_PX`, of green, in every second row. `None` with too little contrast.
     """
     green = patch[..., 1].astype(np.int16)
     fine = green[1:-1:2, 1:-1] << 2
@@ -217,8 +217,8 @@ def sharpness(patch: NDArray[np.uint8]) -> float | None:
     fine -= green[2::2, 1:-1]
     fine -= green[1:-1:2, :-2]
     fine -= green[1:-1:2, 2:]
-    across = green[::2, COARSE_PX:] - green[::2, :-COARSE_PX]
-    down = green[COARSE_PX::2] - green[:-COARSE_PX:2]
+    across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
+    down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
     coarse = (_energy(across) + _energy(down)) / 2 - COARSE_NOISE
     if coarse < LEAST_CONTRAST**2:
         return None

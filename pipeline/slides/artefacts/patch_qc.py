@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.sampling import sample_patches
 from pipeline.slides.artefacts.patch_checks import (
-    Finding,
     MeasuredPatch,
+    PatchFault,
     SlideReference,
     build_reference,
     check_patch,
@@ -49,7 +49,7 @@ class PatchChecks:
 
     def find(
         self, slide_id: str, coords_l0_px: NDArray[np.int64], mpp: float, tile: NDArray[np.uint8], read: ReadPatch
-    ) -> Finding | None:
+    ) -> PatchFault | None:
         """Why a patch of a slide is to be dropped; `None` if it is good.
 
         Args:

@@ -8,7 +8,7 @@ from support.planted import Rgb, blurred, tissue_patches, with_fold, with_pen
 
 from pipeline.slides.artefacts.patch_checks import (
     MOST_BLUR,
-    Finding,
+    PatchFault,
     SlideReference,
     build_reference,
     check_patch,
@@ -103,7 +103,7 @@ def test_reference_of_nothing_judges_by_usual_values(patches: list[Rgb]) -> None
     assert reference.sharpness is None
     assert check_patch(blurred(patches[0], 4), MPP, reference) is None
     found = check_patch(with_pen(patches[0]), MPP, reference)
-    assert isinstance(found, Finding)
+    assert isinstance(found, PatchFault)
     assert found.reason == "pen"
     assert found.value > found.bound
 

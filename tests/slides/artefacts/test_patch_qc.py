@@ -8,7 +8,7 @@ import pytest
 from support.planted import Rgb, blurred, tissue_patches
 
 from pipeline.base.errors import PatchError
-from pipeline.slides.artefacts.patch_checks import Finding
+from pipeline.slides.artefacts.patch_checks import PatchFault
 from pipeline.slides.artefacts.patch_qc import REFERENCE_PATCHES, PatchChecks
 
 PATCH_PX = 64
@@ -31,7 +31,7 @@ def test_threads_measure_the_reference_together_and_once(patches: list[Rgb]) -> 
 
     soft = blurred(patches[0], 1.5)
 
-    def find(checks: PatchChecks) -> Finding | None:
+    def find(checks: PatchChecks) -> PatchFault | None:
         return checks.find("a", COORDS, 0.5, soft, read)
 
     alone = find(PatchChecks(PATCH_PX))
