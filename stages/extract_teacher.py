@@ -46,6 +46,7 @@ from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
 from pipeline.encoders.hub import weights_here
+from pipeline.slides.artefacts.patch_qc import PATCH_RULES
 from pipeline.slides.read_again import read_patches
 from pipeline.slides.reader import Accepts, accept_all
 from pipeline.store.changed_slides import noting_changed
@@ -274,11 +275,13 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     part = asked_part(out, store, config.part, has_batch_size=has_batch_size)
     is_first = store is None or config.teacher == store.first.name or bool(store.first.ledger.pending())
     further_of = None if is_first else store
+    require_checks(further_of, patch_qc=config.patch_qc)
     if further_of is None:
         begun = None if store is None else store.first
         settings = choose_settings(plan, config, running, begun, config.rows_per_shard, config.pixels)
     else:
         begun, rows_per_shard = begun_and_rows(further_of, config)
+        config = config.model_copy(update={"patch_qc": "patch_qc" in further_of.first.settings})
         settings = choose_settings(plan, config, running, begun, rows_per_shard, "none")
     if begun is not None:
         require_replay(begun)
@@ -295,6 +298,18 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     if further_of is None:
         return continue_first(plan, store, spec, look)
     return prepare_further(plan, store, spec, running.weights, look, is_begun=begun is not None)
+
+
+def require_checks(further_of: Store | None, *, patch_qc: bool) -> None:
+    """See that `--patch-qc` is not asked for where the rows are settled already.
+
+    Raises:
+        ConfigError: the store that the teacher is a further one of was made without.
+    """
+    if further_of is not None and patch_qc and "patch_qc" not in further_of.first.settings:
+        raise ConfigError(
+            "--patch-qc: a further teacher embeds the rows of the store, which was made without; leave it out"
+        )
 
 
 def asked_part(out: Path, store: Store | None, text: str | None, *, has_batch_size: bool) -> StorePart | None:
@@ -399,7 +414,7 @@ def choose_settings(
         "precision": running.precision,
         "batch_size": min(batch_size, rows_per_shard),
     }
-    return settings | of_views
+    return settings | ({"patch_qc": PATCH_RULES} if config.patch_qc else {}) | of_views
 
 
 def settings_of_views(plan: Plan, count: int, seed: int | None, strength: str | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons
 from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE
 from pipeline.sampling import TRAIN, VAL
+from pipeline.store.format import Status
 from pipeline.store.remote.opening import open_store
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
@@ -34,6 +35,7 @@ from pipeline.training.held_out import best_words, history_table, vals_by_teache
 from pipeline.training.identity import loss_weights, recorded_departures, recorded_teachers
 from pipeline.training.run_folder import RunFolder
 from stages.reports.classes import class_table
+from stages.reports.extract import dropped_words
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
 """By these, and `student.json` or a projector, an exported student is known."""
@@ -160,8 +162,11 @@ def _embeddings(teacher: StoredTeacher) -> list[tuple[str, object]]:
 
 
 def _row_counts(teacher: StoredTeacher) -> str:
-    """How many rows have which status."""
-    return ", ".join(f"{n:,} {name.lower()}" for name, n in teacher.ledger.status_counts(teacher.shards).items() if n)
+    """How many rows have which status; those that `--patch-qc` dropped apart."""
+    counts = teacher.ledger.status_counts(teacher.shards)
+    words = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and not Status[name].is_dropped)
+    dropped = dropped_words(counts)
+    return f"{words}; dropped by --patch-qc: {dropped}" if dropped else words
 
 
 def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:

@@ -93,6 +93,13 @@ class ExtractConfig(Config):
         "blur) or strong (all of them, rescaling and JPEG); each crops if the plan has tiles [mild].",
         decides="effect",
     )
+    patch_qc: bool = option(
+        False,
+        description="Check each patch at its own resolution before it is embedded, and drop it if it is out of focus, "
+        "on a fold or pen, without tissue, of one colour or there twice; dropped.csv lists them.",
+        decides="effect",
+        added=True,
+    )
     part: str | None = option(
         None,
         description="I/N: do part I of N of the shards, in a store of its own; `g2l merge` makes one of all [all].",

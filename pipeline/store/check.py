@@ -21,6 +21,8 @@ from pipeline.store.zarr_format import METADATA
 
 KEPT_ATTRIBUTES = ("rows", "patch_px", "tile_px", "status_codes")
 """Attributes that follow from the plan and this program."""
+DROPPED = frozenset(code.name for code in Status if code.is_dropped)
+"""Names of the status of rows that `--patch-qc` dropped."""
 
 
 def check_metadata(teacher: StoredTeacher) -> list[str]:
@@ -118,17 +120,7 @@ def _check_entry(teacher: StoredTeacher, shard: int, entry: dict[str, Any]) -> l
 def _check_content(teacher: StoredTeacher, shard: int, entry: dict[str, Any]) -> list[str]:
     """What in a shard does not agree with its status: the ledger's counts and failures, embeddings, pixels."""
     status, first = teacher.read_status(shard), teacher.ledger.rows(shard).start
-    known = {int(code): code.name for code in Status}
-    values, numbers = np.unique(status, return_counts=True)
-    counts = {known.get(v, str(v)): n for v, n in zip(values.tolist(), numbers.tolist(), strict=True)}
-    failed = {first + i: known.get(int(status[i]), "") for i in np.flatnonzero(status != Status.OK).tolist()}
-    problems = []
-    if wrong := sorted(set(counts) - {s.name for s in Status if s is not Status.ABSENT}):
-        problems.append(f"status: rows of shard {shard} are {', '.join(wrong)}, though the shard is done")
-    if entry["status"] != counts:
-        problems.append(f"shards/{shard}.json: its status counts are {entry['status']}, those of the rows {counts}")
-    if {failure["row"]: failure["status"] for failure in entry["failures"]} != failed:
-        problems.append(f"shards/{shard}.json: its failures are not the rows that failed")
+    problems = _check_status(shard, entry, status, first)
     embeddings = teacher.read_views(shard)
     ok = status == Status.OK
     amiss = np.where(ok, ~np.isfinite(embeddings).all(axis=(1, 2)), ~np.isnan(embeddings).all(axis=(1, 2)))
@@ -137,6 +129,35 @@ def _check_content(teacher: StoredTeacher, shard: int, entry: dict[str, Any]) ->
         problems.append(f"embedding, shard {shard}: {rows}: a row is finite if its status is OK, and NaN otherwise")
     if teacher.keeps_pixels:
         problems += _check_pixels(teacher, shard, status)
+    return problems
+
+
+def _check_status(shard: int, entry: dict[str, Any], status: NDArray[np.uint8], first: int) -> list[str]:
+    """What in a ledger entry does not agree with the status of its rows, from row `first` on: counts, failures, rows
+    that were dropped.
+    """
+    known = {int(code): code.name for code in Status}
+    values, numbers = np.unique(status, return_counts=True)
+    counts = {known.get(v, str(v)): n for v, n in zip(values.tolist(), numbers.tolist(), strict=True)}
+    counts = {name: number for name, number in counts.items() if name not in DROPPED}
+    without = {first + i: known.get(int(status[i]), "") for i in np.flatnonzero(status != Status.OK).tolist()}
+    problems = []
+    if wrong := sorted(set(counts) - {s.name for s in Status if s is not Status.ABSENT}):
+        problems.append(f"status: rows of shard {shard} are {', '.join(wrong)}, though the shard is done")
+    if entry["status"] != counts:
+        problems.append(f"shards/{shard}.json: its status counts are {entry['status']}, those of the rows {counts}")
+    return problems + _check_records(shard, entry, without)
+
+
+def _check_records(shard: int, entry: dict[str, Any], without: dict[int, str]) -> list[str]:
+    """What in a ledger entry does not agree with the rows `without` an embedding, names of status by row."""
+    failed = {failure["row"]: failure["status"] for failure in entry["failures"]}
+    dropped = {record["row"]: record["status"] for record in entry.get("dropped", [])}
+    problems = []
+    if failed != {row: name for row, name in without.items() if name not in DROPPED}:
+        problems.append(f"shards/{shard}.json: its failures are not the rows that failed")
+    if dropped != {row: name for row, name in without.items() if name in DROPPED}:
+        problems.append(f"shards/{shard}.json: its dropped rows are not those of the status")
     return problems
 
 

@@ -48,6 +48,23 @@ class Status(IntEnum):
     EMPTY = 3  # the slide has no pixels there
     NO_SLIDE = 4  # the slide does not open, or is not the planned one
     NOT_FINITE = 5  # the teacher gave NaN or infinity, or a value beyond the stored type
+    # dropped by `--patch-qc`, after the row was read
+    ONE_COLOUR = 6
+    NO_TISSUE = 7  # glass, or nearly so
+    PEN = 8
+    FOLD = 9
+    OUT_OF_FOCUS = 10
+    DUPLICATE = 11  # the pixels of an earlier row of the slide, in the same shard
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the row was read and left out by `--patch-qc`, which is no failure."""
+        return self >= Status.ONE_COLOUR
+
+    @property
+    def words(self) -> str:
+        """The name in words, such as "out of focus"."""
+        return self.name.lower().replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,8 @@ class StoreSpec:
 
     Attributes:
         teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
-        settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views;
+        settings: rows_per_shard, pixels, dtype, precision, batch_size; patch_qc, the version of its rules, if patches
+            are checked; views and views_seed if there are several views;
             views_strength and views_probe if these are not the views of earlier versions. Those of a round have view,
             its number, in place of views.
     """
@@ -79,7 +97,7 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
     """
     teacher, settings = attributes["teacher"], attributes["settings"]
     most = {"rows": 2**40, "patch_px": 2**14, "tile_px": 2**14, "width": 2**20, "rows_per_shard": 2**40}
-    most |= {"views": MOST_VIEWS, "view": MOST_VIEWS}
+    most |= {"views": MOST_VIEWS, "view": MOST_VIEWS, "patch_qc": 2**16}
     sizes = {
         "rows": attributes["rows"],
         "patch_px": attributes["patch_px"],
@@ -88,6 +106,7 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
         "rows_per_shard": settings["rows_per_shard"],
         "views": settings.get("views", 1),
         "view": settings.get("view", 1),
+        "patch_qc": settings.get("patch_qc", 1),
     }
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most[name]:
@@ -113,13 +132,27 @@ def require_entry(entry: Mapping[str, Any]) -> None:
         raise KeyError(*sorted(missing))
     if not all(isinstance(count, int) and count >= 0 for count in entry["status"].values()):
         raise ValueError(f"its status counts are {entry['status']!r}")
-    if unknown := entry["status"].keys() - {status.name for status in Status}:
+    if unknown := entry["status"].keys() - {status.name for status in Status if not status.is_dropped}:
         raise ValueError(f"status {min(unknown)!r}")
     for name, file in entry["files"].items():
         if not (isinstance(file["bytes"], int) and isinstance(file["sha256"], str)):
             raise TypeError(f"its file {name!r} has no bytes and sha256")
     if not all(isinstance(failure, dict) for failure in entry["failures"]):
         raise TypeError("its failures are no records")
+    _require_dropped(entry.get("dropped", []))
+
+
+def _require_dropped(records: list[dict[str, Any]]) -> None:
+    """See that records of dropped rows have a status of such rows, and what was measured.
+
+    Raises:
+        KeyError, TypeError, ValueError: they have not.
+    """
+    for record in records:
+        if not Status[record["status"]].is_dropped:
+            raise ValueError(f"dropped, with status {record['status']!r}")
+        if missing := {"row", "slide_id", "x", "y", "value", "bound"} - record.keys():
+            raise KeyError(*sorted(missing))
 
 
 def teacher_folder(teacher: str) -> str:
@@ -182,7 +215,9 @@ def new_arrays(
         "plan_hash": plan.hash,
         "teacher": spec.teacher,
         "settings": settings,
-        "status_codes": {status.name: int(status) for status in Status},
+        "status_codes": {
+            status.name: int(status) for status in Status if not status.is_dropped or "patch_qc" in settings
+        },
         "versions": versions,
         "full_float32": True,
         **notes,

@@ -78,6 +78,8 @@ class Ledger:
             else:
                 for name, count in entry["status"].items():
                     counts[name] += count
+                for record in entry.get("dropped", []):
+                    counts[record["status"]] += 1
         return counts
 
     def num_bytes(self) -> int:
@@ -91,3 +93,7 @@ class Ledger:
     def failures(self) -> list[dict[str, Any]]:
         """All failed rows of finished shards: row, slide, x, y, status, reason."""
         return [failure for _, entry in self.entries() if entry is not None for failure in entry["failures"]]
+
+    def dropped(self) -> list[dict[str, Any]]:
+        """All rows of finished shards that `--patch-qc` dropped: row, slide, x, y, status, value, bound."""
+        return [record for _, entry in self.entries() if entry is not None for record in entry.get("dropped", [])]

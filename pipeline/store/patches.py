@@ -3,10 +3,12 @@
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from pipeline.base.images import ImageFormat, decode_image, encode_image, requir
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
+from pipeline.slides.artefacts.patch_checks import PatchFault
+from pipeline.slides.artefacts.patch_qc import PatchChecks
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import Accepts, SlidePool
@@ -31,18 +35,24 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class PatchRead:
-    """What became of reading one row: its status, the encoded image if one is kept, and why it failed."""
+    """What became of reading one row: its status, the encoded image if one is kept, and why it failed; of a row that
+    `--patch-qc` dropped what was measured and the bound, and of one that it kept a hash of slide and pixels.
+    """
 
     status: Status
     encoded: bytes | None = None
     reason: str = ""
+    value: float | None = None
+    bound: float | None = None
+    digest: bytes = b""
 
 
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
     file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`. `copies`: where copies of the slides are to
     be found; `stage` is the folder where `staged` makes them itself. Where rows are read `in_order`, and not from
-    copies, the next slide is opened while one is read, so that nothing waits for it.
+    copies, the next slide is opened while one is read, so that nothing waits for it. `checks` drop patches; `dropped`
+    are rows that were dropped before, by number, which are not read.
 
     Raises:
         ConfigError: torch reduces the plan's patches, and the one that is installed cannot.
@@ -59,10 +69,14 @@ class PlannedPatches:
         copies: Copies | None = None,
         stage: StageFolder | None = None,
         in_order: bool = False,
+        checks: PatchChecks | None = None,
+        dropped: Mapping[int, PatchRead] = MappingProxyType({}),
     ) -> None:
         if any(slide.geometry.resampling != PILLOW for slide in plan.slides):
             require_lanczos("torch reduces the patches of this plan")
         self._plan = plan
+        self._checks = checks
+        self._dropped = dropped
         self._tell = tell
         self._copies = copies or KnownCopy(None)
         self._stage = stage
@@ -149,6 +163,8 @@ class PlannedPatches:
 
         A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
         """
+        if row in self._dropped:
+            return self._dropped[row]
         index = int(self._slide_of_row[row])
         planned = self._plan.slides[index]
         path = self._plan.slide_path(planned, self._slides_root)
@@ -158,22 +174,29 @@ class PlannedPatches:
             patch = self._read_patch(row, planned, path, copy)
         if isinstance(patch, PatchRead):
             return patch
+        digest = b"" if self._checks is None else self._checks.digest(planned.slide_id, patch)
         if is_plain(patch):
             with self._lock:
                 self._plain[planned.slide_id] = self._plain.get(planned.slide_id, 0) + 1
         if self._format is None:
             out[:] = patch
-            return PatchRead(Status.OK)
+            return PatchRead(Status.OK, digest=digest)
         encoded = encode_image(patch, self._format)
         out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format, len(patch))
-        return PatchRead(Status.OK, encoded)
+        return PatchRead(Status.OK, encoded, digest=digest)
 
     def _read_patch(self, row: int, planned: SlidePlan, path: Path, copy: Path | None) -> NDArray[np.uint8] | PatchRead:
-        """A row's tile or patch, uint8 (T, T, 3), or why it cannot be read."""
+        """A row's tile or patch, uint8 (T, T, 3), or why it cannot be read, or is dropped."""
         try:
             slide = self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry, copy)
             x, y = self._coords[row]
-            return slide.read_patch(int(x), int(y), planned.geometry)
+            tile = slide.read_patch(int(x), int(y), planned.geometry)
+            if self._checks is None:
+                return tile
+            mpp, coords = planned.geometry.target_mpp, planned.coords_l0_px
+            read = partial(slide.read_patch, geometry=planned.geometry)
+            found = self._checks.find(planned.slide_id, coords, mpp, tile, read)
+            return tile if found is None else dropped_read(found)
         except EmptyPatchError as error:
             return PatchRead(Status.EMPTY, reason=str(error))
         except PatchError as error:
@@ -200,6 +223,19 @@ class PlannedPatches:
         threading.Thread(target=open_it, name="g2l-open", daemon=True).start()
 
 
+def dropped_read(found: PatchFault) -> PatchRead:
+    """What became of a row that a check dropped."""
+    return PatchRead(Status[found.reason.upper()], value=found.value, bound=found.bound)
+
+
+def dropped_rows(teacher: StoredTeacher) -> dict[int, PatchRead]:
+    """The rows of finished shards that `--patch-qc` dropped, by number."""
+    return {
+        record["row"]: PatchRead(Status[record["status"]], value=record["value"], bound=record["bound"])
+        for record in teacher.ledger.dropped()
+    }
+
+
 class StoredPatches:
     """Reads the rows of a plan from a store that kept their pixels; safe to use from many threads.
 
@@ -210,6 +246,7 @@ class StoredPatches:
         self._store = store
         self._status = store.first.status()
         self._reasons = {failure["row"]: failure["reason"] for failure in store.first.ledger.failures()}
+        self._dropped = dropped_rows(store.first)
         self._slide_of_row = store.plan.slide_of_row()
         self._coords = store.plan.coords()
 
@@ -232,6 +269,8 @@ class StoredPatches:
         Raises:
             StoreError: the row's pixels are damaged.
         """
+        if row in self._dropped:
+            return self._dropped[row]
         status = Status(int(self._status[row]))
         if status not in (Status.OK, Status.NOT_FINITE):  # an embedding that is not finite says nothing of the pixels
             return PatchRead(status, reason=self._reasons.get(row, "it is not in the store"))
@@ -284,11 +323,20 @@ def patches_to_embed(
     else those of the slides.
 
     Those of slides are read in order and encoded as the teacher's shards keep them, unless `encode` is off: then some
-    are tried.
+    are tried. They are checked for the first teacher, if its store says so; the others, and rounds, drop what it did.
     """
     if teacher.store.has_pixels and not teacher.keeps_pixels:
         return StoredPatches(teacher.store)
     image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
+    checked = teacher.is_first and "patch_qc" in teacher.settings
     return PlannedPatches(
-        plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed, stage=stage, in_order=encode
+        plan,
+        image_format,
+        slides_root,
+        tell=tell,
+        accepts_changed=accepts_changed,
+        stage=stage,
+        in_order=encode,
+        checks=PatchChecks(teacher.patch_px) if checked else None,
+        dropped={} if teacher.is_first else dropped_rows(teacher.store.first),
     )

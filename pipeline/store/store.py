@@ -323,7 +323,8 @@ class StoredTeacher:
         """What a further teacher takes over from its store, as options of `extract-teacher`; empty for the first."""
         if self.is_first:
             return {}
-        return {"rows_per_shard": self.rows_per_shard, "pixels": self.store.image_format}
+        checked = {"patch_qc": True} if "patch_qc" in self.store.first.settings else {}
+        return {"rows_per_shard": self.rows_per_shard, "pixels": self.store.image_format, **checked}
 
     @property
     def arrays(self) -> tuple[str, ...]:

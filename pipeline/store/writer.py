@@ -35,6 +35,10 @@ QUEUED_ROWS = 1024
 accelerator, which is about what it takes to sync a shard.
 """
 ROWS_A_PLACE = 64
+DROPPED_FILE = "dropped.csv"
+"""Beside a teacher's arrays: the rows that `--patch-qc` dropped."""
+MEASURED_DIGITS = 4
+"""Decimals of what was measured, in the ledger. Our choice."""
 JOIN_SECONDS = 1.0
 """Between two looks whether the thread has ended."""
 
@@ -59,12 +63,19 @@ def warn_of_disk(teacher: StoredTeacher, plan: Plan, num_rows: int) -> None:
 
 
 def write_failures(teacher: StoredTeacher) -> None:
-    """Write `failures.csv` beside the teacher's arrays: one line a failed row; no file when there is none."""
-    path = teacher.folder / "failures.csv"
-    failures = teacher.ledger.failures()
-    path.unlink(missing_ok=True)
-    if failures:
-        write_records(path, failures)
+    """Write `failures.csv` beside the teacher's arrays, one line a failed row, and `dropped.csv`, one line a row that
+    `--patch-qc` dropped; no file when there is none.
+    """
+    dropped = [
+        {**{name: record[name] for name in ("slide_id", "row", "x", "y")}, "reason": record["status"].lower()}
+        | {name: record[name] for name in ("value", "bound")}
+        for record in teacher.ledger.dropped()
+    ]
+    for name, records in ((DROPPED_FILE, dropped), ("failures.csv", teacher.ledger.failures())):
+        path = teacher.folder / name
+        path.unlink(missing_ok=True)
+        if records:
+            write_records(path, records)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class _Rows:
     embedding: NDArray[Any]
     status: NDArray[np.uint8]
     failures: list[dict[str, Any]]
+    dropped: list[dict[str, Any]]
     images: list[bytes | None]
 
 
@@ -88,6 +100,7 @@ class _OpenShard:
         self.embedding: NDArray[Any] = np.full((capacity, teacher.views.count, teacher.width), np.nan, teacher.dtype)
         self.status = np.full(capacity, Status.ABSENT, np.uint8)
         self.failures: list[dict[str, Any]] = []
+        self.dropped: list[dict[str, Any]] = []
         self.num_filled = 0
         self.started = time.monotonic()
         self.files = ExitStack()
@@ -101,6 +114,7 @@ class _OpenShard:
         filled = slice(self.num_filled, self.num_filled + len(rows.status))
         self.embedding[filled], self.status[filled] = rows.embedding, rows.status
         self.failures += rows.failures
+        self.dropped += rows.dropped
         if self.pixels is not None:
             for image in rows.images:
                 self.pixels.append(image)
@@ -124,12 +138,17 @@ class _OpenShard:
         entry = {
             "shard": self.shard,
             "rows": [self.rows.start, self.rows.stop],
-            "status": {status.name: int((used == status).sum()) for status in Status if (used == status).any()},
+            "status": {
+                status.name: int((used == status).sum())
+                for status in Status
+                if not status.is_dropped and (used == status).any()
+            },
             "files": {
                 str(self.teacher.shard_path(name, self.shard).relative_to(self.teacher.folder)): file
                 for name, file in files.items()
             },
             "failures": self.failures,
+            **({"dropped": self.dropped} if self.dropped else {}),
             "seconds": round(time.monotonic() - self.started, 3),
             "device": device,
         }
@@ -172,6 +191,7 @@ class StoreWriter:
         self._error: BaseException | None = None
         self._discard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="g2l-write", daemon=True)
+        self._first_of: dict[bytes, int] = {}
         self.num_failures = 0
         self.last_failure: dict[str, Any] | None = None
         self._thread.start()
@@ -218,14 +238,32 @@ class StoreWriter:
             stored = embeddings.astype(self._teacher.dtype)
         stored = stored.reshape(len(stored), self._teacher.views.count, self._teacher.width)
         finite = np.isfinite(stored).all(axis=(1, 2))
+        shard = rows[0] // self._teacher.rows_per_shard
+        reads = self._without_repeats(rows, reads)
         status = np.array([read.status for read in reads], np.uint8)
         status[(status == Status.OK) & ~finite] = Status.NOT_FINITE
         stored[status != Status.OK] = np.nan
-        images, failures = [read.encoded for read in reads], []
+        images, failures, dropped = [read.encoded for read in reads], [], []
         for i in np.flatnonzero(status != Status.OK).tolist():
+            if (code := Status(status[i])).is_dropped:
+                measured = {"value": _rounded(reads[i].value), "bound": _rounded(reads[i].bound)}
+                dropped.append({**self._describe(rows[i]), "status": code.name, **measured})
+                continue
             reason = reads[i].reason or f"the teacher's embedding is not finite as {self._teacher.dtype}"
-            failures.append({**self._describe(rows[i]), "status": Status(status[i]).name, "reason": reason})
-        return _Rows(rows[0] // self._teacher.rows_per_shard, stored, status, failures, images)
+            failures.append({**self._describe(rows[i]), "status": code.name, "reason": reason})
+        return _Rows(shard, stored, status, failures, dropped, images)
+
+    def _without_repeats(self, rows: Sequence[int], reads: Sequence[PatchRead]) -> Sequence[PatchRead]:
+        """The same, but rows with the pixels of an earlier row of their slide and shard are dropped. A shard's rows
+        come in order and from one process, so nothing else decides which row stays.
+        """
+        if self._teacher.ledger.rows(rows[0] // self._teacher.rows_per_shard).start == rows[0]:
+            self._first_of = {}
+        judged = []
+        for row, read in zip(rows, reads, strict=True):
+            first = self._first_of.setdefault(read.digest, row) if read.digest else row
+            judged.append(read if first == row else PatchRead(Status.DUPLICATE, value=first))
+        return judged
 
     def _raise_error(self) -> None:
         if isinstance(self._error, OSError):
@@ -260,3 +298,7 @@ class StoreWriter:
         finally:
             if current is not None:
                 current.files.close()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, MEASURED_DIGITS)

@@ -145,20 +145,28 @@ def _require_enough(train: RowNumbers, teachers: Sequence[StoredTeacher]) -> Non
     if len(train) >= 2:
         return
     teacher = teachers[0]
-    num_failed = teacher.plan.count(TRAIN) - len(train)
+    num_dropped = _num_dropped(teacher, TRAIN)
+    num_failed = teacher.plan.count(TRAIN) - len(train) - num_dropped
+    dropped = f" ({num_dropped} were dropped by --patch-qc)" if num_dropped else ""
     advice = (
         f"{num_failed} planned rows failed in {made_with(teacher)}: fix the cause, then run it with --retry-failures"
         if num_failed
         else "Plan with more slides, or with a smaller --val-fraction"
     )
-    raise ConfigError(f"{teacher.place}: {len(train)} rows to train on, at least 2 are needed. {advice}")
+    raise ConfigError(f"{teacher.place}: {len(train)} rows to train on{dropped}, at least 2 are needed. {advice}")
+
+
+def _num_dropped(teacher: StoredTeacher, split: int) -> int:
+    """How many rows of a split `--patch-qc` dropped."""
+    rows = [record["row"] for record in teacher.ledger.dropped()]
+    return int((teacher.plan.split()[rows] == split).sum()) if rows else 0
 
 
 def _why_not_scored(val: RowNumbers, teachers: Sequence[StoredTeacher]) -> str:
     """Why fewer than `MIN_SCORED` rows are held out."""
     why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
     teacher = teachers[0]
-    if failed := teacher.plan.count(VAL) - len(val):
+    if failed := teacher.plan.count(VAL) - len(val) - _num_dropped(teacher, VAL):
         why += f" ({failed} of {failed + len(val)} planned rows failed in {made_with(teacher)})"
     return why
 

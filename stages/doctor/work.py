@@ -25,6 +25,7 @@ from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
 from pipeline.slides.patch_sample import MOST_OF_A_SLIDE
+from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
@@ -139,7 +140,8 @@ def look_at_store(store: Store) -> Iterator[Finding]:
             yield note(teacher.name, words + _remaining(teacher.ledger.seconds(), done, len(teacher.pending)), CONTINUE)
         else:
             yield good(teacher.name, words)
-        failed = sum(number for name, number in counts.items() if name not in ("OK", "ABSENT"))
+        not_failed = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
+        failed = sum(number for name, number in counts.items() if name not in not_failed)
         if failed:
             advice = "see failures.csv in the store; mend the slides, then `extract-teacher --retry-failures`"
             yield note(teacher.name, f"{counted(failed, 'row')} failed", advice)

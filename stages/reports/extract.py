@@ -32,14 +32,29 @@ class Extracted:
 
     @property
     def num_failed(self) -> int:
-        """Rows without an embedding, of views in rounds as well."""
+        """Rows without an embedding, of views in rounds as well; those that `--patch-qc` dropped are none."""
         of_rounds = [made.ledger.status_counts() for made in self.teacher.rounds]
         return sum(_failed(counts) for counts in (self.counts, *of_rounds))
 
 
 def _failed(counts: dict[str, int]) -> int:
-    """How many rows have no embedding."""
-    return sum(count for name, count in counts.items() if name != Status.OK.name)
+    """How many rows have no embedding, but for those that `--patch-qc` dropped."""
+    return sum(count for name, count in counts.items() if is_failure(name))
+
+
+def is_failure(name: str) -> bool:
+    """Whether a status, by its name, is that of a row which should have an embedding and has none."""
+    return name != Status.OK.name and not Status[name].is_dropped
+
+
+def failed_words(counts: dict[str, int]) -> str:
+    """How many rows failed, by status; "" if none."""
+    return ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and is_failure(name))
+
+
+def dropped_words(counts: dict[str, int]) -> str:
+    """How many rows `--patch-qc` dropped, by reason; "" if none."""
+    return ", ".join(f"{n:,} {Status[name].words}" for name, n in counts.items() if n and Status[name].is_dropped)
 
 
 def extract_report(extracted: Extracted) -> str:
@@ -59,18 +74,19 @@ def extract_report(extracted: Extracted) -> str:
     else:
         lines.append("nothing was left to do")
     for each, counts in ((teacher, extracted.counts), *((made, made.ledger.status_counts()) for made in rounds)):
-        if _failed(counts):
-            failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
+        if failed := failed_words(counts):
             lines.append(
                 f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. --retry-failures tries them again"
             )
+    if dropped := dropped_words(extracted.counts):
+        lines.append(f"rows dropped by --patch-qc: {dropped}; listed in {teacher.folder / 'dropped.csv'}")
     return "\n".join(lines)
 
 
 def merge_report(merged: Merged) -> str:
     """Report of a merge for the terminal."""
     teacher, counts = merged.teacher, merged.teacher.ledger.status_counts()
-    num_failed = sum(count for name, count in counts.items() if name != Status.OK.name)
+    num_failed = _failed(counts)
     shape = f"{teacher.num_rows:,} rows of {teacher.width} dimensions in {counted(teacher.num_shards, 'shard')}"
     lines = [f"{teacher.folder}: {shape}"]
     if merged.num_before:
@@ -78,6 +94,8 @@ def merge_report(merged: Merged) -> str:
     lines.append(f"files linked: {merged.num_linked:,}, copied: {merged.num_copied:,}; all checked")
     if num_failed:
         lines.append(f"failed rows: {num_failed:,}; listed in {teacher.folder / 'failures.csv'}")
+    if dropped := dropped_words(counts):
+        lines.append(f"rows dropped by --patch-qc: {dropped}; listed in {teacher.folder / 'dropped.csv'}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@ or centres with too few patches for figures of their own.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,20 @@ Names = NDArray[np.str_]
 
 def failed_rows(teacher: StoredTeacher) -> list[Exclusion]:
     """Planned rows that the store has no embedding of: one exclusion for each slide and reason, held-out rows first,
-    and one for all that are not done yet.
+    and one for all that are not done yet. Those that `--patch-qc` dropped are left out by rule.
     """
     status, split = teacher.status(), teacher.plan.split()
     reasons = {failure["row"]: str(failure["reason"]) for failure in teacher.ledger.failures()}
     exclusions: list[Exclusion] = []
     for code, words in ((VAL, "held-out"), (TRAIN, "training")):
         of_split = split == code
-        failed = np.flatnonzero(of_split & (status != Status.OK) & (status != Status.ABSENT)).tolist()
+        without = np.flatnonzero(of_split & (status != Status.OK) & (status != Status.ABSENT)).tolist()
+        dropped = {row: code for row in without if (code := Status(int(status[row]))).is_dropped}
+        failed = [row for row in without if row not in dropped]
         whys = {row: reasons.get(row, Status(int(status[row])).name) for row in failed}
         exclusions += _by_slide(teacher, {row: f"no embedding in the store: {why}" for row, why in whys.items()}, words)
+        by_rule = {row: f"dropped by --patch-qc: {code.words}" for row, code in dropped.items()}
+        exclusions += [replace(each, by_rule=True) for each in _by_slide(teacher, by_rule, words)]
         if absent := int((of_split & (status == Status.ABSENT)).sum()):
             exclusions.append(
                 Exclusion(_patches(absent, words), "the store is not finished; continue it", count=absent)
@@ -96,8 +101,11 @@ def missing_note(exclusions: list[Exclusion]) -> str:
         return ""
     total = sum(exclusion.count for exclusion in exclusions)
     verb = "has" if total == 1 else "have"
+    dropped = sum(exclusion.count for exclusion in exclusions if exclusion.by_rule)
+    of_these = f" --patch-qc dropped {dropped:,} of them." if dropped else ""
     return (
         f"{counted(total, 'patch', 'patches')} of the plan {verb} no embedding in the store and {verb} no part in this."
+        f"{of_these}"
     )
 
 

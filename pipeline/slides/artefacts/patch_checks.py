@@ -1,0 +1,231 @@
+"""Check a patch at its own resolution: one colour, no tissue, pen, a fold, out of focus. Pure.
+
+What a patch is compared with is the slide's own: `SlideReference` holds medians over some of its patches, so that pale
+stains and soft scanners are judged as they are. Colours are compared in blocks of `BLOCK_UM`, as optical densities
+(Ruifrok and Johnston 2001): ink and folds are wide, nuclei are not. Sharpness is the energy of the finest differences
+over that of coarser ones, so that smooth tissue in focus is kept (after Crete et al., "The blur effect", 2007).
+
+Left out: the same field twice, which no patch shows alone (`store.writer`); dust, bubbles and edges of the coverslip,
+which a thumbnail shows (`docs/tissue.md`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import uniform_filter
+
+Reason = Literal["one_colour", "no_tissue", "pen", "fold", "out_of_focus"]
+"""Why a patch is dropped, in the order in which the checks are made."""
+
+BLOCK_UM = 4.0
+"""Side of a block. Our choice: about half a nucleus, so that a stroke of pen has hundreds of them."""
+MOST_LEVEL = 256.0
+DENSITY_FLOOR = 0.02
+"""Least density, so that ratios are finite. Our choice: five grey levels below white."""
+
+ONE_COLOUR = 1.0
+"""Largest deviation of green, in grey levels (0..255), of a patch of one colour. Our choice: rounding and JPEG's blocks
+leave less; noise of any camera is more."""
+GLASS_LEVEL, GLASS_CHROMA, GLASS_STEP = 190, 30, 6.0
+"""A block is glass if its weakest channel is above this level, its channels differ by no more, and it differs from its
+neighbours by no more. Our choice: pale stroma has more colour, fat and other thin lines have more steps."""
+LEAST_TISSUE = 0.02
+"""Least share of blocks that are not glass. Our choice: 2 % of a patch of 112 um are a dozen cells; fat has more."""
+
+COLOURED_DENSITY = 0.25
+"""Density of a block's strongest channel from which its ratios are looked at. Our choice: a paler block has no colour
+to speak of."""
+MOST_PEN, MOST_FOLD = 0.03, 0.04
+"""Shares of the patch's blocks from which pen and a fold are dropped. Our choice: of 112 um a strip of 4 um."""
+RED_SHARE = 0.98
+COLD, WARM = (0.12, 0.3), (0.2, 0.25)
+"""Bounds of where blue and green ink begin, and red: with much ink among the patches of the reference, the slide's own
+values would hide it. Our choice, of slides with planted ink."""
+FEW_BLOCKS = 200
+"""With fewer blocks of tissue in the reference, usual values stand for the slide's own. Our choice."""
+FOLD_DENSITY = 1.45
+"""Times the green density of the slide's dense tissue, in means over `WIDE_BLOCKS`, that a fold has. Our choice: a fold
+has three layers, and 1 % of clean patches of five sets of slides had more."""
+DENSE_SHARE = 0.95
+"""Share of the slide's blocks that are paler than its dense tissue. Our choice: a few folds among the patches of the
+reference do not move it."""
+WIDE_BLOCKS = 5
+"""Side of the square of blocks over which densities are averaged for a fold. Our choice: 20 um, a few cells."""
+
+MOST_BLUR = 0.4
+"""Largest drop of the logarithm of sharpness below the slide's median. Our choice: see `benchmarks/patch_qc.py`."""
+EDGE_PX = 4
+"""Distance of the coarser differences. Our choice: an edge in focus is narrower."""
+LEAST_CONTRAST = 2.0
+"""Least root mean square of the coarser differences, in grey levels, at which sharpness means anything. Our choice."""
+FINE_NOISE, COARSE_NOISE = 20.0 / 12, 2.0 / 12
+"""What rounding to whole grey levels adds to the two energies: a variance of 1/12 a pixel, times the squared weights of
+the differences, 16 + 4 and 1 + 1."""
+
+
+@dataclass(frozen=True)
+class MeasuredPatch:
+    """What one patch adds to its slide's reference: sharpness, `None` if it has too little contrast, and the densities
+    of its blocks (K, 3), and those of green averaged over `WIDE_BLOCKS` (K,).
+    """
+
+    sharpness: float | None
+    densities: NDArray[np.float32]
+    wide: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SlideReference:
+    """What is usual for a slide.
+
+    Attributes:
+        sharpness: median logarithm; `None` where no patch has contrast.
+        red_ratio: what 98 % of blocks do not pass of the logarithm of the densities' ratio red to green.
+        blue_ratio, blue_spread: median and robust deviation of the same of blue to green.
+        least: median density of the weakest channel.
+        dense: green density of dense tissue, `DENSE_SHARE` of the means over `WIDE_BLOCKS`.
+    """
+
+    sharpness: float | None
+    red_ratio: float
+    blue_ratio: float
+    blue_spread: float
+    least: float
+    dense: float
+
+
+USUAL_REFERENCE = SlideReference(None, 0.0, -0.5, 0.06, 0.3, 1.3)
+"""Of a slide with hardly any tissue. Our choice: of ten H&E slides."""
+
+
+@dataclass(frozen=True)
+class PatchFault:
+    """Why a patch is dropped: the reason, what was measured, and the bound that it passed."""
+
+    reason: Reason
+    value: float
+    bound: float
+
+
+def measure_patch(patch: NDArray[np.uint8], mpp: float) -> MeasuredPatch:
+    """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference."""
+    densities = block_densities(block_means(patch, mpp))
+    return MeasuredPatch(sharpness(patch), densities.reshape(-1, 3), wide_densities(densities).ravel())
+
+
+def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
+    """The reference of a slide from some of its patches, in any order."""
+    known = [each.sharpness for each in measured if each.sharpness is not None]
+    middle = float(np.median(known)) if known else None
+    densities = np.concatenate([np.empty((0, 3), np.float32), *(each.densities for each in measured)])
+    densities = densities[densities.max(axis=1) >= COLOURED_DENSITY]
+    if len(densities) < FEW_BLOCKS:
+        return replace(USUAL_REFERENCE, sharpness=middle)
+    red, blue = np.log(densities[:, 0] / densities[:, 1]), np.log(densities[:, 2] / densities[:, 1])
+    return SlideReference(
+        middle,
+        float(np.quantile(red, RED_SHARE)),
+        float(np.median(blue)),
+        float(1.4826 * np.median(np.abs(blue - np.median(blue)))),
+        float(np.median(densities.min(axis=1))),
+        float(np.quantile(np.concatenate([each.wide for each in measured]), DENSE_SHARE)),
+    )
+
+
+def check_patch(patch: NDArray[np.uint8], mpp: float, reference: SlideReference) -> PatchFault | None:
+    """Why a patch, uint8 (P, P, 3) of `mpp` um/px, is to be dropped; `None` if it is good."""
+    blocks = block_means(patch, mpp)
+    deviation = float(blocks[..., 1].std())
+    if deviation <= ONE_COLOUR and (deviation := float(patch[..., 1].std())) <= ONE_COLOUR:
+        return PatchFault("one_colour", deviation, ONE_COLOUR)
+    if (tissue := tissue_share(blocks)) < LEAST_TISSUE:
+        return PatchFault("no_tissue", tissue, LEAST_TISSUE)
+    densities = block_densities(blocks)
+    if (share := pen_share(densities, reference)) > MOST_PEN:
+        return PatchFault("pen", share, MOST_PEN)
+    if (share := fold_share(densities, reference)) > MOST_FOLD:
+        return PatchFault("fold", share, MOST_FOLD)
+    if reference.sharpness is not None and (sharp := sharpness(patch)) is not None:
+        drop = reference.sharpness - sharp
+        if drop > MOST_BLUR:
+            return PatchFault("out_of_focus", drop, MOST_BLUR)
+    return None
+
+
+def block_means(patch: NDArray[np.uint8], mpp: float) -> NDArray[np.uint8]:
+    """Mean colours of the patch's blocks: uint8 (H, W, 3). Of every second row where a block has four and more."""
+    side = min(max(round(BLOCK_UM / mpp), 1), len(patch))
+    step = 2 if side >= 4 else 1
+    image = Image.fromarray(np.ascontiguousarray(patch[::step]))
+    return np.asarray(image.reduce((side, max(side // step, 1))))
+
+
+def block_densities(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Optical densities of blocks, natural logarithm: float32, of the same shape."""
+    return np.asarray(_DENSITIES[blocks])
+
+
+_DENSITIES = np.maximum(-np.log((np.arange(256, dtype=np.float32) + 1) / MOST_LEVEL), DENSITY_FLOOR)
+
+
+def tissue_share(blocks: NDArray[np.uint8]) -> float:
+    """Share of blocks (H, W, 3) that are not glass."""
+    red, green, blue = np.moveaxis(blocks, 2, 0)
+    low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    glass = (low >= GLASS_LEVEL) & (high - low <= GLASS_CHROMA)
+    level = green.astype(np.int16)
+    glass[:, 1:] &= np.abs(level[:, 1:] - level[:, :-1]) <= GLASS_STEP
+    glass[1:] &= np.abs(level[1:] - level[:-1]) <= GLASS_STEP
+    return 1.0 - float(glass.mean())
+
+
+def pen_share(densities: NDArray[np.float32], reference: SlideReference) -> float:
+    """Share of blocks, densities (H, W, 3), that are ink: blue and green absorb more red than any stain, red absorbs as
+    much blue as green, black all alike.
+    """
+    red, green, blue = densities[..., 0], densities[..., 1], densities[..., 2]
+    x, y, least = np.log(red / green), np.log(blue / green), np.minimum(np.minimum(red, green), blue)
+    above = y - reference.blue_ratio
+    ink = (x > float(np.clip(reference.red_ratio + 0.12, *COLD))) & (red > 0.35)
+    ink |= (x < -1.3) & (above > float(np.clip(3.5 * reference.blue_spread, *WARM))) & (blue > 0.5)
+    ink |= (np.abs(x + 0.25) < 0.45) & (np.abs(y) < 0.25) & (above > 0.1) & (least > max(0.6, 2.2 * reference.least))
+    ink |= least > 2.4
+    return float(ink.mean())
+
+
+def wide_densities(densities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Densities of green (H, W), averaged over `WIDE_BLOCKS`, from (H, W, 3)."""
+    return np.asarray(uniform_filter(densities[..., 1], WIDE_BLOCKS, mode="nearest"))
+
+
+def fold_share(densities: NDArray[np.float32], reference: SlideReference) -> float:
+    """Share of blocks, densities (H, W, 3), that lie where the tissue is denser than the slide's dense tissue."""
+    return float((wide_densities(densities) > FOLD_DENSITY * reference.dense).mean())
+
+
+def sharpness(patch: NDArray[np.uint8]) -> float | None:
+    """Logarithm of how much of a patch's contrast is fine: root mean squares of the Laplacian and of differences over
+    `EDGE_PX`, of green, in every second row. `None` with too little contrast.
+    """
+    green = patch[..., 1].astype(np.int16)
+    fine = green[1:-1:2, 1:-1] << 2
+    fine -= green[:-2:2, 1:-1]
+    fine -= green[2::2, 1:-1]
+    fine -= green[1:-1:2, :-2]
+    fine -= green[1:-1:2, 2:]
+    across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
+    down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
+    coarse = (_energy(across) + _energy(down)) / 2 - COARSE_NOISE
+    if coarse < LEAST_CONTRAST**2:
+        return None
+    return float(np.log(max(_energy(fine) - FINE_NOISE, FINE_NOISE / 10) / coarse) / 2)
+
+
+def _energy(values: NDArray[np.int16]) -> float:
+    """Mean square."""
+    flat = values.ravel().astype(np.float32)
+    return float(flat @ flat) / len(flat)

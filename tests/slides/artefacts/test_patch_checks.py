@@ -1,0 +1,122 @@
+"""Checks of a patch: planted faults are found by their name, and tissue, however pale or smooth, is kept."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from support.planted import Rgb, blurred, tissue_patches, with_fold, with_pen
+
+from pipeline.slides.artefacts.patch_checks import (
+    MOST_BLUR,
+    PatchFault,
+    SlideReference,
+    build_reference,
+    check_patch,
+    measure_patch,
+    sharpness,
+)
+
+MPP = 0.5
+
+
+@pytest.fixture(scope="module")
+def patches() -> list[Rgb]:
+    return tissue_patches(128)[:24]
+
+
+@pytest.fixture(scope="module")
+def reference(patches: list[Rgb]) -> SlideReference:
+    return build_reference([measure_patch(patch, MPP) for patch in patches])
+
+
+def reasons(patches: list[Rgb], reference: SlideReference) -> set[str]:
+    found = [check_patch(patch, MPP, reference) for patch in patches]
+    return {finding.reason if finding else "good" for finding in found}
+
+
+def test_tissue_is_kept(patches: list[Rgb], reference: SlideReference) -> None:
+    assert reasons(patches, reference) == {"good"}
+
+
+@pytest.mark.parametrize("sigma_px", [1.0, 2.0, 4.0])
+def test_blur_is_out_of_focus(patches: list[Rgb], reference: SlideReference, sigma_px: float) -> None:
+    assert reasons([blurred(patch, sigma_px) for patch in patches], reference) == {"out_of_focus"}
+
+
+@pytest.mark.parametrize(
+    "ink", [(1.5, 0.9, 0.25), (1.4, 0.5, 0.8), (0.1, 1.2, 1.0), (1.3, 1.3, 1.25)], ids=["blue", "green", "red", "black"]
+)
+def test_pen_over_tissue(patches: list[Rgb], reference: SlideReference, ink: tuple[float, ...]) -> None:
+    found = [check_patch(with_pen(patch, ink), MPP, reference) for patch in patches]
+    assert all(finding is not None and finding.reason in ("pen", "fold") for finding in found)
+    assert sum(finding is not None and finding.reason == "pen" for finding in found) > len(patches) / 2
+
+
+def test_layers_of_tissue_are_a_fold(patches: list[Rgb], reference: SlideReference) -> None:
+    folded = [
+        with_fold(patch, *(patches[(i + k) % len(patches)] for k in (3, 5, 9))) for i, patch in enumerate(patches)
+    ]
+    assert reasons(folded, reference) <= {"fold", "pen"}
+
+
+def test_glass_and_one_colour(reference: SlideReference) -> None:
+    flat = np.full((128, 128, 3), (224, 158, 192), np.uint8)
+    glass = np.random.default_rng(0).integers(238, 243, (128, 128, 3)).astype(np.uint8)
+    assert reasons([flat], reference) == {"one_colour"}
+    assert reasons([glass], reference) == {"no_tissue"}
+
+
+def test_thin_lines_on_glass_are_tissue(reference: SlideReference) -> None:
+    """As in fat."""
+    fat = np.random.default_rng(0).integers(238, 243, (128, 128, 3)).astype(np.uint8)
+    fat[::32] = fat[:, ::32] = (200, 120, 170)
+    assert reasons([fat], reference) == {"good"}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: np.rot90(p).copy(), lambda p: p[::-1].copy(), lambda p: p[:, ::-1].copy()]
+)
+def test_turned_patches_are_judged_alike(
+    patches: list[Rgb], reference: SlideReference, change: Callable[[Rgb], Rgb]
+) -> None:
+    for patch in (patches[0], with_pen(patches[1]), blurred(patches[2], 2), with_fold(patches[3], *patches[4:7])):
+        found, turned = (check_patch(each, MPP, reference) for each in (patch, change(patch)))
+        assert (found and found.reason) == (turned and turned.reason)
+
+
+def test_sharpness_does_not_depend_on_contrast(patches: list[Rgb]) -> None:
+    """Pale stain: half the contrast, half the differences of both kinds."""
+    patch = patches[0]
+    pale = (patch // 2 + 120).astype(np.uint8)
+    whole, half = sharpness(patch), sharpness(pale)
+    assert whole is not None
+    assert half is not None
+    assert abs(whole - half) < MOST_BLUR / 8
+
+
+def test_too_little_contrast_says_nothing() -> None:
+    assert sharpness(np.full((64, 64, 3), 200, np.uint8)) is None
+
+
+def test_reference_of_nothing_judges_by_usual_values(patches: list[Rgb]) -> None:
+    reference = build_reference([])
+    assert reference.sharpness is None
+    assert check_patch(blurred(patches[0], 4), MPP, reference) is None
+    found = check_patch(with_pen(patches[0]), MPP, reference)
+    assert isinstance(found, PatchFault)
+    assert found.reason == "pen"
+    assert found.value > found.bound
+
+
+def test_reference_does_not_depend_on_the_order(patches: list[Rgb], reference: SlideReference) -> None:
+    assert build_reference([measure_patch(patch, MPP) for patch in patches[::-1]]) == reference
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0, 4.0, 8.0])
+@pytest.mark.parametrize("patch_px", [16, 37, 224])
+def test_any_size_and_resolution(mpp: float, patch_px: int) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(60, 200, (patch_px, patch_px, 3)).astype(np.uint8)
+    reference = build_reference([measure_patch(noise, mpp)])
+    found = check_patch(noise, mpp, reference)
+    assert found is None or found.reason in ("pen", "fold")
