@@ -32,6 +32,8 @@ from pipeline.training.run_folder import RunFolder
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.plan import Audited, audit_slide
 
+NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
+"""Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""
 FIRST_SLIDES = 3
 """Slides to read for real. Our choice: some seconds each."""
 
@@ -140,8 +142,7 @@ def look_at_store(store: Store) -> Iterator[Finding]:
             yield note(teacher.name, words + _remaining(teacher.ledger.seconds(), done, len(teacher.pending)), CONTINUE)
         else:
             yield good(teacher.name, words)
-        not_failed = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
-        failed = sum(number for name, number in counts.items() if name not in not_failed)
+        failed = sum(number for name, number in counts.items() if name not in NOT_FAILED)
         if failed:
             advice = "see failures.csv in the store; mend the slides, then `extract-teacher --retry-failures`"
             yield note(teacher.name, f"{counted(failed, 'row')} failed", advice)
