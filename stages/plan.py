@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.base.console import Progress, counted, say
+from pipeline.base.console import Progress, counted, say, table
 from pipeline.base.cores import give_back_memory
 from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
@@ -24,7 +25,10 @@ from pipeline.base.units import format_seconds
 from pipeline.cohort.annotated import class_areas, file_hashes, require_known_classes, slide_annotations
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
+from pipeline.cohort.draws.by_cluster import cut_by_cluster
 from pipeline.cohort.draws.by_method import sample_of_slide
+from pipeline.cohort.draws.candidates import describe_candidates
+from pipeline.cohort.draws.cluster_sheet import draw_cluster_examples
 from pipeline.cohort.draws.cut import NOTHING_LEFT, balance_notes, balanced_by_center
 from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
 from pipeline.cohort.leakage.rescans import SlidePrint, rescan_warnings, slide_print
@@ -54,7 +58,8 @@ TISSUE_EVERYWHERE = 0.95
 @dataclass(frozen=True)
 class Audited:
     """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, `look`
-    scans of one slide, `sample` how fast patches are read, and `dropped` are for the sheet; they are kept nowhere.
+    scans of one slide, `sample` how fast patches are read, `dropped` are for the sheet, and `facts`, uint16 (N, D), what
+    its candidates look like with `--sample cluster`; all five are kept nowhere.
     """
 
     audit: AuditRow
@@ -63,6 +68,7 @@ class Audited:
     sample: PatchSample | None = None
     look: SlidePrint | None = None
     dropped: tuple[DroppedPatch, ...] = ()
+    facts: NDArray[np.uint16] | None = None
 
 
 def plan_slides(
@@ -93,7 +99,7 @@ def plan_slides(
     num_measured = patches_to_measure(len(chosen))
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
     require_known_classes(manifest, sampling.classes, sampling.method)
-    pictures = None if config.budget or config.balance else overlays
+    pictures = None if config.budget or config.balance or config.sample == "cluster" else overlays
 
     def audit_row(row: ManifestRow) -> Audited:
         result = audit_slide(row, manifest, grid, sampling, check, pictures, num_measured, tissue)
@@ -106,6 +112,7 @@ def plan_slides(
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
     parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
+    parts, audit_rows, examples = within_clusters(audited, parts, audit_rows, sampling)
     audit_rows += audit_of_excluded(parted)
     if audit_csv is not None:
         write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
@@ -113,6 +120,8 @@ def plan_slides(
     slides, audit = in_order(parts, audit_rows)
     plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
     draw_late_overlays(plan, manifest, overlays, tissue)
+    if examples and overlays is not None:
+        draw_cluster_examples(plan, examples, overlays)
     say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
     return plan
@@ -126,6 +135,19 @@ def within_budget(
     if budget is None:
         return slides, audit, None
     return cut_to_budget(slides, audit, budget, prices, sampling)
+
+
+def within_clusters(
+    audited: Sequence[Audited], slides: list[SlidePlan], audit: list[AuditRow], sampling: Sampling
+) -> tuple[list[SlidePlan], list[AuditRow], dict[int, list[tuple[str, int, int]]]]:
+    """Slides and audit, cut to equal shares of clusters if the options ask for it; and examples of each cluster."""
+    if sampling.method != "cluster":
+        return slides, audit, {}
+    facts = {a.audit.slide_id: a.facts for a in audited if a.facts is not None}
+    cut = cut_by_cluster(slides, audit, facts, sampling)
+    header = ("cluster", "candidates", "taken", "uniform takes", "slides", "cases")
+    say(table(cut.table, header, right=(0, 1, 2, 3, 4, 5)))
+    return cut.slides, cut.audit, cut.examples
 
 
 def part_manifest(manifest: Manifest, lists: Sequence[str] | None) -> PartedRows:
@@ -211,8 +233,9 @@ def audit_slide(
             laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
             known |= class_areas(annotations)
             part = sample_slide(row, slide, laid, sampling)
+            part, looks, unread = describe_candidates(slide, part) if sampling.method == "cluster" else (part, None, "")
             sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
-            audit = audit_open_slide(slide, laid, part, known, sample)
+            audit = audit_open_slide(slide, laid, part, known, sample).with_warning(unread)
         seen = laid.tissue
         pixels = pixels_digest(seen.thumbnail, seen.unreadable, slide.info.size_l0_px)
         look = slide_print(seen.thumbnail, seen.mask, seen.unreadable, seen.pixel_l0_px * slide.info.mpp)
@@ -227,7 +250,7 @@ def audit_slide(
         write_tissue(laid.tissue, row.slide_id, tissue_files.write_to)
     if not len(part.coords_l0_px):
         return Audited(audit, None, dropped=dropped)
-    return Audited(audit, part, pixels, sample, look, dropped)
+    return Audited(audit, part, pixels, sample, look, dropped, looks)
 
 
 def draw_sheet(dropped: Sequence[DroppedPatch], overlays: Path | None) -> None:
@@ -353,7 +376,7 @@ def audit_open_slide(
     unreadable_mm2 = float(tissue.unreadable.sum() * mm2)
     status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
     if not len(coords):
-        status, reason = "failed", grid.why_empty
+        status, reason = "failed", grid.why_empty or "no candidate patch can be read"
     warnings = [*slide.info.warnings, *grid.warnings]
     covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
     if covered > TISSUE_EVERYWHERE and not unreadable_mm2:
@@ -399,7 +422,7 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
     Raises:
         OSError: one cannot be written.
     """
-    if folder is None or not (plan.budget or plan.config.balance):
+    if folder is None or not (plan.budget or plan.config.balance or plan.config.sample == "cluster"):
         return
     audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
     grid, sampling = plan.config.grid, plan.config.sampling

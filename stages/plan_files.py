@@ -18,6 +18,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH, Prices
+from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
 from pipeline.cohort.leakage.exclusions import FLAG, exclude_rows
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import EXCLUDED, Plan, read_plan, write_plan
@@ -32,7 +33,7 @@ from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
 from pipeline.slides.annotations.tissue_geojson import TISSUE_ENDING
-from pipeline.slides.artefacts.dropped import SHEET
+from pipeline.slides.artefacts.dropped import DROPPED_SHEET
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
 from pipeline.store.format import Status
@@ -145,7 +146,7 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]])
         for path in (audit_csv, record_path):
             require_new_file(path, hint)
         for folder, ending in folders:
-            sheets = [SHEET] if ending == PICTURE_ENDING else []
+            sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if ending == PICTURE_ENDING else []
             for name in (*sheets, *(f"{row.slide_id}{ending}" for row in manifest.rows)):
                 require_absent(folder / name, hint)
     for folder, _ in folders:

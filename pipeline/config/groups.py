@@ -16,8 +16,8 @@ Resampling = Literal["lanczos-pillow", "lanczos-torch"]
 Decode = Literal["full", "half"]
 """At which size the JPEG tiles under a patch are decoded."""
 
-SampleMethod = Literal["uniform", "spread", "class"]
-"""How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md)."""
+SampleMethod = Literal["uniform", "spread", "class", "cluster"]
+"""How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md, docs/cluster-sampling.md)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class Sampling:
         val_strip: held-out fraction of every slide; `None` to hold out cases.
         method: how they are drawn.
         classes: what the classes of annotations decide.
+        candidates: with "cluster", patches described for each one that is taken.
+        clusters: with "cluster", most clusters of the first level.
     """
 
     patches_per_slide: int | None
@@ -84,3 +86,12 @@ class Sampling:
     val_strip: float | None = None
     method: SampleMethod = "uniform"
     classes: ClassRules = field(default_factory=ClassRules)
+    candidates: int = 4
+    clusters: int = 16
+
+    @property
+    def num_drawn(self) -> int | None:
+        """Most patches that are drawn of a slide: the sample, or the candidates for it; `None`: all."""
+        if self.method != "cluster" or self.patches_per_slide is None:
+            return self.patches_per_slide
+        return self.patches_per_slide * self.candidates

@@ -1,5 +1,6 @@
 """Options of `g2l plan`, each defined once: name, type, default, bounds and help."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -28,8 +29,19 @@ class PlanConfig(Config):
     sample: SampleMethod = option(
         "uniform",
         description="How a slide's patches are drawn. uniform: each as likely as any other; spread: far apart on the "
-        "slide, so that they leave no large holes; class: by quotas of the classes of its annotations (--class-quota).",
+        "slide, so that they leave no large holes; class: by quotas of the classes of its annotations (--class-quota); "
+        "cluster: more candidates, clustered by colour and texture over all slides, and as many of each cluster.",
         added=True,
+    )
+    candidates: int | None = option(
+        None,
+        ge=2,
+        le=100,
+        description="With --sample cluster: patches that are read and described for each one that is taken [4].",
+        added=True,
+    )
+    clusters: int | None = option(
+        None, ge=2, le=256, description="With --sample cluster: clusters, each of which is split in 4 [16].", added=True
     )
     budget: str | None = option(
         None,
@@ -297,6 +309,22 @@ class PlanConfig(Config):
         values = super().record()
         return {name: value for name, value in values.items() if name != "patches_per_slide" or not self.budget}
 
+    @field_validator("candidates", "clusters")
+    @classmethod
+    def check_clustered(cls, value: int | None, others: ValidationInfo) -> int | None:
+        """See that what only clusters use goes with them."""
+        if value is not None and others.data.get("sample", "cluster") != "cluster":
+            raise PydanticCustomError("cluster", "goes with --sample cluster")
+        return value
+
+    @field_validator("budget", "balance")
+    @classmethod
+    def check_apart_from_clusters(cls, value: str | None, others: ValidationInfo) -> str | None:
+        """See that clusters, which share out the number of the uniform draw, are not asked to share out another."""
+        if value is not None and others.data.get("sample") == "cluster":
+            raise PydanticCustomError("cluster", "does not go with --sample cluster; leave out one")
+        return value
+
     @property
     def parsed_budget(self) -> Budget | None:
         """What all slides may come to."""
@@ -346,7 +374,10 @@ class PlanConfig(Config):
         number = None if self.budget or self.balance else self.patches_per_slide
         quotas = tuple(parse_quota(text) for text in self.class_quota)
         rules = ClassRules(tuple(self.include), tuple(self.exclude), self.min_class, self.max_excluded, quotas)
-        return Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
+        drawn = Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
+        return replace(
+            drawn, candidates=self.candidates or Sampling.candidates, clusters=self.clusters or Sampling.clusters
+        )
 
     @property
     def tissue_files(self) -> TissueFiles:

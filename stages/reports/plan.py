@@ -39,10 +39,8 @@ def audit_table(plan: Plan) -> str:
     bad = [row for row in order if row.status not in NOT_BAD]
     shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
     lines = [_slides_table(shown)] if shown else []
-    if len(order) > len(shown):
-        lines += [_summary(plan.audit)]
-    if areas := _areas(plan.audit):
-        lines.append(areas)
+    lines += [_summary(plan.audit)] if len(order) > len(shown) else []
+    lines += _areas(plan.audit)
     lines += _listing("failed or damaged", [(row.slide_id, row.reason) for row in bad])
     for status, kind in ((EXCLUDED, "excluded"), ("ok", "with notes")):
         lines += _listing(kind, [(row.slide_id, row.reason) for row in order if row.status == status and row.reason])
@@ -86,17 +84,17 @@ def _summary(audit: Sequence[AuditRow]) -> str:
     return f"{counted(len(audit), 'slide')}: {counts}; a line each in the CSV{spread}"
 
 
-def _areas(audit: Sequence[AuditRow]) -> str:
-    """A line of the area that all slides have, and of what rules dropped; empty if no rule ran."""
+def _areas(audit: Sequence[AuditRow]) -> list[str]:
+    """A line of the area that all slides have, and of what rules dropped; none if no rule ran."""
     dropped: dict[str, float] = {}
     for row in audit:
         for name, area in row.dropped_areas().items():
             dropped[name] = dropped.get(name, 0.0) + area
     if not dropped:
-        return ""
+        return []
     kept = sum(row.tissue_mm2 or 0.0 for row in audit)
     words = ", ".join(f"{name} {area:,.1f}" for name, area in dropped.items() if area >= LEAST_MM2)
-    return f"tissue: {kept:,.1f} mm2 kept; dropped by rules, mm2: {words or 'nothing'}"
+    return [f"tissue: {kept:,.1f} mm2 kept; dropped by rules, mm2: {words or 'nothing'}"]
 
 
 def _listing(kind: str, messages: Sequence[tuple[str, str]]) -> list[str]:

@@ -33,6 +33,11 @@ from pipeline.config.recipes import with_recipe
         ({"rate_from": "s.zarr"}, "rate_from: goes with a budget in time"),
         ({"budget": "12h", "rate": 1, "budget_width": 9}, "budget_width: goes with a budget in bytes"),
         ({"budget_pixels": "none"}, "budget_pixels: goes with a budget in bytes"),
+        ({"clusters": 8}, "clusters: goes with --sample cluster"),
+        ({"candidates": 8, "sample": "uniform"}, "candidates: goes with --sample cluster"),
+        ({"candidates": 1, "sample": "cluster"}, "candidates: "),
+        ({"budget": "9", "sample": "cluster"}, "budget: does not go with --sample cluster"),
+        ({"balance": "center", "sample": "cluster"}, "balance: does not go with --sample cluster"),
         ({"decode": "half", "tiling": "level0"}, "decode: does not go with --tiling level0, which reduces"),
     ],
 )
@@ -78,3 +83,12 @@ def test_a_recipes_number_a_slide_gives_way_to_a_budget() -> None:
     assert with_recipe(PlanConfig, config.stored(), "plan") == config
     with pytest.raises(ConfigError, match="Give one of them"):
         with_recipe(PlanConfig, {"recipe": "paper", "budget": "9", "patches_per_slide": 5}, "plan")
+
+
+def test_clusters_are_in_the_record_only_where_they_are_used() -> None:
+    assert not {"sample", "candidates", "clusters"} & PlanConfig().record().keys()
+    config = PlanConfig(sample="cluster", clusters=8)
+    assert config.deciding() == PlanConfig().deciding() | {"sample": "cluster", "clusters": 8}
+    assert PlanConfig.from_record(config.record()) == config
+    assert (config.sampling.num_drawn, PlanConfig().sampling.num_drawn) == (4000, 1000)
+    assert (config.sampling.clusters, PlanConfig(sample="cluster").sampling.clusters) == (8, 16)

@@ -14,8 +14,9 @@ from pipeline.slides.annotations.patch_classes import PatchClasses
 Draw = Callable[[str, NDArray[np.int64], int | None, int], NDArray[np.int64]]
 """Indices, ascending, from a slide's id, its patches (N, 2), how many to take (`None`: all), and a seed."""
 
-DRAWS: Mapping[SampleMethod, Draw] = {"uniform": sample_patches, "spread": spread_patches}
-"""Those by place alone; `sample_of_slide` knows the one by class as well. Each is decided by hashes of the seed and the
+DRAWS: Mapping[SampleMethod, Draw] = {"uniform": sample_patches, "spread": spread_patches, "cluster": sample_patches}
+"""Those by place alone; `sample_of_slide` knows the one by class as well; "cluster" draws its candidates so,
+and `by_cluster` chooses among them. Each is decided by hashes of the seed and the
 place, and its larger samples contain its smaller ones.
 """
 
@@ -35,4 +36,4 @@ def sample_of_slide(
     """Indices of the sample of a slide's (N, 2) patches, ascending. `classes` are those of its annotations, if any."""
     if sampling.method == "class":
         return sample_on_grid(slide_id, coords_l0_px, classes, sampling)
-    return sample_by_method(sampling.method, slide_id, coords_l0_px, sampling.patches_per_slide, sampling.seed)
+    return sample_by_method(sampling.method, slide_id, coords_l0_px, sampling.num_drawn, sampling.seed)

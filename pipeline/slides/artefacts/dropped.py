@@ -20,7 +20,7 @@ from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import reason_of
 from pipeline.slides.tissue_grid import TissueGrid, dropped_patches
 
-SHEET = "dropped-patches.jpg"
+DROPPED_SHEET = "dropped-patches.jpg"
 """Name in the folder of overlays. No slide's picture has it: these end in .png."""
 MOST_PATCHES = 48
 """On a sheet. Our choice: a person looks at one a second."""
@@ -112,7 +112,7 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
     buffer = BytesIO()
     page.save(buffer, "JPEG", quality=QUALITY)
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / SHEET, buffer.getvalue())
+    write_bytes(folder / DROPPED_SHEET, buffer.getvalue())
 
 
 def for_sheet(patches: Sequence[DroppedPatch]) -> list[DroppedPatch]:

@@ -18,7 +18,7 @@ def test_every_method_has_a_draw() -> None:
     coords = np.stack([np.arange(90) * 64, np.zeros(90, np.int64)], axis=1)
     classes = PatchClasses(("rare",), (np.arange(90) < 5).astype(np.float32)[:, None])
     for method in DRAWS:
-        drawn = sample_of_slide("s", coords, classes, Sampling(12, 3, 0.1, method=method))
+        drawn = sample_of_slide("s", coords, classes, Sampling(12, 3, 0.1, method=method, candidates=1))
         np.testing.assert_array_equal(drawn, sample_by_method(method, "s", coords, 12, 3))
     by_class = sample_of_slide("s", coords, classes, Sampling(12, 3, 0.1, method="class"))
     assert by_class[:5].tolist() == [0, 1, 2, 3, 4]

@@ -13,8 +13,8 @@ from pipeline.config.tissue_rules import rules_in_use
 from pipeline.slides import tissue_grid
 from pipeline.slides.artefacts.dropped import (
     COLUMNS,
+    DROPPED_SHEET,
     MOST_PATCHES,
-    SHEET,
     DroppedPatch,
     choose_dropped,
     draw_dropped,
@@ -67,7 +67,7 @@ def test_the_sheet_shows_each_rule_in_its_colour(slide: Slide, grid: TissueGrid,
     chosen = choose_dropped(slide, "a", grid, None, False)
     assert len(chosen) == 40
     draw_dropped(chosen, tmp_path)
-    with Image.open(tmp_path / SHEET) as opened:
+    with Image.open(tmp_path / DROPPED_SHEET) as opened:
         assert opened.format == "JPEG"
         picture = np.asarray(opened).astype(int)
     for name in ("specks", "haze"):
@@ -85,7 +85,7 @@ def test_nothing_dropped_is_no_sheet(tmp_path: Path) -> None:
 def test_a_patch_that_cannot_be_read_is_grey(slide: Slide, grid: TissueGrid, tmp_path: Path) -> None:
     chosen = [replace(patch, path=tmp_path / "gone.svs") for patch in choose_dropped(slide, "a", grid, None, False)]
     draw_dropped(chosen, tmp_path)
-    with Image.open(tmp_path / SHEET) as opened:
+    with Image.open(tmp_path / DROPPED_SHEET) as opened:
         picture = np.asarray(opened).astype(int)
     assert (np.abs(picture - 110).max(axis=2) < 6).mean() > 0.3
 
