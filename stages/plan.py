@@ -58,8 +58,8 @@ TISSUE_EVERYWHERE = 0.95
 @dataclass(frozen=True)
 class Audited:
     """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, `look`
-    scans of one slide, `sample` how fast patches are read, `dropped` are for the sheet, and `facts`, uint16 (N, D), what
-    its candidates look like with `--sample cluster`; all five are kept nowhere.
+    scans of one slide, `sample` how fast patches are read, `dropped` are for the sheet, and `facts`, uint16 (N, D),
+    what its candidates look like with `--sample cluster`; all five are kept nowhere.
     """
 
     audit: AuditRow
@@ -99,7 +99,7 @@ def plan_slides(
     num_measured = patches_to_measure(len(chosen))
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
     require_known_classes(manifest, sampling.classes, sampling.method)
-    pictures = None if config.budget or config.balance or config.sample == "cluster" else overlays
+    pictures = None if config.cuts_late else overlays
 
     def audit_row(row: ManifestRow) -> Audited:
         result = audit_slide(row, manifest, grid, sampling, check, pictures, num_measured, tissue)
@@ -242,15 +242,32 @@ def audit_slide(
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
-    dropped: tuple[DroppedPatch, ...] = ()
-    if overlays is not None:
-        draw_sample(laid, part, audit, overlays)
-        dropped = choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
-    if tissue_files.write_to is not None:
-        write_tissue(laid.tissue, row.slide_id, tissue_files.write_to)
+    dropped = write_pictures(slide, row, laid, part, audit, overlays, tissue_files.write_to)
     if not len(part.coords_l0_px):
         return Audited(audit, None, dropped=dropped)
     return Audited(audit, part, pixels, sample, look, dropped, looks)
+
+
+def write_pictures(
+    slide: Slide,
+    row: ManifestRow,
+    laid: TissueGrid,
+    part: SlidePlan,
+    audit: AuditRow,
+    overlays: Path | None,
+    write_to: Path | None,
+) -> tuple[DroppedPatch, ...]:
+    """Write a slide's overlay and its tissue, where folders are given for them; its patches for the sheet.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if write_to is not None:
+        write_tissue(laid.tissue, row.slide_id, write_to)
+    if overlays is None:
+        return ()
+    draw_sample(laid, part, audit, overlays)
+    return choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
 
 
 def draw_sheet(dropped: Sequence[DroppedPatch], overlays: Path | None) -> None:
@@ -422,7 +439,7 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
     Raises:
         OSError: one cannot be written.
     """
-    if folder is None or not (plan.budget or plan.config.balance or plan.config.sample == "cluster"):
+    if folder is None or not plan.config.cuts_late:
         return
     audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
     grid, sampling = plan.config.grid, plan.config.sampling
@@ -438,7 +455,6 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
             except SlideError as error:
                 say(f"note: {part.slide_id} has no overlay: {error}")
             else:
-                draw_sample(laid, part, audit[part.slide_id], folder)
-                dropped += choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
+                dropped += write_pictures(slide, row, laid, part, audit[part.slide_id], folder, None)
             progress.step()
     draw_sheet(dropped, folder)

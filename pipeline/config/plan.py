@@ -331,6 +331,11 @@ class PlanConfig(Config):
         return parse_budget(self.budget) if self.budget else None
 
     @property
+    def cuts_late(self) -> bool:
+        """Whether the patches of a slide are chosen once all slides are known."""
+        return bool(self.budget or self.balance or self.sample == "cluster")
+
+    @property
     def has_tiles(self) -> bool:
         """Whether more than the patch is read, so that views can crop."""
         return self.tile_px not in (None, self.patch_px)

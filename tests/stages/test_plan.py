@@ -25,7 +25,7 @@ from pipeline.config.groups import TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL
-from pipeline.slides.artefacts.dropped import SHEET
+from pipeline.slides.artefacts.dropped import DROPPED_SHEET
 from pipeline.slides.patch_sample import PatchSample
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
@@ -482,7 +482,7 @@ def test_the_audit_says_what_rules_dropped(tmp_path: Path) -> None:
     assert {"specks", "haze", "pen"} < areas.keys()
     assert "fat" not in areas  # did not run
     assert "dropped by rules, mm2: border 0.1" in audit_table(plan)
-    assert (tmp_path / "o" / SHEET).exists()
+    assert (tmp_path / "o" / DROPPED_SHEET).exists()
     write_plan(plan, tmp_path / "p.h5")
     assert read_plan(tmp_path / "p.h5").audit == plan.audit
     without = plan_slides(manifest, PlanConfig(**options, skip_rule=["border"], use_rule=["fat"]), workers=1)
