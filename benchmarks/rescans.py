@@ -70,7 +70,7 @@ def coarser(rgb: Rgb) -> Rgb:
 def stained(rgb: Rgb) -> Rgb:
     """With other amounts of red, green and blue absorbed; glass stays nearly as it is."""
     density = -np.log((rgb + 1.0) / 256) * (1.15, 0.9, 1.05)
-    return np.clip(256 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(256 * np.exp(-density) - 1, 0, 255).astype(np.uint8))
 
 
 def scans(rgb: Rgb) -> Iterator[tuple[str, Rgb]]:

@@ -242,13 +242,13 @@ def audit_slide(
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
-    dropped = write_pictures(slide, row, laid, part, audit, overlays, tissue_files.write_to)
+    dropped = show_slide(slide, row, laid, part, audit, overlays, tissue_files.write_to)
     if not len(part.coords_l0_px):
         return Audited(audit, None, dropped=dropped)
     return Audited(audit, part, pixels, sample, look, dropped, looks)
 
 
-def write_pictures(
+def show_slide(
     slide: Slide,
     row: ManifestRow,
     laid: TissueGrid,
@@ -455,6 +455,6 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
             except SlideError as error:
                 say(f"note: {part.slide_id} has no overlay: {error}")
             else:
-                dropped += write_pictures(slide, row, laid, part, audit[part.slide_id], folder, None)
+                dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
             progress.step()
     draw_sheet(dropped, folder)
