@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.console import Progress, counted, say, table
-from pipeline.base.cores import give_back_memory
+from pipeline.base.cores import few_objects_to_look_at, give_back_memory
 from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
@@ -163,7 +163,11 @@ def audit_in_threads(
 ) -> list[Audited]:
     """Audit slides in that many threads, and show how far it is; in the order of the rows."""
     audited: list[Audited] = []
-    with ThreadPoolExecutor(workers) as pool, Progress("planning", len(rows), "slides") as progress:
+    with (
+        few_objects_to_look_at(),
+        ThreadPoolExecutor(workers) as pool,
+        Progress("planning", len(rows), "slides") as progress,
+    ):
         for result in pool.map(audit_row, rows):
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))

@@ -3,6 +3,7 @@ works on a copy.
 """
 
 import csv
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others = [item for item in items if item not in set(long)]
     half = len(others) // 2
     items[:] = long[::2] + others[:half] + long[1::2] + others[half:]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are millions of objects, among which planning would look for cycles after each slide."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

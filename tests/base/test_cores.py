@@ -1,13 +1,15 @@
 """The cores that a process may use: by affinity and by its control group's quota."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
-from pipeline.base.cores import cgroup_quota, give_back_memory, own_cores, usable_cores
+from pipeline.base.cores import cgroup_quota, few_objects_to_look_at, give_back_memory, own_cores, usable_cores
 
 CASES: list[tuple[str, dict[str, str], float | None]] = [
     ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}, 1.5),
@@ -76,3 +78,27 @@ def test_processes_of_one_launcher_share_the_cores(monkeypatch: pytest.MonkeyPat
     assert shares == {"1": 10, "3": 3, "64": 1}
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
     assert own_cores() == 10
+
+
+class Ring:
+    """An object that refers to itself."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_only_new_objects_are_looked_at_for_cycles() -> None:
+    frozen = gc.get_freeze_count() > 0  # by conftest.py, for the suite
+    gc.unfreeze()
+    try:
+        with few_objects_to_look_at():
+            assert gc.get_freeze_count() > 1000
+            ring = weakref.ref(Ring())
+            with few_objects_to_look_at():
+                give_back_memory()
+            assert ring() is None
+            assert gc.get_freeze_count() > 1000
+        assert gc.get_freeze_count() == 0
+    finally:
+        if frozen:
+            gc.freeze()
