@@ -88,12 +88,6 @@ def inked(_: int, patch: Rgb, ink: str, rng: np.random.Generator) -> Rgb:
     return pixels_of(densities(patch) + stroke * np.array(INKS[ink]), rng)
 
 
-def lay_fold(patch: Rgb, layers: list[Rgb], rng: np.random.Generator) -> Rgb:
-    """A band of 20 to 60 um of further layers of tissue."""
-    more = sum((densities(blurred(0, layer, 1.5)) for layer in layers), np.zeros(patch.shape))
-    return pixels_of(densities(patch) + draw_band(len(patch), (40, 120), rng) * more, rng)
-
-
 def has_green_ink(patch: Rgb) -> bool:
     """Whether some of a patch absorbs red much more than green and blue."""
     red, green, blue = np.moveaxis(patch.astype(int), 2, 0)
@@ -119,14 +113,10 @@ def main() -> int:
         found = [check_patch(work(i, patch), MPP, reference) for i, patch in enumerate(patches)]
         return sum(finding is not None for finding in found) / len(found)
 
-    def folded(i: int, patch: Rgb, count: int) -> Rgb:
-        return lay_fold(patch, [patches[(i + 7 * k) % len(patches)] for k in range(1, count)], rng)
-
     works: dict[str, Callable[[int, Rgb], Rgb]] = {"clean": lambda _, patch: patch}
     works |= {f"blur, sigma {sigma} px": partial(blurred, sigma_px=sigma) for sigma in (1, 1.5, 2, 3, 4)}
     works |= {f"reduced {times} times": partial(rescaled, times=times) for times in (2, 3)}
     works |= {f"pen, {ink}": partial(inked, ink=ink, rng=rng) for ink in INKS}
-    works |= {f"fold, {count} layers": partial(folded, count=count) for count in (2, 3)}
     lines = [(name, f"{100 * dropped(work):.1f}") for name, work in works.items()]
     print(f"{len(patches)} patches of {len(every)} of the demo's slide, {inputs.PATCH_PX} px at {MPP} um/px")
     print(table(lines, ("planted", "dropped, %"), right=range(1, 2)))

@@ -96,7 +96,7 @@ class ExtractConfig(Config):
     patch_qc: bool = option(
         False,
         description="Check each patch at its own resolution before it is embedded, and drop it if it is out of focus, "
-        "on a fold or pen, without tissue, of one colour or there twice; dropped.csv lists them.",
+        "under pen, without tissue, of one colour or there twice; dropped.csv lists them.",
         decides="effect",
         added=True,
     )

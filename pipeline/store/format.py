@@ -52,9 +52,8 @@ class Status(IntEnum):
     ONE_COLOUR = 6
     NO_TISSUE = 7  # glass, or nearly so
     PEN = 8
-    FOLD = 9
-    OUT_OF_FOCUS = 10
-    DUPLICATE = 11  # the pixels of an earlier row of the slide, in the same shard
+    OUT_OF_FOCUS = 9
+    DUPLICATE = 10  # the pixels of an earlier row of the slide, in the same shard
 
     @property
     def is_dropped(self) -> bool:

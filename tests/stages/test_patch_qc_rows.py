@@ -93,7 +93,7 @@ def test_ledger_is_readable_to_earlier_versions(checked: Store) -> None:
         assert entry is not None
         assert entry["status"].keys() <= earlier
     assert checked.first.attributes["version"] == 1
-    assert checked.first.attributes["status_codes"]["FOLD"] == Status.FOLD == 9
+    assert checked.first.attributes["status_codes"]["OUT_OF_FOCUS"] == Status.OUT_OF_FOCUS == 9
 
 
 def test_reports_count_them_apart(checked: Store, folder: Path, plan: Plan) -> None:
@@ -101,12 +101,12 @@ def test_reports_count_them_apart(checked: Store, folder: Path, plan: Plan) -> N
     assert again.num_failed == 0
     said = extract_report(again)
     assert "failed" not in said
-    assert "rows dropped by --patch-qc: 1 one colour, 1 no tissue, 1 pen, 1 fold, 1 out of focus, 2 duplicate" in said
-    assert "105 ok; dropped by --patch-qc: 1 one colour" in describe_store(checked)
+    assert "rows dropped by --patch-qc: 1 one colour, 1 no tissue, 1 pen, 1 out of focus, 2 duplicate" in said
+    assert "106 ok; dropped by --patch-qc: 1 one colour" in describe_store(checked)
     excluded = failed_rows(checked.first)
     assert sum(each.count for each in excluded) == len(PLANTED)
     assert all(each.by_rule for each in excluded)
-    assert "--patch-qc dropped 7 of them" in missing_note(excluded)
+    assert "--patch-qc dropped 6 of them" in missing_note(excluded)
 
 
 def test_verify_knows_them(checked: Store) -> None:

@@ -14,7 +14,7 @@ GREEN_INK = (1.4, 0.5, 0.8)
 """Densities of red, green and blue."""
 CELLS = (7, 8)
 """Rows and columns of patches of `planted_slide`."""
-PLANTED = {3: "pen", 10: "out_of_focus", 17: "fold", 24: "one_colour", 31: "no_tissue", 55: "duplicate", 2: "duplicate"}
+PLANTED = {3: "pen", 10: "out_of_focus", 24: "one_colour", 31: "no_tissue", 55: "duplicate", 2: "duplicate"}
 """By place in reading order; the duplicates are of place 1."""
 
 
@@ -41,14 +41,6 @@ def with_pen(patch: Rgb, ink: tuple[float, ...] = GREEN_INK) -> Rgb:
     return from_densities(values)
 
 
-def with_fold(patch: Rgb, *layers: Rgb) -> Rgb:
-    """Further layers of tissue over the left half."""
-    values, half = densities(patch), len(patch) // 2
-    for layer in layers:
-        values[:, :half] += densities(layer)[:, :half]
-    return from_densities(values)
-
-
 def blurred(patch: Rgb, sigma_px: float) -> Rgb:
     return np.asarray(gaussian_filter(patch, (sigma_px, sigma_px, 0)))
 
@@ -59,7 +51,6 @@ def plant(kind: str, patch: Rgb, others: Mapping[int, Rgb]) -> Rgb:
     return {
         "pen": lambda: with_pen(patch),
         "out_of_focus": lambda: blurred(patch, 2),
-        "fold": lambda: with_fold(patch, others[5], others[6], others[7]),
         "one_colour": lambda: np.full_like(patch, 200),
         "no_tissue": lambda: glass,
         "duplicate": lambda: others[1],

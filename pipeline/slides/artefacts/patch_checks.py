@@ -1,12 +1,12 @@
-"""Check a patch at its own resolution: one colour, no tissue, pen, a fold, out of focus. Pure.
+"""Check a patch at its own resolution: one colour, no tissue, pen, out of focus. Pure.
 
 What a patch is compared with is the slide's own: `SlideReference` holds medians over some of its patches, so that pale
 stains and soft scanners are judged as they are. Colours are compared in blocks of `BLOCK_UM`, as optical densities
-(Ruifrok and Johnston 2001): ink and folds are wide, nuclei are not. Sharpness is the energy of the finest differences
+(Ruifrok and Johnston 2001): ink is wide, nuclei are not. Sharpness is the energy of the finest differences
 over that of coarser ones, so that smooth tissue in focus is kept (after Crete et al., "The blur effect", 2007).
 
 Left out: the same field twice, which no patch shows alone (`store.writer`); dust, bubbles and edges of the coverslip,
-which a thumbnail shows (`docs/tissue.md`).
+which a thumbnail shows (`docs/tissue.md`); folds, which at this scale look like dense tissue (decision 0070).
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import uniform_filter
 
-Reason = Literal["one_colour", "no_tissue", "pen", "fold", "out_of_focus"]
+Reason = Literal["one_colour", "no_tissue", "pen", "out_of_focus"]
 """Why a patch is dropped, in the order in which the checks are made."""
 
 BLOCK_UM = 4.0
@@ -39,22 +38,14 @@ LEAST_TISSUE = 0.02
 COLOURED_DENSITY = 0.25
 """Density of a block's strongest channel from which its ratios are looked at. Our choice: a paler block has no colour
 to speak of."""
-MOST_PEN, MOST_FOLD = 0.03, 0.04
-"""Shares of the patch's blocks from which pen and a fold are dropped. Our choice: of 112 um a strip of 4 um."""
+MOST_PEN = 0.03
+"""Share of the patch's blocks from which pen is dropped. Our choice: of 112 um a strip of 4 um."""
 RED_SHARE = 0.98
 COLD, WARM = (0.12, 0.3), (0.2, 0.25)
 """Bounds of where blue and green ink begin, and red: with much ink among the patches of the reference, the slide's own
 values would hide it. Our choice, of slides with planted ink."""
 FEW_BLOCKS = 200
 """With fewer blocks of tissue in the reference, usual values stand for the slide's own. Our choice."""
-FOLD_DENSITY = 1.45
-"""Times the green density of the slide's dense tissue, in means over `WIDE_BLOCKS`, that a fold has. Our choice: a fold
-has three layers, and 1 % of clean patches of five sets of slides had more."""
-DENSE_SHARE = 0.95
-"""Share of the slide's blocks that are paler than its dense tissue. Our choice: a few folds among the patches of the
-reference do not move it."""
-WIDE_BLOCKS = 5
-"""Side of the square of blocks over which densities are averaged for a fold. Our choice: 20 um, a few cells."""
 
 MOST_BLUR = 0.4
 """Largest drop of the logarithm of sharpness below the slide's median. Our choice: see `benchmarks/patch_qc.py`."""
@@ -70,12 +61,11 @@ the differences, 16 + 4 and 1 + 1."""
 @dataclass(frozen=True)
 class MeasuredPatch:
     """What one patch adds to its slide's reference: sharpness, `None` if it has too little contrast, and the densities
-    of its blocks (K, 3), and those of green averaged over `WIDE_BLOCKS` (K,).
+    of its blocks (K, 3).
     """
 
     sharpness: float | None
     densities: NDArray[np.float32]
-    wide: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,6 @@ class SlideReference:
         red_ratio: what 98 % of blocks do not pass of the logarithm of the densities' ratio red to green.
         blue_ratio, blue_spread: median and robust deviation of the same of blue to green.
         least: median density of the weakest channel.
-        dense: green density of dense tissue, `DENSE_SHARE` of the means over `WIDE_BLOCKS`.
     """
 
     sharpness: float | None
@@ -95,10 +84,9 @@ class SlideReference:
     blue_ratio: float
     blue_spread: float
     least: float
-    dense: float
 
 
-USUAL_REFERENCE = SlideReference(None, 0.0, -0.5, 0.06, 0.3, 1.3)
+USUAL_REFERENCE = SlideReference(None, 0.0, -0.5, 0.06, 0.3)
 """Of a slide with hardly any tissue. Our choice: of ten H&E slides."""
 
 
@@ -114,7 +102,7 @@ class PatchFault:
 def measure_patch(patch: NDArray[np.uint8], mpp: float) -> MeasuredPatch:
     """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference."""
     densities = block_densities(block_means(patch, mpp))
-    return MeasuredPatch(sharpness(patch), densities.reshape(-1, 3), wide_densities(densities).ravel())
+    return MeasuredPatch(sharpness(patch), densities.reshape(-1, 3))
 
 
 def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
@@ -132,7 +120,6 @@ def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
         float(np.median(blue)),
         float(1.4826 * np.median(np.abs(blue - np.median(blue)))),
         float(np.median(densities.min(axis=1))),
-        float(np.quantile(np.concatenate([each.wide for each in measured]), DENSE_SHARE)),
     )
 
 
@@ -147,8 +134,6 @@ def check_patch(patch: NDArray[np.uint8], mpp: float, reference: SlideReference)
     densities = block_densities(blocks)
     if (share := pen_share(densities, reference)) > MOST_PEN:
         return PatchFault("pen", share, MOST_PEN)
-    if (share := fold_share(densities, reference)) > MOST_FOLD:
-        return PatchFault("fold", share, MOST_FOLD)
     if reference.sharpness is not None and (sharp := sharpness(patch)) is not None:
         drop = reference.sharpness - sharp
         if drop > MOST_BLUR:
@@ -195,16 +180,6 @@ def pen_share(densities: NDArray[np.float32], reference: SlideReference) -> floa
     ink |= (np.abs(x + 0.25) < 0.45) & (np.abs(y) < 0.25) & (above > 0.1) & (least > max(0.6, 2.2 * reference.least))
     ink |= least > 2.4
     return float(ink.mean())
-
-
-def wide_densities(densities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Densities of green (H, W), averaged over `WIDE_BLOCKS`, from (H, W, 3)."""
-    return np.asarray(uniform_filter(densities[..., 1], WIDE_BLOCKS, mode="nearest"))
-
-
-def fold_share(densities: NDArray[np.float32], reference: SlideReference) -> float:
-    """Share of blocks, densities (H, W, 3), that lie where the tissue is denser than the slide's dense tissue."""
-    return float((wide_densities(densities) > FOLD_DENSITY * reference.dense).mean())
 
 
 def sharpness(patch: NDArray[np.uint8]) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.planted import Rgb, blurred, tissue_patches, with_fold, with_pen
+from support.planted import Rgb, blurred, tissue_patches, with_pen
 
 from pipeline.slides.artefacts.patch_checks import (
     MOST_BLUR,
@@ -48,15 +48,13 @@ def test_blur_is_out_of_focus(patches: list[Rgb], reference: SlideReference, sig
 )
 def test_pen_over_tissue(patches: list[Rgb], reference: SlideReference, ink: tuple[float, ...]) -> None:
     found = [check_patch(with_pen(patch, ink), MPP, reference) for patch in patches]
-    assert all(finding is not None and finding.reason in ("pen", "fold") for finding in found)
-    assert sum(finding is not None and finding.reason == "pen" for finding in found) > len(patches) / 2
+    assert all(finding is not None and finding.reason == "pen" for finding in found)
 
 
-def test_layers_of_tissue_are_a_fold(patches: list[Rgb], reference: SlideReference) -> None:
-    folded = [
-        with_fold(patch, *(patches[(i + k) % len(patches)] for k in (3, 5, 9))) for i, patch in enumerate(patches)
-    ]
-    assert reasons(folded, reference) <= {"fold", "pen"}
+def test_dense_tissue_is_kept(patches: list[Rgb], reference: SlideReference) -> None:
+    """Twice as dense as the slide's: crowded nuclei, or a fold, which nothing tells apart here."""
+    dense = [np.asarray(255 * (patch / 255) ** 1.5).astype(np.uint8) for patch in patches]
+    assert reasons(dense, reference) == {"good"}
 
 
 def test_glass_and_one_colour(reference: SlideReference) -> None:
@@ -79,7 +77,7 @@ def test_thin_lines_on_glass_are_tissue(reference: SlideReference) -> None:
 def test_turned_patches_are_judged_alike(
     patches: list[Rgb], reference: SlideReference, change: Callable[[Rgb], Rgb]
 ) -> None:
-    for patch in (patches[0], with_pen(patches[1]), blurred(patches[2], 2), with_fold(patches[3], *patches[4:7])):
+    for patch in (patches[0], with_pen(patches[1]), blurred(patches[2], 2)):
         found, turned = (check_patch(each, MPP, reference) for each in (patch, change(patch)))
         assert (found and found.reason) == (turned and turned.reason)
 
@@ -119,4 +117,4 @@ def test_any_size_and_resolution(mpp: float, patch_px: int) -> None:
     noise = rng.integers(60, 200, (patch_px, patch_px, 3)).astype(np.uint8)
     reference = build_reference([measure_patch(noise, mpp)])
     found = check_patch(noise, mpp, reference)
-    assert found is None or found.reason in ("pen", "fold")
+    assert found is None or found.reason == "pen"
