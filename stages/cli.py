@@ -309,6 +309,7 @@ def doctor(
     """Look at what is installed, the disk, and the first slides, and say what to do. Leaves nothing behind. Slides are
     planned by the table [plan] of --config, if there is one.
     """
+    from pipeline.config.groups import TissueFiles
     from stages.doctor.doctor import doctor as look
     from stages.doctor.work import TriedSlides
 
@@ -317,7 +318,9 @@ def doctor(
     else:
         config, paths = call.resolve(DoctorConfig, urls=["path"], path=path)
     planned = call.resolve_another(PlanConfig, "plan")
-    slides = TriedSlides(planned.grid, planned.sampling, planned.slides_root)
+    most = None if planned.budget else planned.patches_per_slide
+    places = planned.slides_root, TissueFiles(planned.tissue_from)
+    slides = TriedSlides(planned.grid, planned.sampling, *places, most, planned.max_slides)
     text, code = look(paths.get("path"), config.place, config.teacher, slides)
     show(text)
     raise typer.Exit(code)

@@ -98,16 +98,15 @@ def plan_slides(
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
-    require_known_classes(manifest, sampling.classes, sampling.method)
-    pictures = None if config.cuts_late else overlays
+    planned = [rows[name] for name in sorted(chosen)]
+    require_known_classes(replace(manifest, rows=tuple(planned)), sampling.classes, sampling.method)
 
     def audit_row(row: ManifestRow) -> Audited:
-        result = audit_slide(row, manifest, grid, sampling, check, pictures, num_measured, tissue)
+        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured, tissue, config.cuts_late)
         give_back_memory()
         return result
 
-    audited, same = note_near_copies(audit_in_threads([rows[name] for name in sorted(chosen)], audit_row, workers))
-    draw_sheet([patch for a in audited for patch in a.dropped], pictures)
+    audited, same = note_near_copies(audit_in_threads(planned, audit_row, workers))
     audited = note_rescans(audited, same)
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
@@ -119,7 +118,8 @@ def plan_slides(
     refuse_near_copies(manifest, same)
     slides, audit = in_order(parts, audit_rows)
     plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
-    draw_late_overlays(plan, manifest, overlays, tissue)
+    dropped = [patch for a in audited for patch in a.dropped]
+    draw_sheet(dropped + draw_late_overlays(plan, parts, manifest, overlays, tissue), overlays)
     if examples and overlays is not None:
         draw_cluster_examples(plan, examples, overlays)
     say_decoding(plan)
@@ -210,6 +210,7 @@ def audit_slide(
     overlays: Path | None,
     num_measured: int,
     tissue_files: TissueFiles = TissueFiles(),
+    cuts_late: bool = False,
 ) -> Audited:
     """Audit one slide; a failing slide is reported in its audit row.
 
@@ -218,6 +219,7 @@ def audit_slide(
         overlays: folder for its picture.
         num_measured: patches to encode, to estimate how many bytes pixels will take.
         tissue_files: folders that its tissue is read from and written to.
+        cuts_late: whether its patches are chosen later; unless it has none, its picture is drawn later too.
 
     Raises:
         OSError: its overlay or its tissue cannot be written.
@@ -246,7 +248,8 @@ def audit_slide(
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
-    dropped = show_slide(slide, row, laid, part, audit, overlays, tissue_files.write_to)
+    pictures = None if cuts_late and len(part.coords_l0_px) else overlays
+    dropped = show_slide(slide, row, laid, part, audit, pictures, tissue_files.write_to)
     if not len(part.coords_l0_px):
         return Audited(audit, None, dropped=dropped)
     return Audited(audit, part, pixels, sample, look, dropped, looks)
@@ -437,19 +440,22 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
     )
 
 
-def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tissue_files: TissueFiles) -> None:
-    """Draw the overlays of a plan that was cut when all slides had been audited; reads each slide once more.
+def draw_late_overlays(
+    plan: Plan, parts: Sequence[SlidePlan], manifest: Manifest, folder: Path | None, tissue_files: TissueFiles
+) -> list[DroppedPatch]:
+    """Draw the overlays of the slides whose patches were chosen when all had been audited, `parts`, of some of which
+    none is left; reads each slide once more. Returns their patches for the sheet.
 
     Raises:
         OSError: one cannot be written.
     """
     if folder is None or not plan.config.cuts_late:
-        return
+        return []
     audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
     grid, sampling = plan.config.grid, plan.config.sampling
     dropped: list[DroppedPatch] = []
-    with Progress("drawing", len(plan.slides), "slides") as progress:
-        for part in plan.slides:
+    with Progress("drawing", len(parts), "slides") as progress:
+        for part in parts:
             row, path = rows[part.slide_id], plan.slide_path(part)
             try:
                 slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
@@ -461,4 +467,4 @@ def draw_late_overlays(plan: Plan, manifest: Manifest, folder: Path | None, tiss
             else:
                 dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
             progress.step()
-    draw_sheet(dropped, folder)
+    return dropped

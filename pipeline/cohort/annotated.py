@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you_mean, words_of
 from pipeline.cohort.manifest import Manifest, ManifestRow
-from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.class_rules import ClassRules
 from pipeline.config.groups import SampleMethod
 from pipeline.disk.files import sha256_file
@@ -64,7 +64,7 @@ def class_areas(annotations: Annotations | None) -> dict[str, str]:
 
 def require_known_classes(manifest: Manifest, rules: ClassRules, method: SampleMethod) -> None:
     """See that some slide has each class that an option names, before slides are planned; and that some slide has
-    annotations, where a sample is drawn by them.
+    annotations, where a sample is drawn by them. The manifest's rows are those that will be planned.
 
     Reads annotations, slide by slide, only until all these classes have been seen. Slides that cannot be opened or
     whose annotations cannot be read are passed over: their audit says why.
@@ -108,7 +108,7 @@ def changed_annotations(plan: Plan, manifest: Manifest, tissue_from: Path | None
     """
     rows = {row.slide_id: row for row in manifest.rows}
     lines = []
-    for audit in plan.audit:
+    for audit in (row for row in plan.audit if row.status != EXCLUDED):  # of those nothing was read
         now = file_hashes(manifest, rows[audit.slide_id], tissue_from) if audit.slide_id in rows else {}
         for column, digest in now.items():
             if digest != getattr(audit, column):

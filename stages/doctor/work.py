@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH
 from pipeline.cohort.manifest import Manifest, read_manifest
-from pipeline.config.groups import Grid, Sampling
+from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
@@ -40,11 +40,16 @@ FIRST_SLIDES = 3
 
 @dataclass(frozen=True)
 class TriedSlides:
-    """How the first slides are planned: the grid, the sample, and the folder that relative paths start from."""
+    """How the first slides are planned: the grid, the sample, the folder that relative paths start from, and where
+    corrected tissue is; at most how many patches of a slide, and how many slides, are planned (`None`: all).
+    """
 
     grid: Grid
     sampling: Sampling
     slides_root: Path | None = None
+    tissue_files: TissueFiles = field(default_factory=TissueFiles)
+    most_of_a_slide: int | None = None
+    most_slides: int | None = None
 
 
 def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> Iterator[Finding]:
@@ -76,14 +81,15 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
         finding, result = try_slide(manifest, slide_id, slides)
         yield finding
         audited += [result] if result.slide is not None and result.sample is not None else []
-    yield from _estimate(audited, len(manifest.rows), place, teacher_seconds)
+    num_slides = min(len(manifest.rows), slides.most_slides or len(manifest.rows))
+    yield from _estimate(audited, num_slides, place, teacher_seconds, slides.most_of_a_slide)
 
 
 def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:
     """Plan one slide, reading some of its patches."""
     (row,) = (row for row in manifest.rows if row.slide_id == slide_id)
     started = time.monotonic()
-    result = audit_slide(row, manifest, slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE)
+    result = audit_slide(row, manifest, slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE, slides.tissue_files)
     seconds, audit = time.monotonic() - started, result.audit
     if result.slide is None or not result.sample or not result.sample.measured:
         advice = "look at it in a viewer; options of `plan` are taken from the table [plan] of --config"
@@ -101,14 +107,19 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
 
 
 def _estimate(
-    audited: Sequence[Audited], num_slides: int, place: Path, teacher_seconds: float | None
+    audited: Sequence[Audited],
+    num_slides: int,
+    place: Path,
+    teacher_seconds: float | None,
+    most_of_a_slide: int | None = None,
 ) -> Iterator[Finding]:
     """What a cohort takes if its other slides are like those that were read."""
     samples = [result.sample for result in audited if result.sample and result.sample.measured]
     if not samples:
         return
     share = num_slides / len(samples)
-    rows = round(sum(result.audit.patches_taken for result in audited) * share)
+    taken = (result.audit.patches_taken for result in audited)
+    rows = round(sum(min(number, most_of_a_slide or number) for number in taken) * share)
     cores = usable_cores()
     reading = rows * sum(each.seconds for each in samples) / sum(each.measured for each in samples) / cores
     pixels = rows * sum(each.pixel_bytes or 0 for each in samples) / len(samples)

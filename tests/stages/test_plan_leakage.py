@@ -1,5 +1,6 @@
 """Plans without the cases of a benchmark, with scans of one slide named, and balanced by centre."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,30 @@ def test_a_plan_of_other_exclusions_is_not_continued(cohort: Path, plan: Plan, c
     assert len(plan_beside(cohort, config, tmp_path / "other.zarr")[0].slides) == 3
     with pytest.raises(PlanError, match="slide_2: no longer excluded"):
         plan_beside(cohort, PlanConfig.build(SMALL), tmp_path / "other.zarr")
+
+
+def test_annotations_of_excluded_slides_change_nothing_and_their_classes_are_unknown(
+    cohort: Path, case_2: Path, tmp_path: Path
+) -> None:
+    ring = [[0, 0], [600, 0], [600, 500], [0, 500], [0, 0]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    manifest = tmp_path / "annotated.csv"
+    lines = cohort.read_text().splitlines()
+    for number, line in enumerate(lines[1:], 1):
+        kind = "rare" if line.startswith("slide_2,") else "common"
+        named = feature | {"properties": {"classification": {"name": kind}}}
+        (tmp_path / f"{number}.geojson").write_text(json.dumps(named))
+    cells = [f"{line},{tmp_path / f'{number}.geojson'}" for number, line in enumerate(lines[1:], 1)]
+    manifest.write_text("\n".join([f"{lines[0]},annotations", *cells]) + "\n")
+    options = SMALL | {"exclude_cases": [str(case_2)], "slides_root": cohort.parent}
+    config = PlanConfig.build(options | {"include": ["common"]})
+    first, path = plan_beside(manifest, config, tmp_path / "s.zarr")
+    assert plan_beside(manifest, config, tmp_path / "s.zarr")[0].hash == first.hash
+    path.unlink()
+    with pytest.raises(PlanError, match="--include rare: no slide has this class"):
+        plan_slides(
+            read_manifest(manifest, cohort.parent), PlanConfig.build(options | {"include": ["rare"]}), workers=1
+        )
 
 
 @pytest.mark.slow

@@ -91,7 +91,8 @@ def cut_by_cluster(
         classes = part.classes.take(np.flatnonzero(mask)) if part.classes else None
         cut = replace(part, coords_l0_px=part.coords_l0_px[mask], split=part.split[mask], classes=classes)
         row = replace(rows[part.slide_id], patches_taken=len(cut.split), split=split_column(cut.split))
-        rows[part.slide_id] = row if mask.any() else replace(row, reason=LEFT_OUT)
+        reason = row.reason if mask.any() else "; ".join(filter(None, (row.reason, LEFT_OUT)))
+        rows[part.slide_id] = replace(row, reason=reason)
         parts.append(cut)
     coords = np.concatenate([part.coords_l0_px for part in slides])
     table, examples = [], dict[int, list[tuple[str, int, int]]]()

@@ -48,6 +48,8 @@ def test_an_estimate_scales_with_the_slides_and_the_patches(manifest: Path, monk
     (many,) = work._estimate([audited], 1000, manifest.parent, None)
     assert f"{audited.audit.patches_taken:,} patch" in few.words
     assert f"{audited.audit.patches_taken * 1000:,} patches" in many.words
+    (capped,) = work._estimate([audited], 1000, manifest.parent, None, 2)
+    assert capped.words.startswith("2,000 patches of 1,000 slides")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
     (full,) = work._estimate([audited], 1000, manifest.parent, None)
     assert full.level == "trouble"
