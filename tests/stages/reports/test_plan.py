@@ -12,6 +12,7 @@ from support.extraction import made_up_plan
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import AuditRow, Plan
 from pipeline.config.plan import PlanConfig
+from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.sampling import TRAIN, VAL
 from stages.plan import plan_slides
 from stages.reports.plan import MOST_LISTED, audit_table, estimate
@@ -126,7 +127,7 @@ def test_what_the_estimate_rests_on() -> None:
 
 @pytest.mark.slow
 def test_odd_slides_are_named(tmp_path: Path) -> None:
-    """All tissue, and patches of one colour."""
+    """All tissue, and patches of one colour, which today's rules drop."""
     inside = sf.make_pixels("tissue", 3000, 3000, mpp=0.5)[1000:2000, 1000:2000]
     sf.write_slide(tmp_path / "full.svs", inside, mpp=0.5)
     flat = sf.make_pixels("blank", 1000, 1000, mpp=0.5)
@@ -134,7 +135,10 @@ def test_odd_slides_are_named(tmp_path: Path) -> None:
     sf.write_slide(tmp_path / "flat.svs", flat, mpp=0.5)
     sf.make_slide(tmp_path / "usual.svs", width=1000, height=1000, mpp=0.5, seed=1)
     write_manifest(tmp_path / "m.csv", [ManifestRow(n, f"{n}.svs", n) for n in ("flat", "full", "usual")])
-    plan = plan_slides(read_manifest(tmp_path / "m.csv"), PlanConfig(patch_px=64), workers=1)
+    manifest = read_manifest(tmp_path / "m.csv")
+    by_rules = {row.slide_id: row for row in plan_slides(manifest, PlanConfig(patch_px=64), workers=1).audit}
+    assert (by_rules["flat"].patches_taken, by_rules["flat"].status) == (0, "failed")
+    plan = plan_slides(manifest, PlanConfig(patch_px=64, skip_rule=LATER_RULES), workers=1)
     warnings = {row.slide_id: row.warnings for row in plan.audit}
     assert "of 24 patches looked at are of one colour" in warnings["flat"]
     assert "of it counts as tissue: is there no glass" in warnings["full"]
