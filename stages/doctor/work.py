@@ -106,6 +106,12 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
     return good(slide_id, words), result
 
 
+def _taken(audited: Sequence[Audited], most_of_a_slide: int | None) -> int:
+    """How many patches of the slides that were read are taken, at most so many of each."""
+    numbers = [result.audit.patches_taken for result in audited]
+    return sum(min(number, most_of_a_slide or number) for number in numbers)
+
+
 def _estimate(
     audited: Sequence[Audited],
     num_slides: int,
@@ -118,8 +124,7 @@ def _estimate(
     if not samples:
         return
     share = num_slides / len(samples)
-    taken = (result.audit.patches_taken for result in audited)
-    rows = round(sum(min(number, most_of_a_slide or number) for number in taken) * share)
+    rows = round(_taken(audited, most_of_a_slide) * share)
     cores = usable_cores()
     reading = rows * sum(each.seconds for each in samples) / sum(each.measured for each in samples) / cores
     pixels = rows * sum(each.pixel_bytes or 0 for each in samples) / len(samples)
