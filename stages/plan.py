@@ -1,7 +1,7 @@
 """Plan: audit every slide, find its tissue, sample its patches. Later stages make no choices of their own.
 
 G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
-not say how they are drawn; here, uniformly without replacement from the tissue grid, or far apart (`--sample spread`).
+not say how they are drawn; here, uniformly without replacement from the tissue grid, or as `--sample` says.
 """
 
 import json
@@ -39,17 +39,15 @@ from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
-from pipeline.slides.annotations.on_grid import within_classes
-from pipeline.slides.annotations.regions import Annotations
-from pipeline.slides.annotations.tissue_geojson import tissue_from_file, write_tissue
-from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped, draw_dropped
+from pipeline.slides.annotations.on_grid import eligible_grid
+from pipeline.slides.artefacts.dropped import DroppedPatch, draw_dropped
 from pipeline.slides.artefacts.rules import dropped_mm2
 from pipeline.slides.identity import check_sha256
-from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.tissue import long_reading_note
-from pipeline.slides.tissue_grid import TissueGrid, lay_grid
+from pipeline.slides.tissue_grid import TissueGrid
+from stages.reports.plan_pictures import draw_late_overlays, show_slide
 
 TISSUE_EVERYWHERE = 0.95
 """The audit warns if more than this share of the scanned area counts as tissue. Our choice."""
@@ -119,8 +117,9 @@ def plan_slides(
     slides, audit = in_order(parts, audit_rows)
     plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
     dropped = [patch for a in audited for patch in a.dropped]
-    draw_sheet(dropped + draw_late_overlays(plan, parts, manifest, overlays, tissue), overlays)
-    if examples and overlays is not None:
+    dropped += draw_late_overlays(plan, parts, manifest, overlays, tissue)
+    if overlays is not None:
+        draw_dropped(dropped, overlays)
         draw_cluster_examples(plan, examples, overlays)
     say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
@@ -255,38 +254,6 @@ def audit_slide(
     return Audited(audit, part, pixels, sample, look, dropped, looks)
 
 
-def show_slide(
-    slide: Slide,
-    row: ManifestRow,
-    laid: TissueGrid,
-    part: SlidePlan,
-    audit: AuditRow,
-    overlays: Path | None,
-    write_to: Path | None,
-) -> tuple[DroppedPatch, ...]:
-    """Write a slide's overlay and its tissue, where folders are given for them; its patches for the sheet.
-
-    Raises:
-        OSError: one cannot be written.
-    """
-    if write_to is not None:
-        write_tissue(laid.tissue, row.slide_id, write_to)
-    if overlays is None:
-        return ()
-    draw_sample(laid, part, audit, overlays)
-    return choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
-
-
-def draw_sheet(dropped: Sequence[DroppedPatch], overlays: Path | None) -> None:
-    """Draw the sheet of dropped patches into the folder of overlays, if there is one.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    if overlays is not None:
-        draw_dropped(dropped, overlays)
-
-
 def known_of(row: ManifestRow) -> dict[str, Any]:
     """The columns of the audit that come from the manifest."""
     return {
@@ -296,24 +263,6 @@ def known_of(row: ManifestRow) -> dict[str, Any]:
         "center": row.center or "",
         "row_hash": row_hash(row),
     }
-
-
-def eligible_grid(
-    slide: Slide,
-    slide_id: str,
-    annotations: Annotations | None,
-    grid: Grid,
-    sampling: Sampling,
-    tissue_files: TissueFiles,
-) -> TissueGrid:
-    """The patches that a slide's sample is drawn from: on tissue, found or read from its file, and in its classes.
-
-    Raises:
-        SlideError: the slide is too coarse, or its file of tissue cannot be used.
-    """
-    read_from = tissue_files.read_from
-    tissue, notes = tissue_from_file(slide, slide_id, read_from) if read_from else (None, ())
-    return within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
 
 
 def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tuple[list[str], str]]]:
@@ -357,8 +306,7 @@ def balance_centers(audited: Sequence[Audited], patches_per_slide: int, sampling
     for index, each in enumerate(audited):
         if (part := balanced.get(each.audit.slide_id)) is not None:
             row = replace(each.audit, patches_taken=len(part.split), split=split_column(part.split))
-            reason = row.reason if len(part.split) else "; ".join(filter(None, (row.reason, NOTHING_LEFT)))
-            noted[index] = replace(each, slide=part, audit=replace(row, reason=reason))
+            noted[index] = replace(each, slide=part, audit=row if len(part.split) else row.with_reason(NOTHING_LEFT))
     return noted
 
 
@@ -419,52 +367,3 @@ def audit_open_slide(
         patches_available=len(grid.coords_l0_px),
         patches_taken=len(coords),
     )
-
-
-def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path) -> None:
-    """Draw the overlay of a slide's tissue and patches.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    num, available = len(part.coords_l0_px), len(grid.coords_l0_px)
-    title = f"{part.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {num:,} of {available:,} patches"
-    draw_overlay(
-        grid.tissue,
-        grid.coords_l0_px,
-        part.coords_l0_px,
-        part.split,
-        grid.geometry.patch_l0_px,
-        title,
-        folder / f"{part.slide_id}.png",
-    )
-
-
-def draw_late_overlays(
-    plan: Plan, parts: Sequence[SlidePlan], manifest: Manifest, folder: Path | None, tissue_files: TissueFiles
-) -> list[DroppedPatch]:
-    """Draw the overlays of the slides whose patches were chosen when all had been audited, `parts`, of some of which
-    none is left; reads each slide once more. Returns their patches for the sheet.
-
-    Raises:
-        OSError: one cannot be written.
-    """
-    if folder is None or not plan.config.cuts_late:
-        return []
-    audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
-    grid, sampling = plan.config.grid, plan.config.sampling
-    dropped: list[DroppedPatch] = []
-    with Progress("drawing", len(parts), "slides") as progress:
-        for part in parts:
-            row, path = rows[part.slide_id], plan.slide_path(part)
-            try:
-                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
-                with slide_failures(path):
-                    annotations = slide_annotations(manifest, row, slide)
-                    laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
-            except SlideError as error:
-                say(f"note: {part.slide_id} has no overlay: {error}")
-            else:
-                dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
-            progress.step()
-    return dropped

@@ -84,6 +84,11 @@ class SlidePlan:
         """The slide's identity, as far as the plan records it."""
         return identity_from_record(self.identity_facts, self.quickhash, self.size_l0_px)
 
+    def take(self, which: NDArray[Any]) -> "SlidePlan":
+        """The slide with some of its patches only, by indices or by a mask."""
+        classes = self.classes.take(which) if self.classes else None
+        return replace(self, coords_l0_px=self.coords_l0_px[which], split=self.split[which], classes=classes)
+
     def content(self) -> dict[str, Any]:
         """The part of the plan's hash that covers this slide."""
         return self.facts_of_identity() | {
@@ -166,6 +171,10 @@ class AuditRow:
         """
         areas = parse_object(self.dropped_mm2) if self.dropped_mm2 else {}
         return {name: float(area) for name, area in areas.items()}
+
+    def with_reason(self, words: str) -> "AuditRow":
+        """This row with one more reason."""
+        return replace(self, reason="; ".join(filter(None, (self.reason, words))))
 
     def with_warning(self, words: str) -> "AuditRow":
         """This row with one more warning."""

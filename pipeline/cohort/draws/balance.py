@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.cohort.draws.filling import fill_evenly
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -47,18 +49,9 @@ def fill(room: Mapping[str, int], total: int, seed: int) -> dict[str, int]:
     """
     if total < 0 or any(value < 0 for value in room.values()):
         raise ValueError("numbers of patches are not negative")
-    level, left = 0, min(total, sum(room.values()))
-    for number, size in enumerate(sorted(room.values())):
-        names_left = len(room) - number
-        if (size - level) * names_left > left:
-            level += left // names_left
-            left -= left // names_left * names_left
-            break
-        left -= (size - level) * names_left
-        level = size
-    counts = {name: min(size, level) for name, size in room.items()}
-    more = sorted((name for name, size in room.items() if size > level), key=lambda name: _place(name, seed))
-    return counts | {name: counts[name] + 1 for name in more[:left]}
+    names = sorted(room, key=lambda name: _place(name, seed))
+    counts = fill_evenly([room[name] for name in names], [1] * len(names), total, range(len(names)))
+    return dict(zip(names, counts, strict=True))
 
 
 def _place(name: str, seed: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.base.errors import PlanError
 from pipeline.cohort.draws.by_method import sample_of_slide
+from pipeline.cohort.draws.filling import fill_evenly
 from pipeline.cohort.plan import AuditRow, SlidePlan, split_column
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Sampling
@@ -43,34 +44,6 @@ USUAL_PRICES = Prices()
 """Of a store of the usual teacher with lossless pixels."""
 
 
-def fill_evenly(available: Sequence[int], costs: Sequence[int], budget: int, order: Sequence[int]) -> list[int]:
-    """How many patches of each slide a budget buys, none more than another that has more.
-
-    Args:
-        available: patches of each slide.
-        costs: of a patch of each, at least 1.
-        budget: what all may cost.
-        order: the slides' indices, in which what is left is handed out; it ends at the first that it does not pay for,
-            so that a larger budget hands out more, not otherwise.
-    """
-
-    def cost(most: int) -> int:
-        return sum(min(number, most) * each for number, each in zip(available, costs, strict=True))
-
-    low, high = 0, max(available, default=0)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(middle) <= budget else (low, middle - 1)
-    taken, left = [min(number, low) for number in available], budget - cost(low)
-    for index in order:
-        if taken[index] < available[index]:
-            if costs[index] > left:
-                break
-            taken[index] += 1
-            left -= costs[index]
-    return taken
-
-
 def cut_to_budget(
     slides: Sequence[SlidePlan], audit: Sequence[AuditRow], budget: Budget, prices: Prices, sampling: Sampling
 ) -> tuple[list[SlidePlan], list[AuditRow], dict[str, Any]]:
@@ -89,13 +62,9 @@ def cut_to_budget(
     cut = []
     for slide, number in zip(slides, taken, strict=True):
         drawn = replace(sampling, patches_per_slide=number)
-        kept = sample_of_slide(slide.slide_id, slide.coords_l0_px, slide.classes, drawn)
-        classes = slide.classes.take(kept) if slide.classes else None
-        part = replace(slide, coords_l0_px=slide.coords_l0_px[kept], split=slide.split[kept], classes=classes)
+        part = slide.take(sample_of_slide(slide.slide_id, slide.coords_l0_px, slide.classes, drawn))
         row = replace(rows[slide.slide_id], patches_taken=number, split=split_column(part.split))
-        if not number:
-            row = replace(row, reason="; ".join(filter(None, (row.reason, LEFT_OUT))))
-        rows[slide.slide_id] = row
+        rows[slide.slide_id] = row if number else row.with_reason(LEFT_OUT)
         cut.append(part)
     facts: dict[str, Any] = {
         "budget": budget.text,

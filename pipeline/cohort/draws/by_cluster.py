@@ -88,11 +88,9 @@ def cut_by_cluster(
     kept = _choose(candidates, clusters)
     parts, rows = list[SlidePlan](), {row.slide_id: row for row in audit}
     for part, mask in zip(slides, np.split(kept, np.cumsum(candidates.counts)[:-1]), strict=True):
-        classes = part.classes.take(np.flatnonzero(mask)) if part.classes else None
-        cut = replace(part, coords_l0_px=part.coords_l0_px[mask], split=part.split[mask], classes=classes)
+        cut = part.take(mask)
         row = replace(rows[part.slide_id], patches_taken=len(cut.split), split=split_column(cut.split))
-        reason = row.reason if mask.any() else "; ".join(filter(None, (row.reason, LEFT_OUT)))
-        rows[part.slide_id] = replace(row, reason=reason)
+        rows[part.slide_id] = row if mask.any() else row.with_reason(LEFT_OUT)
         parts.append(cut)
     coords = np.concatenate([part.coords_l0_px for part in slides])
     table, examples = [], dict[int, list[tuple[str, int, int]]]()

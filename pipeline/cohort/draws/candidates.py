@@ -1,7 +1,5 @@
 """Read the candidate patches of an open slide and describe them."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +27,4 @@ def describe_candidates(slide: Slide, part: SlidePlan) -> tuple[SlidePlan, NDArr
         readable[index] = True
     num_bad = int((~readable).sum())
     words = f"{num_bad:,} of {counted(len(readable), 'candidate patch', 'candidate patches')} cannot be read"
-    classes = part.classes.take(np.flatnonzero(readable)) if part.classes else None
-    part = replace(part, coords_l0_px=part.coords_l0_px[readable], split=part.split[readable], classes=classes)
-    return part, np.array(facts, np.uint16).reshape(-1, NUM_FACTS), words if num_bad else ""
+    return part.take(readable), np.array(facts, np.uint16).reshape(-1, NUM_FACTS), words if num_bad else ""

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cohort.draws.filling import highest_level
+
 
 def _ranks(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many earlier entries are of the same group; int64 (N,)."""
@@ -72,12 +74,12 @@ def _raise_to_level(counts: NDArray[np.int64], held: NDArray[np.int64], left: in
 
 def _more(available: NDArray[np.int64], held: NDArray[np.int64], number: int) -> NDArray[np.int64]:
     """Give `number` to parts, (K,), those that hold least first, until all hold the same; int64 (K,)."""
-    low, high = 0, int((available + held).max(initial=0))
-    while low < high:  # the highest level that `number` pays for
-        middle = (low + high + 1) // 2
-        cost = int(np.clip(middle - held, 0, available).sum())
-        low, high = (middle, high) if cost <= number else (low, middle - 1)
-    more = np.clip(low - held, 0, available)
-    rest = np.flatnonzero((more < available) & (held + more == low))[: max(number - int(more.sum()), 0)]
+
+    def cost(level: int) -> int:
+        return int(np.clip(level - held, 0, available).sum())
+
+    level = highest_level(cost, number, int((available + held).max(initial=0)))
+    more = np.clip(level - held, 0, available)
+    rest = np.flatnonzero((more < available) & (held + more == level))[: max(number - int(more.sum()), 0)]
     more[rest] += 1
     return more

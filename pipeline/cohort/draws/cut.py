@@ -43,12 +43,9 @@ def cut_slide(slide: SlidePlan, counts: Mapping[int | None, int], sampling: Samp
     kept = [np.empty(0, np.int64)]
     for split, count in counts.items():
         of_split = np.arange(len(slide.split)) if split is None else np.flatnonzero(slide.split == split)
-        classes = slide.classes.take(of_split) if slide.classes else None
-        drawn = replace(sampling, patches_per_slide=count)
-        kept.append(of_split[sample_of_slide(slide.slide_id, slide.coords_l0_px[of_split], classes, drawn)])
-    rows = np.sort(np.concatenate(kept))
-    classes = slide.classes.take(rows) if slide.classes else None
-    return replace(slide, coords_l0_px=slide.coords_l0_px[rows], split=slide.split[rows], classes=classes)
+        part, drawn = slide.take(of_split), replace(sampling, patches_per_slide=count)
+        kept.append(of_split[sample_of_slide(slide.slide_id, part.coords_l0_px, part.classes, drawn)])
+    return slide.take(np.sort(np.concatenate(kept)))
 
 
 def balance_notes(slides: Sequence[SlidePlan], patches_per_slide: int) -> list[str]:

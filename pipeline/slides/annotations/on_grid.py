@@ -11,12 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.class_rules import ClassRules
-from pipeline.config.groups import Sampling
+from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.sampling import sample_patches
 from pipeline.slides.annotations.patch_classes import CLASS_DECIMALS, PatchClasses
 from pipeline.slides.annotations.quotas import class_of_patches, sample_by_class
 from pipeline.slides.annotations.regions import Annotations
-from pipeline.slides.tissue_grid import TissueGrid
+from pipeline.slides.annotations.tissue_geojson import tissue_from_file
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue_grid import TissueGrid, lay_grid
+
+
+def eligible_grid(
+    slide: Slide,
+    slide_id: str,
+    annotations: Annotations | None,
+    grid: Grid,
+    sampling: Sampling,
+    tissue_files: TissueFiles,
+) -> TissueGrid:
+    """The patches that a slide's sample is drawn from: on tissue, found or read from its file, and in its classes.
+
+    Raises:
+        SlideError: the slide is too coarse, or its file of tissue cannot be used.
+    """
+    read_from = tissue_files.read_from
+    tissue, notes = tissue_from_file(slide, slide_id, read_from) if read_from else (None, ())
+    return within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
 
 
 def within_classes(

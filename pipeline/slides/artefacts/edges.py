@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.slides.artefacts.density import closed, coarse, density, grown, shown, steps, touching
-from pipeline.slides.artefacts.pen import FLOOR, LEAST_DENSITY, Band, stain_band
-from pipeline.slides.glass import Colour, brightest
+from pipeline.slides.artefacts.density import closed, grown, shown, steps, touching
+from pipeline.slides.artefacts.stains import Band, look_at_stains
+from pipeline.slides.glass import Colour
 
 LONG_UM = 800.0
 """Least length of an edge. Our choice: pigment, crowded nuclei and small vessels are shorter."""
@@ -38,17 +38,10 @@ def find_edges(
         known: bool (H, W), readable and not black; nothing else is found.
         glass: of `find_glass`.
     """
-    grid = coarse(image, pixel_um)
-    dense = density(grid.image, glass)
-    places = np.flatnonzero((brightest(dense) >= LEAST_DENSITY) & (grid.image[..., 1] > 0))
-    values = np.maximum(dense.reshape(-1, 3)[places], FLOOR)
-    x, y = np.log(values[:, 0] / values[:, 1]), np.log(values[:, 2] / values[:, 1])
-    band = stain_band(values, x, y, grid.all_of(tissue & known).ravel()[places])
-    least = values.min(axis=1)
-    plain, faint = np.zeros(dense.shape[:2], bool), np.zeros(dense.shape[:2], bool)
-    grey = _is_grey(x, y, band)
-    plain.ravel()[places[grey & (least > max(0.5, 1.8 * band.least))]] = True
-    faint.ravel()[places[grey & (least > max(0.3, 1.2 * band.least))]] = True
+    seen = look_at_stains(image, pixel_um, tissue & known, glass)
+    grid, least, grey = seen.grid, seen.values.min(axis=1), _is_grey(seen.x, seen.y, seen.band)
+    plain = seen.mask_of(grey & (least > max(0.5, 1.8 * seen.band.least)))
+    faint = seen.mask_of(grey & (least > max(0.3, 1.2 * seen.band.least)))
     lines = touching(plain, closed(faint, steps(GAP_UM / 2, grid.pixel_um)))
     found = _long_ones(lines, grid.pixel_um)
     return shown(grid.enlarged(grown(found, steps(MARGIN_AROUND_UM, grid.pixel_um)), tissue.shape), image, known)

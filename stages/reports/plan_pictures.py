@@ -1,0 +1,88 @@
+"""Pictures of a plan: each slide with its tissue and patches, and which patches go onto the sheet of dropped ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.base.console import Progress, say
+from pipeline.base.errors import SlideError
+from pipeline.cohort.annotated import slide_annotations
+from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
+from pipeline.config.groups import TissueFiles
+from pipeline.slides.annotations.on_grid import eligible_grid
+from pipeline.slides.annotations.tissue_geojson import write_tissue
+from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped
+from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.reader import Slide, slide_failures
+from pipeline.slides.tissue_grid import TissueGrid
+
+
+def show_slide(
+    slide: Slide,
+    row: ManifestRow,
+    laid: TissueGrid,
+    part: SlidePlan,
+    audit: AuditRow,
+    overlays: Path | None,
+    write_to: Path | None,
+) -> tuple[DroppedPatch, ...]:
+    """Write a slide's overlay and its tissue, where folders are given for them; its patches for the sheet.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if write_to is not None:
+        write_tissue(laid.tissue, row.slide_id, write_to)
+    if overlays is None:
+        return ()
+    draw_sample(laid, part, audit, overlays)
+    return choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
+
+
+def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path) -> None:
+    """Draw the overlay of a slide's tissue and patches.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    num, available = len(part.coords_l0_px), len(grid.coords_l0_px)
+    title = f"{part.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {num:,} of {available:,} patches"
+    draw_overlay(
+        grid.tissue,
+        grid.coords_l0_px,
+        part.coords_l0_px,
+        part.split,
+        grid.geometry.patch_l0_px,
+        title,
+        folder / f"{part.slide_id}.png",
+    )
+
+
+def draw_late_overlays(
+    plan: Plan, parts: Sequence[SlidePlan], manifest: Manifest, folder: Path | None, tissue_files: TissueFiles
+) -> list[DroppedPatch]:
+    """Draw the overlays of the slides whose patches were chosen when all had been audited, `parts`, of some of which
+    none is left; reads each slide once more. Returns their patches for the sheet.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if folder is None or not plan.config.cuts_late:
+        return []
+    audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
+    grid, sampling = plan.config.grid, plan.config.sampling
+    dropped: list[DroppedPatch] = []
+    with Progress("drawing", len(parts), "slides") as progress:
+        for part in parts:
+            row, path = rows[part.slide_id], plan.slide_path(part)
+            try:
+                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+                with slide_failures(path):
+                    annotations = slide_annotations(manifest, row, slide)
+                    laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
+            except SlideError as error:
+                say(f"note: {part.slide_id} has no overlay: {error}")
+            else:
+                dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
+            progress.step()
+    return dropped
