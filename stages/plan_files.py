@@ -151,7 +151,8 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]])
                 require_absent(folder / name, hint)
     for folder, _ in folders:
         make_output_folder(folder)
-        remove_asides(folder, recursive=False)
+        for place in (folder, (folder / CLUSTER_SHEET).parent):
+            remove_asides(place, recursive=False)
         require_names_apart(folder, [row.slide_id for row in manifest.rows])
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)

@@ -63,7 +63,7 @@ class StudyFolder:
             raise ConfigError(
                 f"{self.folder} is not empty and holds no study; nothing is overwritten. Choose another --out"
             )
-        remove_asides(self.folder, recursive=False)
+        remove_asides(self.folder)  # those of scores too; runs and reports clear their own, unless they are finished
         write_json(self.study_path, now)
         write_text(self.folder / "config.toml", to_toml({command: {"out": str(self.folder.absolute())} | record}))
 

@@ -12,6 +12,9 @@ from support.kill_runs import FRESH_SHARE, Campaign, Tally, difference
 from support.kill_workloads import WORK, Workload, make_workload
 from support.warm import Ended, WarmCommands, end_orphans, made_up_end
 
+from pipeline.base.processes import scope
+from pipeline.disk.asides import ASIDE_SUFFIX
+
 SEED, KILLS, INTERRUPTS = 0, 2, 6
 FRESH = ("train-student", "evaluate")
 """Commands that are also stopped while they import. They import most; the others do it in the same entry point."""
@@ -33,6 +36,39 @@ def test_stopped_at_random_moments(warm: WarmCommands, tmp_path: Path, command: 
     assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 2, "SIGTERM": 2, "SIGHUP": 2}
     assert tally.finished >= 2
     assert not tally.faults, "\n\n".join(tally.faults)
+
+
+WHOLE_FOLDERS = ("images",)
+"""Folders that are written aside as a whole and never after, so that no file in them can be half written."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", WORK)
+def test_files_that_a_kill_left_half_written_go_wherever_they_lie(
+    warm: WarmCommands, tmp_path: Path, command: str
+) -> None:
+    """A kill rarely meets the moment of a write, so that each file's half is put there after it."""
+    work = make_workload(command, tmp_path)
+    work.empty()
+    whole = warm.run(work.arguments)
+    files = [work.place / name for name in work.results() if not (work.place / name).is_dir()]
+    work.empty()
+    assert warm.run(work.arguments, stop=signal.SIGKILL, after=whole.seconds / 3).stopped
+    tag = f".{scope()}-{process_that_ended()}-1-0123abcd{ASIDE_SUFFIX}"
+    asides = [path.with_name(path.name + tag) for path in files if path.parent.name not in WHOLE_FOLDERS]
+    planted = [path for path in asides if path.parent.is_dir()]
+    for path in planted:
+        path.touch()
+    assert planted
+    assert warm.run(work.arguments).code == 0
+    assert not work.passing()
+
+
+def process_that_ended() -> int:
+    """Its number."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    return ended.pid
 
 
 @pytest.mark.slow

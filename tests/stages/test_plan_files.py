@@ -15,12 +15,14 @@ from support.stores import make_store
 
 from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, StoreError
 from pipeline.cohort.draws.budget import Prices
+from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
 from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
 from pipeline.cohort.plan import AuditRow, Plan, read_plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.config.tissue_rules import LATER_RULES
+from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.sampling import rank_slides
 from pipeline.slides.patch_sample import expected_pixel_bytes
 from pipeline.store.create import create_store
@@ -164,6 +166,16 @@ def test_the_folder_of_overlays_is_listed_as_often_for_a_hundred_slides_as_for_o
     (tmp_path / "o" / "s99.png").touch()
     with pytest.raises(G2LError, match=r"s99\.png exists and is not overwritten"):
         plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")])
+
+
+def test_pictures_that_a_kill_left_half_written_go(tmp_path: Path) -> None:
+    left = [tmp_path / "o" / (name + ASIDE_SUFFIX) for name in ("s0.png", str(CLUSTER_SHEET))]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    rows = (ManifestRow("s0", "s0.svs", "k"),)
+    plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")])
+    assert not any(path.exists() for path in left)
 
 
 def test_overlays_that_a_file_system_would_take_for_one_are_refused(

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import read_options
+from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.study.folder import StudyFolder, base_record
 
 
@@ -69,3 +70,13 @@ def test_runs_and_sums_have_places_of_their_own(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     assert study.run("loss-mse", 3) == tmp_path / "runs" / "loss-mse" / "3"
     assert study.sums("loss-mse", 3) == tmp_path / "scores" / "loss-mse" / "3.json"
+
+
+def test_scores_that_a_kill_left_half_written_go(tmp_path: Path) -> None:
+    study = start(tmp_path / "out")
+    left = [path.with_name(path.name + ASIDE_SUFFIX) for path in (study.study_path, study.sums("loss-mse", 3))]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    start(tmp_path / "out")
+    assert not any(path.exists() for path in left)
