@@ -8,11 +8,16 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo test test-slow lint types format check clean
+# The lowest versions that pyproject.toml allows, in an environment of their own (5 GB).
+LOWEST ?= .venv-lowest
+LOWEST_INSTALLED := $(LOWEST)/installed
+
+.PHONY: help demo test test-slow test-lowest lint types format check clean
 
 help:
 	@echo "make demo    both stages on a real slide (a few minutes); writes demo-out/"
 	@echo "make test    the test suite; make test-slow has the long cases (kills at every write)"
+	@echo "make test-lowest  the suite with the lowest versions that are allowed"
 	@echo "make check   linter, formatter's check and type checker"
 
 $(INSTALLED): pyproject.toml
@@ -32,6 +37,18 @@ test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m "slow and not alone" -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
+$(LOWEST_INSTALLED): pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-cache-dir --constraint $(LOWEST)/constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+# What old versions call in newer ones of their own dependencies may be deprecated; we cannot mend that.
+test-lowest: $(LOWEST_INSTALLED)
+	$(LOWEST)/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile -W ignore::DeprecationWarning $(PYTEST_ARGS)
+	cp $(LOWEST)/constraints.txt .ci/lowest-proven.txt
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +64,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) $(LOWEST) demo-out

@@ -5,6 +5,7 @@ what the benchmarks need (kept by hash, so that another report of the same data 
 report last. A benchmark is a room of `pipeline/evaluate/` and one line of `evaluate.options.benchmarks.BENCHMARKS`.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from pipeline.evaluate.report_folder import EMBEDDINGS_FOLDER, start_folder
 from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import TEACHER, Figure, Report, ReportModel, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
+from pipeline.report.logs.tracker import Service, tracked
 from pipeline.report.page import write_report
 from pipeline.report.size_figure import draw_score_against_size, figure_scores
 from pipeline.student.resolve import NamedModel, name_models, reference_of
@@ -99,7 +101,24 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
             of_features=not models,
         )
         write_report(report, out, draw_overview(report, out))
+        log_report(report, out, run.log or ())
     return report
+
+
+def log_report(report: Report, out: Path, services: Sequence[Service]) -> None:
+    """Log a report's scores and files to tracking services."""
+    with tracked(services, out, "evaluate", report.settings) as tracker:
+        tracker.scalars(
+            {
+                f"{label}/{score.name}": interval.value
+                for section in report.sections
+                for score in section.scores
+                for label, interval in score.values.items()
+                if math.isfinite(interval.value)
+            },
+            step=0,
+        )
+        tracker.files(sorted(path for path in out.iterdir() if path.suffix in (".html", ".json", ".png")))
 
 
 def look_at_inputs(

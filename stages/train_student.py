@@ -48,6 +48,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
+from pipeline.report.logs.tracker import Tracker, tracked
 from pipeline.sampling import RowNumbers
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
@@ -146,11 +147,13 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
     try:
         with exclusive(out, "g2l train-student") if leader else nullcontext():
             run = open_run(teachers, folder, config, device)
-            started = time.monotonic()
-            num_new_steps = run_epochs(run, folder, estimate=estimate)
-            seconds = time.monotonic() - started
-            distributed.wait_for_all()  # from here on the metrics are complete
-            trained = finish(run, folder, num_new_steps, seconds)
+            with tracked(config.log or (), out, "train-student", folder.read_identity(), here=leader) as tracker:
+                started = time.monotonic()
+                num_new_steps = run_epochs(run, folder, tracker, estimate=estimate)
+                seconds = time.monotonic() - started
+                distributed.wait_for_all()  # from here on the metrics are complete
+                trained = finish(run, folder, num_new_steps, seconds)
+                tracker.files(folder.shown())
             distributed.wait_for_all()
     except OSError as error:
         raise G2LError(
@@ -402,14 +405,14 @@ def prepare_run(
     )
 
 
-def run_epochs(run: Run, folder: RunFolder, *, estimate: bool = True) -> int:
+def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool = True) -> int:
     """Train from the last checkpoint on; returns the number of steps done. `estimate`: see `train_student`."""
     config = run.config
     torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops different units
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
     leader = distributed.is_leader()
-    board = TensorBoard(folder.tensorboard if leader else None, first)
+    board = TensorBoard(folder.tensorboard if leader else None, first, tracker)
     log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board)
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:

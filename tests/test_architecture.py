@@ -65,6 +65,7 @@ INTERFACES = (
     (r"pipeline\.public_sets\.readers\.\w+", "read_members", "what each public set's reader has"),
     (r"stages\.cli|pipeline\.cohort\.sources", "make_manifest", "a verb, and the function it calls"),
     (r"stages\.cli|g2l\.__main__", "main", "the entry point of the process, and of the command"),
+    (r"pipeline\.report\.logs\.\w+", "start", "what each tracking service's log has"),
     (r"pipeline\.(slides\.reader|disk\.hdf5_input)", "look_at", "what `disk.first_look` calls, by the kind of file"),
     (
         r"pipeline\.(evaluate|training|study)\..+",

@@ -32,6 +32,8 @@ FILES = (
 )
 """Of `pipeline`, beside modules."""
 
+PAPERS = ("README.md", "LICENSE", "NOTICE", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+
 pytestmark = pytest.mark.slow
 
 LOAD = """
@@ -139,7 +141,9 @@ def test_sdist_and_wheel_hold_every_module_and_data_file(tree: Path, sdist: Path
     with tarfile.open(sdist) as archive:
         in_sdist = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert not wanted - in_wheel
-    assert not (wanted | {"pyproject.toml", "README.md", "LICENSE", "NOTICE"}) - in_sdist
+    assert not (wanted | {"pyproject.toml", *PAPERS}) - in_sdist
+    in_metadata = {name.split(".dist-info/licenses/")[1] for name in in_wheel if ".dist-info/licenses/" in name}
+    assert in_metadata == {"LICENSE", "NOTICE", "CITATION.cff"}
     others = {name.split("/")[0] for name in in_wheel if ".dist-info/" not in name}
     assert others == {"g2l", "pipeline", "stages"}  # neither tests nor benchmarks land in the user's environment
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.commands import call_g2l
 from support.places import ROOT, parsed
 
 from pipeline.config.plan import PlanConfig
@@ -31,7 +32,7 @@ def test_the_licence_is_the_one_that_is_named() -> None:
 
 
 def test_licence_and_notice_go_into_the_packages() -> None:
-    assert set(PROJECT["license-files"]) == {"LICENSE", "NOTICE"}
+    assert set(PROJECT["license-files"]) == {"LICENSE", "NOTICE", "CITATION.cff"}
     assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
 
 
@@ -43,6 +44,44 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"message", "title", "authors"} <= citation.keys()
     assert all({"type", "title", "authors"} <= reference.keys() for reference in citation["references"])
     assert any("2510.11176" in i["value"] for r in citation["references"] for i in r.get("identifiers", []))
+
+
+def test_the_version_is_said_in_one_place() -> None:
+    """The citation's is held against it above. Code asks the installed package."""
+    number = re.compile(rf"""["']{re.escape(PROJECT["version"])}["']""")
+    places = [path for name in ("g2l", "pipeline", "stages") for path in (ROOT / name).rglob("*.py")]
+    assert not [path for path in places if number.search(path.read_text())]
+    assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_lower_bounds_are_those_that_were_proven() -> None:
+    """The gate runs the suite with the lowest versions when this list changes, and only then may it be written."""
+    listed = subprocess.run([sys.executable, ROOT / ".ci" / "lowest.py"], capture_output=True, text=True, check=True)
+    assert listed.stdout.count("==") > 25
+    assert listed.stdout == (ROOT / ".ci" / "lowest-proven.txt").read_text(), "run make test-lowest"
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_what_contributors_are_told_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    in_code = re.findall(r"`([\w.-]+/[\w./-]*)`", text)
+    targets = re.findall(r"`make ([\w-]+)`", text)
+    assert linked
+    assert not [path for path in (*linked, *in_code) if not (ROOT / path.rstrip("/")).exists()]
+    assert not set(targets) - set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_the_template_of_an_issue_asks_for_what_commands_print() -> None:
+    folder = ROOT / ".github" / "ISSUE_TEMPLATE"
+    template = yaml.safe_load((folder / "problem.yml").read_text())
+    assert {"name", "description", "body"} <= template.keys()
+    labels = [part["attributes"].get("label", "") for part in template["body"]]
+    for command in ("g2l doctor", "g2l inspect"):
+        assert any(command in label for label in labels)
+        assert call_g2l(command.split()[1], "--help")[0] == 0
+    assert len({part["id"] for part in template["body"] if "id" in part}) == len(labels) - 1
+    assert yaml.safe_load((folder / "config.yml").read_text())["blank_issues_enabled"] is True
 
 
 @pytest.mark.slow

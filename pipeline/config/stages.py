@@ -265,6 +265,13 @@ class TrainConfig(Config):
     )
     stage_dir: Path | None = stage_dir_option(STAGES_STORE)
     stage_gb: float | None = stage_gb_option("files")
+    log: list[Literal["wandb", "mlflow"]] | None = option(
+        None,
+        description="Log the run to Weights & Biases or MLflow as well; repeat for both. Both stay on this "
+        "machine unless WANDB_MODE or MLFLOW_TRACKING_URI says otherwise [TensorBoard alone].",
+        decides="nothing",
+        stored=False,
+    )
     seed: int = option(0, ge=0, description="Seed of initial weights, order and augmentation.")
 
     _stage_gb = field_validator("stage_gb")(check_stage_gb)

@@ -110,6 +110,12 @@ class RunFolder:
         self.student = folder / "student"
         self.tensorboard = folder / "tensorboard"
 
+    def shown(self) -> list[Path]:
+        """Files that say what the run is and how it went, without weights."""
+        return [
+            self.config_path, self.identity_path, self.metrics_path, self.curves_path, self.student / "README.md"
+        ]  # fmt: skip
+
     def start_or_continue(self, identity: dict[str, Any]) -> list[str]:
         """Make the directory, or check that it was started from the same `identity`; remove half-written files. Returns
         notes for the user.

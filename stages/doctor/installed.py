@@ -11,8 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from pipeline.base.cores import cgroup_quota, usable_cores
-from pipeline.base.errors import ConfigError, first_line
-from pipeline.base.images import require_lanczos
+from pipeline.base.errors import first_line
 from pipeline.base.outside import free_memory_bytes
 from pipeline.base.units import format_bytes
 from pipeline.encoders.hub import OFFLINE_VARIABLE, TOKEN_VARIABLE, cached_weights
@@ -24,6 +23,8 @@ LOADED = ("numpy", "torch", "torchvision", "timm", "openslide", "imagecodecs", "
 EXTRAS = {
     "onnx": "`g2l export --format onnx`",
     "tensorboard": "curves for TensorBoard",
+    "wandb": "`--log wandb`",
+    "mlflow": "`--log mlflow`",
     "objects": "stores in buckets (s3://, gs://, az://)",
     "demo": "`g2l demo`",
 }
@@ -89,10 +90,6 @@ def _look_at_loading() -> Iterator[Finding]:
         return
     library = _version("openslide-bin")
     yield good("OpenSlide", f"library {library}" if library else "a library of the system")
-    try:
-        require_lanczos("the default of `g2l plan`")
-    except ConfigError as error:
-        yield trouble("torch", str(error), "pip install --upgrade torch torchvision")
 
 
 def look_at_processors() -> Iterator[Finding]:

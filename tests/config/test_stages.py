@@ -49,6 +49,7 @@ OTHER_VALUES: dict[str, Any] = {
     "slides_root": Path("elsewhere"),
     "stage_dir": Path("scratch"),
     "stage_gb": 1.0,
+    "log": ["mlflow"],
     "seed": 9,
 }
 """Of TrainConfig, beside the student."""

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -228,6 +229,31 @@ def test_embeddings_are_computed_once(
     assert code == 3, errors
     assert {path.name: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()} == before
     assert comparable(json.loads((out / "report.json").read_text())) == comparable(record)
+
+
+@pytest.mark.slow
+def test_scores_and_page_are_logged(
+    bench: Bench, report: tuple[Path, str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = []
+    told = {"scalars": lambda values, step: said.append(values), "files": said.append, "end": lambda finished: None}
+    monkeypatch.setattr("pipeline.report.logs.tracker.require_services", lambda services: None)
+    monkeypatch.setattr("pipeline.report.logs.mlflow_log.start", lambda folder, kind, config: SimpleNamespace(**told))
+    code, _, errors = call_g2l(*bench.everything(report[0], "--log", "mlflow"))
+    assert code == 3, errors
+    scores, files = said
+    assert {"report.html", "report.json"} < {path.name for path in files}
+    assert any(path.suffix == ".png" for path in files)
+    sections = report[2]["sections"]
+    wanted = {
+        f"{label}/{name}": each["value"]
+        for key in sections
+        if key != "cost"
+        for name, of_models in sections[key]["scores"].items()
+        for label, each in of_models.items()
+    }
+    assert wanted.items() <= scores.items()
+    assert len(wanted) > 5
 
 
 def test_a_report_of_other_options_is_not_overwritten(bench: Bench, report: tuple[Path, str, dict[str, Any]]) -> None:

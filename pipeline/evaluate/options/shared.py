@@ -102,6 +102,13 @@ class RunOptions(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read images [number of cores].", decides="nothing"
     )
+    log: list[Literal["wandb", "mlflow"]] | None = option(
+        None,
+        description="Log the report to Weights & Biases or MLflow as well; repeat for both. Both stay on this "
+        "machine unless WANDB_MODE or MLFLOW_TRACKING_URI says otherwise [neither].",
+        decides="nothing",
+        stored=False,
+    )
 
 
 SHARED: tuple[type[Config], ...] = (ProbeOptions, ResampleOptions, ImageOptions, RunOptions)

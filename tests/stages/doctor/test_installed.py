@@ -59,13 +59,13 @@ def test_a_package_that_does_not_load_is_trouble(monkeypatch: pytest.MonkeyPatch
     assert "libopenslide.so.1" in found.words
 
 
-def test_a_torch_without_the_filter_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_that_is_too_old_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "2.6.0" if name == "torch" else real(name))
     found = of(installed.look_at_packages(), "torch")
     assert found is not None
     assert found.level == "trouble"
-    assert "2.6.0 cannot reduce patches" in found.words
+    assert found.words == "2.6.0 is installed, >=2.12 is needed"
 
 
 def test_threads_and_memory_that_are_limited_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

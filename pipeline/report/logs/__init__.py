@@ -1,0 +1,1 @@
+"""Runs and reports in the tracking service that a group uses: Weights & Biases, MLflow."""

@@ -1,0 +1,94 @@
+"""A run in Weights & Biases, offline unless the environment says otherwise.
+
+The mode is `WANDB_MODE`, by default "offline": the run lies in `FOLDER/wandb`, and `wandb sync` sends it when the user
+wants that. Source code, the command's words, machine statistics and the terminal's text are not logged. A run that is
+continued keeps its id; offline, each call adds a part to the same run (`wandb sync --append`), and figures are placed
+by their step, so that steps which were made again lie on themselves.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import ConfigError
+from pipeline.base.outside import is_there, read_json, reading
+from pipeline.disk.files import make_output_folder, write_json
+
+PROJECT = "g2l"
+"""Unless `WANDB_PROJECT` names another."""
+RUN_FILE = "g2l-run.json"
+"""In `FOLDER/wandb`: the run's id."""
+FIX = "Delete it; the next call begins another run there"
+PLACES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
+"""Folders that the library would make in the user's home."""
+
+
+class WandbLog:
+    """A run that has been started."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        run.define_metric("*", step_metric="step")
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log figures of a step."""
+        self._run.log({**values, "step": step})
+
+    def files(self, paths: Sequence[Path]) -> None:
+        """Log copies of files as one artefact."""
+        import wandb  # optional: in an extra
+
+        artifact = wandb.Artifact(f"g2l-{self._run.id}", type="g2l")
+        for path in paths:
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+
+    def end(self, *, finished: bool) -> None:
+        """Write what is held back, and end the run."""
+        self._run.finish(exit_code=0 if finished else 1)
+
+
+def run_id(folder: Path) -> str:
+    """The id of the run in this folder: that of its first call."""
+    path = folder / RUN_FILE
+    if is_there(path):
+        with reading(path, "damaged", ConfigError, FIX):
+            return str(read_json(path)["id"])
+    made = secrets.token_hex(8)
+    write_json(path, {"id": made})
+    return made
+
+
+def start(folder: Path, kind: str, config: Mapping[str, Any]) -> WandbLog:
+    """Start or continue the run of this folder."""
+    place = folder / "wandb"
+    make_output_folder(place)
+    for name in PLACES:
+        os.environ.setdefault(name, str(place))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of its own crashes to its makers
+    import wandb  # optional: in an extra; reads the variables above
+
+    settings = wandb.Settings(
+        console="off",
+        disable_git=True,
+        save_code=False,
+        silent=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+    )
+    mode: Any = os.environ.get("WANDB_MODE", "offline")  # the library checks the word
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        dir=str(folder),
+        id=run_id(place),
+        name=folder.name,
+        job_type=kind,
+        config=dict(config),
+        mode=mode,
+        resume="allow",
+        settings=settings,
+    )
+    return WandbLog(run)

@@ -1,0 +1,218 @@
+"""A run and a report in tracking services, without a network: what is logged, what is not, and that nothing stops."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from support.commands import G2L, child_environment
+from support.stores import dropping_cnn, flags, make_store, train_config
+
+from pipeline.base.errors import ConfigError
+from pipeline.report.logs import tracker
+from pipeline.report.logs.tracker import MODULES, Tracker, flat, require_services, tracked
+
+CURVES = {"train/loss", "train/lr", "train/grad_norm", "held-out/loss", "held-out/cka"}
+
+
+class Noted:
+    """A log that notes what it is told."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.said: list[object] = []
+        self.fails = fails
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        if self.fails:
+            raise OSError("the server is gone")
+        self.said.append((dict(values), step))
+
+    def files(self, paths: Sequence[Path]) -> None:
+        self.said.append([path.name for path in paths])
+
+    def end(self, *, finished: bool) -> None:
+        self.said.append(finished)
+
+
+def test_every_log_is_told_and_files_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+    logs = {"a": Noted(), "b": Noted()}
+    told = Tracker(logs)
+    (tmp_path / "x.png").touch()
+    told.scalars({"loss": 1.0}, 3)
+    told.files([tmp_path / "x.png", tmp_path / "none.png"])
+    told.end(finished=True)
+    assert logs["a"].said == logs["b"].said == [({"loss": 1.0}, 3), ["x.png"], True]
+
+
+def test_a_service_that_fails_is_left_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = Noted(), Noted(fails=True)
+    told = Tracker({"bad": bad, "good": good})
+    for step in (1, 2):
+        told.scalars({"loss": 1.0}, step)
+    told.end(finished=True)
+    assert [step for _, step in good.said[:2]] == [1, 2]  # type: ignore[misc]
+    assert bad.said == []
+    said = capsys.readouterr().err
+    assert said.count("warning: --log bad: OSError: the server is gone. The work goes on without it") == 1
+
+
+def test_the_end_says_whether_the_work_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = Noted()
+    monkeypatch.setattr(tracker, "require_services", lambda services: None)
+    monkeypatch.setattr(tracker, "import_module", lambda name: type("M", (), {"start": staticmethod(lambda *_: noted)}))
+    with pytest.raises(RuntimeError), tracked(["wandb"], tmp_path, "train-student", {}):
+        raise RuntimeError
+    with tracked(["wandb"], tmp_path, "train-student", {}):
+        pass
+    with tracked(["wandb"], tmp_path, "train-student", {}, here=False) as told:
+        told.scalars({"loss": 1.0}, 1)
+    assert noted.said == [False, True]
+
+
+def test_a_package_that_is_missing_is_told_before_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "find_spec", lambda name: None)
+    for name in MODULES:
+        with pytest.raises(ConfigError, match=rf"--log {name}: .*pip install 'g2l\[{name}\]'"):
+            require_services([name])
+
+
+def test_a_record_with_one_level() -> None:
+    assert flat({"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
+
+
+# --- the commands, with the libraries themselves ------------------------------------------------------------------
+
+
+def at_home(home: Path) -> dict[str, str]:
+    """The environment of a user who has set nothing, in an empty home; a network would not be reached."""
+    home.mkdir(exist_ok=True)
+    own = ("WANDB", "MLFLOW", "XDG_")
+    variables = {name: value for name, value in child_environment().items() if not name.startswith(own)}
+    dead = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    return variables | dead | {"HOME": str(home)}
+
+
+def words(folder: Path, *more: object) -> list[object]:
+    """Train a student of a small store in `folder`."""
+    store = folder / "store.zarr"
+    if not store.exists():
+        make_store(store)
+        dropping_cnn(folder / "cnn")
+    config = train_config(f"local-dir:{folder / 'cnn'}", epochs=2, batch_size=8, checkpoint_every=4)
+    return [G2L, "train-student", store, "--out", folder / "run", *flags(config), *more]
+
+
+def train(folder: Path, *more: object) -> str:
+    command = list(map(str, words(folder, *more)))
+    done = subprocess.run(command, capture_output=True, text=True, env=at_home(folder / "home"), timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the database library, in MLflow
+def test_a_run_is_logged_by_both_and_nothing_lands_in_the_home(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    mlflow = pytest.importorskip("mlflow.tracking")
+    assert "warning: --log" not in train(tmp_path, "--log", "wandb", "--log", "mlflow")
+    run, home = tmp_path / "run", tmp_path / "home"
+    assert not [path for path in home.rglob("*") if path.is_file()], list(home.rglob("*"))
+    lines = metrics_of(run)
+
+    (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+    assert scalars_of_wandb(record) >= CURVES
+
+    found = mlflow.MlflowClient(tracking_uri=f"sqlite:///{run}/mlflow/mlflow.db")
+    (logged,) = found.search_runs([found.get_experiment_by_name("g2l").experiment_id])
+    assert logged.info.status == "FINISHED"
+    assert logged.info.run_name == "run"
+    assert logged.data.params["options.batch_size"] == "8"
+    assert logged.data.metrics.keys() >= CURVES
+    history = {each.step: each.value for each in found.get_metric_history(logged.info.run_id, "train/loss")}
+    assert history == {line["step"]: line["loss"] for line in lines if line["kind"] == "step"}
+    artifacts = {each.path for each in found.list_artifacts(logged.info.run_id)}
+    assert artifacts == {"config.toml", "run.json", "metrics.jsonl", "curves.png", "README.md"}
+
+
+def scalars_of_wandb(file: Path) -> set[str]:
+    """Names of figures in an offline run: records of the library's own type in a log of LevelDB's format."""
+    from wandb.proto import wandb_internal_pb2
+
+    names = set()
+    for data in records_of(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        names |= {item.key or ".".join(item.nested_key) for item in record.history.item}
+    return names
+
+
+def records_of(log: bytes, block: int = 32768, header: int = 7) -> Iterator[bytes]:
+    """Records of a log: blocks of parts, each with a checksum, its length and its kind (whole, first, middle, last)."""
+    at, parts = header, b""
+    while at + header <= len(log):
+        if block - at % block < header:
+            at += block - at % block
+            continue
+        length, kind = struct.unpack_from("<HB", log, at + 4)
+        parts += log[at + header : at + header + length]
+        at += header + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the database library, in MLflow
+def test_a_killed_run_goes_on_as_the_same_and_no_process_stays(tmp_path: Path) -> None:
+    """The service's own process ends too. The run's bytes are those of one that logs nothing."""
+    mlflow = pytest.importorskip("mlflow.tracking")
+    command = list(map(str, words(tmp_path, "--log", "wandb", "--log", "mlflow")))
+    run = tmp_path / "run"
+    for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM), start=1):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=at_home(tmp_path / "home"))
+        wait_for(lambda number=number: len(list(run.glob("wandb/offline-run-*"))) == number)  # type: ignore[misc]
+        wait_for(lambda: any(run.glob("checkpoints/*.pt")))
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(stop)
+        process.wait(20)
+        wait_for(lambda children=children: not any(each.is_running() for each in children))  # type: ignore[misc]
+    train(tmp_path, "--log", "wandb", "--log", "mlflow")
+    found = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/run/mlflow/mlflow.db")
+    (logged,) = found.search_runs([found.get_experiment_by_name("g2l").experiment_id])
+    steps = {each.step for each in found.get_metric_history(logged.info.run_id, "train/loss")}
+    assert steps == {line["step"] for line in metrics_of(tmp_path / "run") if line["kind"] == "step"}
+    logged_run = (tmp_path / "run").rename(tmp_path / "logged")
+    train(tmp_path)
+    for name in ("metrics.jsonl", "student/model.safetensors"):
+        assert (logged_run / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def wait_for(what: object, seconds: float = 30) -> None:
+    """Wait until it is so."""
+    begun = time.monotonic()
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() - begun < seconds
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_does_not_stop_a_run(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow.tracking")
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    environment = at_home(tmp_path / "home") | away
+    command = list(map(str, words(tmp_path, "--log", "mlflow")))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0
+    assert "warning: --log mlflow" in done.stderr
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+    assert os.listdir(tmp_path / "run" / "mlflow") == []
