@@ -29,7 +29,7 @@ BATCH = 500
 """Figures that are held back and logged at once. A call takes some ms; MLflow takes up to 1,000."""
 MOST_PARAM = 6000
 """Characters of a value that MLflow keeps."""
-STEP = "last step"
+LAST_STEP = "last step"
 """Name of the figure that says how far a run is logged."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. /:]")
 
@@ -82,7 +82,7 @@ class MlflowLog:
 
         now, held = int(time.time() * 1000), self._held
         self._held = []
-        last = [(STEP, float(held[-1][2]), held[-1][2])] if held else []
+        last = [(LAST_STEP, float(held[-1][2]), held[-1][2])] if held else []
         with quietly():
             for begin in range(0, len(held), BATCH):
                 part = held[begin : begin + BATCH] + (last if begin + BATCH >= len(held) else [])
@@ -106,7 +106,7 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
                 begun = read_json(place / RUN_FILE)
             if begun["uri"] == record["uri"]:
                 client.update_run(begun["id"], status="RUNNING")
-                last = client.get_run(begun["id"]).data.metrics.get(STEP, -1.0)
+                last = client.get_run(begun["id"]).data.metrics.get(LAST_STEP, -1.0)
                 return MlflowLog(client, begun["id"], int(last))
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         found = client.get_experiment_by_name(name)

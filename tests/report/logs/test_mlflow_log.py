@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.logs.mlflow_log import BATCH, STEP, MlflowLog
+from pipeline.report.logs.mlflow_log import BATCH, LAST_STEP, MlflowLog
 
 pytest.importorskip("mlflow")
 
@@ -38,11 +38,11 @@ def test_every_figure_is_logged_once(steps: int) -> None:
     wanted = [
         (name, value, s) for s in range(steps) for name, value in (("train/loss", s / 2), ("held-out/top-1 ___", 1.0))
     ]
-    assert [each for each in client.figures if each[0] != STEP] == wanted
+    assert [each for each in client.figures if each[0] != LAST_STEP] == wanted
     assert all(len(part) <= 1000 for part in client.parts)
     assert client.ends == [("r", "FINISHED")]
     if steps:
-        assert client.figures[-1] == (STEP, steps - 1, steps - 1)
+        assert client.figures[-1] == (LAST_STEP, steps - 1, steps - 1)
 
 
 def test_a_run_that_goes_on_logs_from_its_last_step() -> None:
