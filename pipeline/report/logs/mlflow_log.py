@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.base.errors import ConfigError
 from pipeline.base.outside import is_there, read_json, reading
 from pipeline.disk.files import make_output_folder, write_json
-from pipeline.report.logs.tracker import flat
+from pipeline.report.logs.tracker import one_level
 
 EXPERIMENT = "g2l"
 """Unless `MLFLOW_EXPERIMENT_NAME` names another."""
@@ -113,7 +113,9 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
         files = None if uri else (place / "artifacts").as_uri()
         experiment = found.experiment_id if found else client.create_experiment(name, artifact_location=files)
         run = client.create_run(experiment, run_name=folder.name, tags={"kind": kind}).info.run_id
-        params = [Param(NOT_IN_NAMES.sub("_", name), str(value)[:MOST_PARAM]) for name, value in flat(config).items()]
+        params = [
+            Param(NOT_IN_NAMES.sub("_", name), str(value)[:MOST_PARAM]) for name, value in one_level(config).items()
+        ]
         for begin in range(0, len(params), 100):  # MLflow takes a hundred at a time
             client.log_batch(run, params=params[begin : begin + 100])
         write_json(place / RUN_FILE, record | {"id": run})

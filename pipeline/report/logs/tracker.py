@@ -100,12 +100,12 @@ def tracked(
         tracker.end(finished=finished)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def one_level(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested record with one level: names joined by dots, lists as they are."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            values |= flat(value, f"{prefix}{name}.")
+            values |= one_level(value, f"{prefix}{name}.")
         else:
             values[prefix + name] = value
     return values

@@ -16,7 +16,7 @@ from support.stores import dropping_cnn, flags, make_store, train_config
 
 from pipeline.base.errors import ConfigError
 from pipeline.report.logs import tracker
-from pipeline.report.logs.tracker import MODULES, Tracker, flat, require_services, tracked
+from pipeline.report.logs.tracker import MODULES, Tracker, one_level, require_services, tracked
 
 CURVES = {"train/loss", "train/lr", "train/grad_norm", "held-out/loss", "held-out/cka"}
 
@@ -83,7 +83,7 @@ def test_a_package_that_is_missing_is_told_before_anything(monkeypatch: pytest.M
 
 
 def test_a_record_with_one_level() -> None:
-    assert flat({"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
+    assert one_level({"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
 
 
 # --- the commands, with the libraries themselves ------------------------------------------------------------------
