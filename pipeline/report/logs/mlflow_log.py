@@ -22,7 +22,7 @@ from pipeline.report.logs.tracker import one_level
 
 EXPERIMENT = "g2l"
 """Unless `MLFLOW_EXPERIMENT_NAME` names another."""
-RUN_FILE = "g2l-run.json"
+RUN_THERE = "g2l-run.json"
 """In `FOLDER/mlflow`: where the run is kept, and its id there."""
 FIX = "Delete it; the next call begins another run there"
 BATCH = 500
@@ -101,9 +101,9 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         client = MlflowClient(tracking_uri=uri or f"sqlite:///{place}/mlflow.db")
         record = {"uri": uri or "here"}
-        if is_there(place / RUN_FILE):
-            with reading(place / RUN_FILE, "damaged", ConfigError, FIX):
-                begun = read_json(place / RUN_FILE)
+        if is_there(place / RUN_THERE):
+            with reading(place / RUN_THERE, "damaged", ConfigError, FIX):
+                begun = read_json(place / RUN_THERE)
             if begun["uri"] == record["uri"]:
                 client.update_run(begun["id"], status="RUNNING")
                 last = client.get_run(begun["id"]).data.metrics.get(LAST_STEP, -1.0)
@@ -118,5 +118,5 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
         ]
         for begin in range(0, len(params), 100):  # MLflow takes a hundred at a time
             client.log_batch(run, params=params[begin : begin + 100])
-        write_json(place / RUN_FILE, record | {"id": run})
+        write_json(place / RUN_THERE, record | {"id": run})
     return MlflowLog(client, run, -1)

@@ -18,7 +18,7 @@ from pipeline.disk.files import make_output_folder, write_json
 
 PROJECT = "g2l"
 """Unless `WANDB_PROJECT` names another."""
-RUN_FILE = "g2l-run.json"
+RUN_THERE = "g2l-run.json"
 """In `FOLDER/wandb`: the run's id."""
 FIX = "Delete it; the next call begins another run there"
 PLACES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
@@ -52,7 +52,7 @@ class WandbLog:
 
 def run_id(folder: Path) -> str:
     """The id of the run in this folder: that of its first call."""
-    path = folder / RUN_FILE
+    path = folder / RUN_THERE
     if is_there(path):
         with reading(path, "damaged", ConfigError, FIX):
             return str(read_json(path)["id"])

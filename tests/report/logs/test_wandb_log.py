@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import ConfigError
-from pipeline.report.logs.wandb_log import RUN_FILE, WandbLog, run_id
+from pipeline.report.logs.wandb_log import RUN_THERE, WandbLog, run_id
 
 
 def test_a_folder_keeps_the_id_of_its_first_call(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_folder_keeps_the_id_of_its_first_call(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"id": '])
 def test_a_damaged_id_is_named(tmp_path: Path, damaged: str) -> None:
-    (tmp_path / RUN_FILE).write_text(damaged)
+    (tmp_path / RUN_THERE).write_text(damaged)
     with pytest.raises(ConfigError, match=r"g2l-run\.json.*damaged.*begins another run"):
         run_id(tmp_path)
 
