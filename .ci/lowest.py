@@ -1,7 +1,7 @@
 """Print the lowest version of each package that pyproject.toml allows, as constraints for pip.
 
-Tools of developers (the extra `dev`) are left out: nobody who uses G2L has them. What these packages need themselves is
-as new as pip finds it, as in a user's environment.
+Tools of developers (the extras `dev` and `docs`) are left out: nobody who uses G2L has them. What these packages need
+themselves is as new as pip finds it, as in a user's environment.
 """
 
 import re
@@ -19,7 +19,7 @@ def main() -> None:
         SystemExit: a package has no lower bound.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = (lines for name, lines in project["optional-dependencies"].items() if name != "dev")
+    extras = (lines for name, lines in project["optional-dependencies"].items() if name not in ("dev", "docs"))
     for line in (*project["dependencies"], *(line for lines in extras for line in lines)):
         found = REQUIREMENT.match(line)
         bound = re.search(r"[>=]=\s*([0-9.]+)", found["bounds"]) if found else None

@@ -1,0 +1,130 @@
+"""Pages of the site that are made when it is built: the start page, a page a command, the Python reference, a gallery.
+
+Links from a page to a file of the code lead to the repository if mkdocs.yml names it (`repo_url`); without one they are
+the file's name.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+FROM_ROOT = {
+    "index.md": "README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "security.md": "SECURITY.md",
+    "manifests.md": "data_manifests/README.md",
+    "results.md": "benchmarks/RESULTS.md",
+}
+"""Pages by the files that they are, outside docs/."""
+API = {
+    "The commands as functions": "g2l.commands",
+    "A store as a dataset": "g2l.dataset",
+    "A student as a module": "g2l.students",
+    "The projector": "pipeline.projector.Projector",
+    "The loss": "pipeline.loss.log_sum_loss",
+    "Errors": "pipeline.base.errors",
+}
+NAV: dict[str, list[str]] = {
+    "Use": ["guide.md", "commands/", "python.md", "manifests.md", "annotations.md", "tissue.md", "encoders.md"],
+    "Understand": ["paper.md", "sampling.md", "cluster-sampling.md", "cohort.md", "caching.md", "ablation.md"],
+    "Scale": ["scale.md", "results.md"],
+    "Look up": ["api.md", "formats.md", "architecture.md", "gallery.md", "changelog.md"],
+    "Take part": ["contributing.md", "security.md", "decisions/"],
+}
+"""Pages in their order; a folder stands for all of its pages. Those that are named nowhere come last."""
+WIDE = ".md-grid { max-width: 78rem; }\n"
+"""Style: room for tables and the commands' help."""
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
+PICTURE = re.compile(r"!\[(?P<words>[^]]+)\]\((?:\.\./|docs/)*images/(?P<name>[^)]+)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made, and the navigation over all."""
+    made = {page: (ROOT / source).read_text() for page, source in FROM_ROOT.items()}
+    made |= {f"commands/{name}.md": words for name, words in command_pages().items()}
+    made["api.md"] = "# Python reference\n\n" + "".join(f"## {title}\n\n::: {name}\n\n" for title, name in API.items())
+    made["gallery.md"] = gallery()
+    made["wide.css"] = WIDE
+    for page, words in made.items():
+        files.append(File.generated(config, page, content=words))
+    config.nav = navigation(sorted(file.src_uri for file in files.documentation_pages()))
+    return files
+
+
+def command_pages() -> dict[str, str]:
+    """A page a command, from its own help."""
+    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    start = "import sys; sys.argv[0] = 'g2l'; from g2l.__main__ import main; main()"
+
+    def help_of(*names: str) -> str:
+        words = [sys.executable, "-c", start, *names, "--help"]
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=ROOT).stdout
+
+    overview = help_of()
+    names = re.findall(r"^  ([a-z][a-z-]+) {2,}\S", overview[overview.index("Commands:") :], re.MULTILINE)
+    pages = {name: f"# g2l {name}\n\n```text\n{help_of(name).strip()}\n```\n" for name in names}
+    return {"_all": f"# All commands\n\n```text\n{overview.strip()}\n```\n"} | pages
+
+
+def gallery() -> str:
+    """Every picture of the documents with the words that stand at it, and where it is from."""
+    parts, seen = ["# Gallery\n\nThe pictures of these pages, with where each is explained.\n"], set()
+    for source in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        page = "index.md" if source.name == "README.md" else source.name
+        for found in PICTURE.finditer(source.read_text()):
+            if found["name"] not in seen:
+                seen.add(found["name"])
+                title = page.removesuffix(".md").replace("index", "start page")
+                parts.append(
+                    f"## {found['words']}\n\n![{found['words']}](images/{found['name']})\n\nFrom [{title}]({page}).\n"
+                )
+    return "\n".join(parts)
+
+
+def navigation(pages: list[str]) -> list[Any]:
+    """The pages under the headings of `NAV`."""
+    left = [page for page in pages if page != "index.md"]
+    nav: list[Any] = [{"Start": "index.md"}]
+    for heading, names in NAV.items():
+        found = [
+            page for name in names for page in pages if page == name or (name.endswith("/") and page.startswith(name))
+        ]
+        left = [page for page in left if page not in found]
+        inner: list[Any] = []
+        for name in names:
+            below = [page for page in found if name.endswith("/") and page.startswith(name)]
+            inner += [{name.rstrip("/").capitalize(): below}] if below else [page for page in found if page == name]
+        nav.append({heading: inner})
+    return [*nav, {"More": left}] if left else nav
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to files into links to pages, or to the repository."""
+    uri = page.file.src_uri
+    source = ROOT / FROM_ROOT.get(uri, f"docs/{uri}")
+    pages = {source_name: page_name for page_name, source_name in FROM_ROOT.items()}
+
+    def mended(found: re.Match[str]) -> str:
+        path, anchor = found["path"], found["anchor"] or ""
+        target = Path(os.path.normpath(source.parent / path))
+        if not target.is_relative_to(ROOT):
+            return found[0]
+        name = target.relative_to(ROOT).as_posix()
+        inside = pages.get(name) or (name.removeprefix("docs/") if name.startswith("docs/") else None)
+        if inside is not None and files.get_file_from_path(inside) is not None:
+            return f"]({os.path.relpath(inside, Path(uri).parent)}{anchor})"
+        if name == "docs/decisions":
+            return f"]({os.path.relpath('decisions/0001-rows-in-slide-order.md', Path(uri).parent)})"
+        return f"]({config.repo_url.rstrip('/')}/blob/main/{name})" if config.repo_url else "](#)"
+
+    markdown = LINK.sub(mended, markdown)
+    return re.sub(r"(?<!!)\[([^]]*)\]\(#\)", r"\1", markdown)  # no repository: the name without a link
