@@ -197,6 +197,7 @@ def import_features(
     several processes: torchrun --no-python --nproc-per-node N g2l import-features ...
     """
     from stages.finished import finished_import
+    from stages.plan_files import failed_slides
     from stages.reports.extract import import_report
 
     config, paths = call.resolve(ImportConfig, features=features, out=out)
@@ -213,8 +214,7 @@ def import_features(
 
             imported = stage.import_features(paths["features"], paths["out"], config, record=record, group=group)
         show(import_report(imported))
-    some_failed = any(slide.status != "ok" for slide in imported.store.plan.audit)
-    exit_with(bool(imported.num_failed or some_failed), group)
+    exit_with(bool(imported.num_failed or failed_slides(imported.store.plan)), group)
 
 
 @verb("train-student", TrainConfig)

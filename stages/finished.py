@@ -14,8 +14,9 @@ from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LEr
 from pipeline.base.outside import read_json, reading
 from pipeline.base.processes import launched_processes
 from pipeline.cohort.manifest import parse_manifest
-from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.base import Config, read_options
+from pipeline.config.case_lists import list_files
 from pipeline.config.model_names import FOLDER_PREFIX, WEIGHTS_WORDS, absolute_model, is_run, split_model
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
@@ -119,12 +120,13 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
         return None
     try:
         store = Store(out)
-        if store.first.ledger.pending() or any(row.status != "ok" for row in store.plan.audit):
+        if store.first.ledger.pending() or any(row.status not in ("ok", EXCLUDED) for row in store.plan.audit):
             return None
         slides = [store.plan.slide_path(slide, None) for slide in store.plan.slides]
     except G2LError:
         return None
-    inputs = (features, config.coords, config.manifest, config.weights, _of_encoder(config.teacher), *slides)
+    listed = (config.manifest, *list_files(config.exclude_cases))
+    inputs = (features, config.coords, *listed, config.weights, _of_encoder(config.teacher), *slides)
     if not unchanged(record, *inputs) or (config.manifest is None and not unchanged(record, config.slides_root)):
         return None
     return Extracted(store.first, 0, store.first.ledger.status_counts(), 0.0)

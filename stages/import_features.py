@@ -25,7 +25,7 @@ from pipeline.base.loader import BatchLoader
 from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import Plan, in_order, write_audit
+from pipeline.cohort.plan import AuditRow, Plan, in_order, write_audit
 from pipeline.config.base import to_toml
 from pipeline.config.groups import Resampling
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
@@ -42,6 +42,7 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import cached_weights
 from pipeline.encoders.names import are_of_one, other_encoders
 from pipeline.encoders.table import EncoderSpec, named_spec
+from pipeline.features.excluded import leave_out_cases, require_same_exclusions
 from pipeline.features.find import find_feature_tree
 from pipeline.features.importing import (
     Expected,
@@ -51,6 +52,7 @@ from pipeline.features.importing import (
     look_at_slide,
     read_slide,
     refuse_other_levels,
+    where_slides_are,
 )
 from pipeline.features.match import Matched, fail_copies, fail_near_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, embed_sample, prove, read_refused, sample_rows
@@ -97,7 +99,9 @@ def import_features(
         before = store_to_continue(out)
         if config.coords is not None and not os.path.isdir(config.coords):
             raise ConfigError(f"--coords {config.coords}: no such folder")
-        matched, files = find_features(folder, config.manifest, config.slides_root)
+        matched, files = find_features(folder, config)
+        if before is not None:
+            require_same_exclusions(matched, before.plan, out)
         patch_px = teacher_patch_px(config, files)
         built, teacher = find_teacher(config.teacher, config.weights, patch_px)
         expected = expected_features(config, patch_px, teacher["width"])
@@ -159,14 +163,14 @@ def store_to_continue(out: Path) -> Store | None:
     return store
 
 
-def find_features(folder: Path, manifest: Path | None, slides_root: Path) -> tuple[Matched, list[Path]]:
+def find_features(folder: Path, config: ImportConfig) -> tuple[Matched, list[Path]]:
     """The slides with their feature files; and these files, or all that there are if none is of a slide.
 
     Raises:
-        G2LError: no feature files or slides.
+        G2LError: no feature files or slides; a list of cases cannot be used.
     """
     tree = find_feature_tree(folder, "")
-    matched = match_slides(tree, manifest, slides_root)
+    matched = leave_out_cases(match_slides(tree, config.manifest, config.slides_root), config.exclude_cases)
     for note in matched.notes:
         say(f"note: {note}")
     return matched, [path for _, path in matched.pairs] or list(tree.files.values())
@@ -243,6 +247,11 @@ class Looked:
     slides: tuple[ImportedSlide, ...]
     mpp: float
     expected: Expected
+
+    @property
+    def audit(self) -> list[AuditRow]:
+        """The audit of all slides: those with a file, those without, and the excluded ones."""
+        return [*(slide.audit for slide in (*self.slides, *self.matched.failed)), *self.matched.excluded]
 
     @property
     def accepted(self) -> dict[str, ImportedSlide]:
@@ -390,7 +399,7 @@ def plan_import(looked: Looked, resampling: Resampling | None = None) -> Plan:
             "skip_rule": LATER_RULES,  # patches are those of the files: no tissue is looked for
         }
     )
-    slides, audit = in_order(parts, [s.audit for s in (*looked.slides, *looked.matched.failed)])
+    slides, audit = in_order(parts, looked.audit)
     return Plan(slides, Path(os.path.realpath(looked.matched.root)), options, audit)
 
 
@@ -488,16 +497,6 @@ def fill_store(
         remove_notes(stored.store.folder)  # of processes that were killed and replaced
     write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
-
-
-def where_slides_are(plan: Plan, slides: Mapping[str, ImportedSlide]) -> dict[str, Any]:
-    """Where the slides of a plan and their features are, and the hash of these; for the processes that help."""
-    found = {}
-    for slide in plan.slides:
-        imported = slides[slide.slide_id]
-        assert imported.features is not None
-        found[slide.slide_id] = [slide.path, str(imported.features.absolute()), imported.digest]
-    return {"slides_root": str(plan.slides_root), "slides": found}
 
 
 def copy_shards(

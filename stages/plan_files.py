@@ -19,7 +19,7 @@ from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH, Prices
 from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
-from pipeline.cohort.leakage.exclusions import FLAG, exclude_rows
+from pipeline.cohort.leakage.exclusions import changed_exclusions, exclude_rows
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import EXCLUDED, Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
@@ -275,8 +275,7 @@ def changed_rows(
     before = {row.slide_id for row in plan.audit if row.status == EXCLUDED}
     chosen = rank_slides(sorted(rows.keys() - now), seed)[:max_slides]
     audited = {row.slide_id: row.row_hash for row in plan.audit if row.slide_id not in before}
-    lines = [f"{name}: excluded now ({FLAG})" for name in sorted(now & audited.keys())]
-    lines += [f"{name}: no longer excluded ({FLAG})" for name in sorted(before & set(chosen))]
+    lines = changed_exclusions(before, audited.keys(), now, set(chosen))
     lines += [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys() - before)]
     lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen) - now)]
     changed = [name for name in sorted(audited.keys() & set(chosen)) if row_hash(rows[name]) != audited[name]]

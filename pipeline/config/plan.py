@@ -11,7 +11,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, option
 from pipeline.config.budget import FORMS, Budget, parse_budget
-from pipeline.config.case_lists import case_list_names
+from pipeline.config.case_lists import absolute_lists, exclude_cases_option
 from pipeline.config.class_rules import ClassRules, parse_quota
 from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
@@ -168,14 +168,7 @@ class PlanConfig(Config):
         "them; slides of small centres then give more than --patches-per-slide [none].",
         added=True,
     )
-    exclude_cases: list[str] | None = option(
-        None,
-        description="File of cases, slides or TCGA barcodes that must not be trained on, since a benchmark asks about "
-        f"them, or the name of a list that is here: {', '.join(case_list_names())}; repeat for several [none].",
-        decides="nothing",
-        in_plan=False,
-        added=True,
-    )
+    exclude_cases: list[str] | None = exclude_cases_option(decides="nothing", in_plan=False)
     check_files: bool = option(
         True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
@@ -402,9 +395,7 @@ class PlanConfig(Config):
 
     def absolute(self) -> Self:
         """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here."""
-        named = case_list_names()
-        lists = [text if text in named else str(Path(text).absolute()) for text in self.exclude_cases or ()]
-        return super().absolute().model_copy(update={"exclude_cases": lists or None})
+        return super().absolute().model_copy(update={"exclude_cases": absolute_lists(self.exclude_cases)})
 
     def for_plan(self) -> Self:
         """The configuration that a plan keeps: the same for the same plan, however it was made."""

@@ -4,12 +4,13 @@ The options of the stages themselves are in `config.stages`, those of evaluating
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import field_validator
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
+from pipeline.config.case_lists import absolute_lists, exclude_cases_option
 from pipeline.config.feature_tools import layouts
 from pipeline.config.groups import Decode, Resampling, Sampling
 from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
@@ -42,6 +43,7 @@ class ImportConfig(Config):
         description="CSV of slide_id, path, case_id, center, mpp, split [all slides below --slides-root].",
         decides="effect",
     )
+    exclude_cases: list[str] | None = exclude_cases_option(decides="effect")
     coords: Path | None = option(
         None, description="Folder of coordinate files, if they lie apart from the features.", decides="effect"
     )
@@ -110,6 +112,10 @@ class ImportConfig(Config):
     def sampling(self) -> Sampling:
         """How many patches of a slide are taken, and which are held out."""
         return Sampling(self.patches_per_slide, self.seed, self.val_fraction)
+
+    def absolute(self) -> Self:
+        """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here."""
+        return super().absolute().model_copy(update={"exclude_cases": absolute_lists(self.exclude_cases)})
 
 
 class EmbedConfig(Config):

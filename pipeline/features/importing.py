@@ -319,6 +319,16 @@ class FeatureRows:
         return placed.features[[order[x, y] for x, y in slide.coords_l0_px.tolist()]]
 
 
+def where_slides_are(plan: Plan, slides: Mapping[str, ImportedSlide]) -> dict[str, Any]:
+    """Where the slides of a plan and their features are, and the hash of these; for the processes that help."""
+    places = {}
+    for slide in plan.slides:
+        imported = slides[slide.slide_id]
+        assert imported.features is not None
+        places[slide.slide_id] = [slide.path, str(imported.features.absolute()), imported.digest]
+    return {"slides_root": str(plan.slides_root), "slides": places}
+
+
 def describe_import(slides: Sequence[ImportedSlide], options: dict[str, Any]) -> dict[str, Any]:
     """What a store records of the files that it was made from, and of the `options` that decide the result; another
     import does not continue it.

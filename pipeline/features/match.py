@@ -33,12 +33,16 @@ class Matched:
         failed: slides without a file, or without a single one; and files without a slide.
         root: the folder that the slides' paths hang below.
         notes: what was passed over when the slides were listed, in words.
+        rows: all slides but the excluded ones.
+        excluded: slides of cases that are left out (`features.excluded`).
     """
 
     pairs: tuple[tuple[ManifestRow, Path], ...]
     failed: tuple[ImportedSlide, ...]
     root: Path
     notes: tuple[str, ...] = ()
+    rows: tuple[ManifestRow, ...] = ()
+    excluded: tuple[AuditRow, ...] = ()
 
 
 def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Path) -> Matched:
@@ -58,7 +62,7 @@ def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Pat
     candidates = _match_files(rows, root, tree, manifest_path)
     pairs = {c.slides[0].slide_id: (c.slides[0], c.path) for c in candidates.values() if not c.reason}
     failed = _failed(rows, root, pairs.keys(), candidates)
-    return Matched(tuple(pairs[slide_id] for slide_id in sorted(pairs)), tuple(failed), root, notes)
+    return Matched(tuple(pairs[slide_id] for slide_id in sorted(pairs)), tuple(failed), root, notes, tuple(rows))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Cases that must not be trained on, since a benchmark asks about them: `g2l plan --exclude-cases`.
+"""Cases that must not be trained on, since a benchmark asks about them: `--exclude-cases`.
 
 A list names cases or slides: a case id, a slide id, a slide's file, or a TCGA barcode of any length, of which the
 patient counts. A slide is excluded if its case, its id or its file is listed, or a barcode in one of them is of a
@@ -6,7 +6,7 @@ listed patient; and so is every further slide of its case. Capitals do not matte
 Left out: identifiers of the GDC (UUIDs), which no file name of a case holds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,6 +86,14 @@ def part_by_lists(rows: Sequence[ManifestRow], listed: Mapping[str, str]) -> Par
     kept = tuple(row for row, reason in zip(rows, reasons, strict=True) if not reason)
     unmatched = sorted(listed.keys() - set().union(*keys))
     return PartedRows(kept, excluded, tuple(_notes(len(listed), unmatched, [row for row, _ in excluded])))
+
+
+def changed_exclusions(before: Set[str], audited: Set[str], now: Set[str], kept: Set[str]) -> list[str]:
+    """How the slides that are excluded differ from those of an earlier call, a line a slide. `before` are the ids of
+    slides that were excluded then, and `audited` of the others; `now` and `kept` are the same of this call.
+    """
+    lines = [f"{name}: excluded now ({FLAG})" for name in sorted(now & audited)]
+    return lines + [f"{name}: no longer excluded ({FLAG})" for name in sorted(before & kept)]
 
 
 def _reason(row: ManifestRow, found: Iterable[str], cases: Mapping[str, str], listed: Mapping[str, str]) -> str:
