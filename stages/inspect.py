@@ -36,6 +36,7 @@ from pipeline.training.identity import loss_weights, recorded_departures, record
 from pipeline.training.run_folder import RunFolder
 from stages.reports.classes import class_table
 from stages.reports.extract import dropped_words
+from stages.reports.plan_options import plan_choices
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
 """By these, and `student.json` or a projector, an exported student is known."""
@@ -88,7 +89,7 @@ def _with_classes(text: str, plan: Plan) -> str:
     return f"{text}\n\n{classes}" if classes else text
 
 
-def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
+def _plan_facts(plan: Plan, *, is_imported: bool = False) -> list[tuple[str, object]]:
     centers = {s.center for s in plan.slides if s.center}
     config = plan.config
     return [
@@ -96,7 +97,7 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
         ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
         ("patch", f"{config.patch_px} px at {plan.resolution}, every {config.grid.stride_px} px"),
         *([("tile", f"{config.tile_px} px, the patch in its middle")] if config.has_tiles else []),
-        *([("sample", config.sample)] if config.sample != "uniform" else []),
+        *plan_choices(plan, is_imported=is_imported),
         *(("budget", line) for line in budget_lines(plan.budget)),
     ]
 
@@ -120,7 +121,7 @@ def describe_store(store: Store) -> str:
         ("shards", shards),
         ("rows", _row_counts(first)),
         ("plan", first.plan_hash),
-        *_plan_facts(store.plan),
+        *_plan_facts(store.plan, is_imported="imported" in first.settings),
         ("weights", first.record["weights_sha256"]),
         *(fact for teacher in further for fact in _further_facts(teacher)),
     ]

@@ -1,0 +1,76 @@
+"""What a plan was made with beyond the defaults, for `g2l inspect`: a line for each choice, and none for a default."""
+
+from collections.abc import Collection, Sequence
+
+from pipeline.base.console import counted
+from pipeline.cohort.plan import EXCLUDED, Plan
+from pipeline.config.groups import Decode, Sampling
+from pipeline.config.plan import PlanConfig
+from pipeline.config.tissue_rules import EARLIER_RULES, RULE_WORDS, RuleName
+
+Line = tuple[str, object]
+
+
+def plan_choices(plan: Plan, *, is_imported: bool = False) -> list[Line]:
+    """Name and words of each choice that a plan was made with; those of its tissue not `is_imported`, for then another
+    tool has found it.
+    """
+    tissue = [] if is_imported else [*_rules(plan.config.rules), *_tissue_files(plan)]
+    return [*tissue, *_classes(plan.config), *_sample(plan.config), *_decode(plan.config.decode), *_excluded(plan)]
+
+
+def _rules(rules: Collection[RuleName]) -> list[Line]:
+    """The rules of the tissue finder that are off or on, where that is not the default."""
+    if tuple(rules) == EARLIER_RULES:
+        return [("tissue rules", f"{' and '.join(EARLIER_RULES)} alone, as in earlier versions")]
+    off = [name for name, words in RULE_WORDS.items() if words.is_on and name not in rules]
+    on = [name for name in rules if not RULE_WORDS[name].is_on]
+    return [(f"tissue rules {word}", ", ".join(names)) for word, names in (("off", off), ("on", on)) if names]
+
+
+def _tissue_files(plan: Plan) -> list[Line]:
+    """How many slides have their tissue from a file."""
+    number = sum(bool(row.tissue_sha256) for row in plan.audit)
+    return [("tissue from files", f"of {counted(number, 'slide')}")] if number else []
+
+
+def _classes(config: PlanConfig) -> list[Line]:
+    """The classes of annotations that decide."""
+    lines: list[Line] = []
+    if config.include:
+        lines.append(
+            ("include", f"{_listed(config.include)}: at least {100 * config.min_class:.4g} % of a patch's area")
+        )
+    if config.exclude:
+        lines.append(
+            ("exclude", f"{_listed(config.exclude)}: at most {100 * config.max_excluded:.4g} % of a patch's area")
+        )
+    return lines
+
+
+def _sample(config: PlanConfig) -> list[Line]:
+    """How patches are drawn, and shared between centres."""
+    words: list[str] = [config.sample]
+    if config.class_quota:
+        words.append(f"quotas {_listed(config.class_quota)}")
+    if config.sample == "cluster":
+        words.append(f"{config.candidates or Sampling.candidates} candidates for each patch")
+        words.append(f"up to {config.clusters or Sampling.clusters} clusters")
+    lines: list[Line] = [("sample", "; ".join(words))] if config.sample != "uniform" else []
+    return [*lines, *([("balance", f"between {config.balance}s")] if config.balance else [])]
+
+
+def _decode(decode: Decode) -> list[Line]:
+    """At which size JPEG tiles are decoded, if not in full."""
+    return [("decode", decode)] if decode != "full" else []
+
+
+def _excluded(plan: Plan) -> list[Line]:
+    """How many slides `--exclude-cases` has left out."""
+    cases = [row.case_id for row in plan.audit if row.status == EXCLUDED]
+    words = f"{counted(len(cases), 'slide')} of {counted(len(set(cases)), 'case')}"
+    return [("excluded cases", f"{words}, left out by --exclude-cases")] if cases else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
