@@ -36,7 +36,7 @@ from pipeline.training.identity import loss_weights, recorded_departures, record
 from pipeline.training.run_folder import RunFolder
 from stages.reports.classes import class_table
 from stages.reports.extract import dropped_words
-from stages.reports.plan_options import plan_choices
+from stages.reports.plan_options import cluster_table, plan_choices
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
 """By these, and `student.json` or a projector, an exported student is known."""
@@ -80,13 +80,12 @@ def describe_plan(plan: Plan, path: Path) -> str:
         ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)),
         ("slides below", plan.slides_root),
     ]
-    return _with_classes(table(rows), plan)
+    return _with_tables(table(rows), plan)
 
 
-def _with_classes(text: str, plan: Plan) -> str:
-    """A text and the table of the plan's classes, if it has any."""
-    classes = class_table(plan)
-    return f"{text}\n\n{classes}" if classes else text
+def _with_tables(text: str, plan: Plan) -> str:
+    """A text and the tables of the plan's classes and clusters, if it has any."""
+    return "\n\n".join(filter(None, (text, class_table(plan), cluster_table(plan))))
 
 
 def _plan_facts(plan: Plan, *, is_imported: bool = False) -> list[tuple[str, object]]:
@@ -125,7 +124,7 @@ def describe_store(store: Store) -> str:
         ("weights", first.record["weights_sha256"]),
         *(fact for teacher in further for fact in _further_facts(teacher)),
     ]
-    return _with_classes(table(rows), store.plan)
+    return _with_tables(table(rows), store.plan)
 
 
 def _further_facts(teacher: StoredTeacher) -> list[tuple[str, object]]:

@@ -109,7 +109,7 @@ class SlidePlan:
         return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
 
 
-ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256", "dropped_mm2")
+ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256", "dropped_mm2", "cluster_patches")
 """Columns of the audit that are there only if a slide has something in them."""
 
 
@@ -124,7 +124,8 @@ class AuditRow:
     `warnings` lists oddities of the slide. `row_hash` shows whether the slide's row of the manifest has changed.
     `classes_mm2` is JSON: the area of each class of the slide's annotations, within the slide. `annotations_sha256` and
     `tissue_sha256` are those of the files of annotations and of corrected tissue that were read. `dropped_mm2` is JSON:
-    the area that each rule of the tissue finder dropped, by its name; empty if none ran.
+    the area that each rule of the tissue finder dropped, by its name; empty if none ran. `cluster_patches` is JSON,
+    with `--sample cluster`: by the number of each cluster, candidates and patches taken.
     """
 
     slide_id: str
@@ -156,8 +157,8 @@ class AuditRow:
     classes_mm2: str = ""
     annotations_sha256: str = ""
     tissue_sha256: str = ""
-
     dropped_mm2: str = ""
+    cluster_patches: str = ""
 
     def record(self) -> dict[str, Any]:
         """All columns, without those that earlier versions lacked where there is nothing to say in them."""

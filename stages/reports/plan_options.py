@@ -1,8 +1,13 @@
-"""What a plan was made with beyond the defaults, for `g2l inspect`: a line for each choice, and none for a default."""
+"""What a plan was made with beyond the defaults, for `g2l inspect`: a line for each choice, and none for a default; and
+what it has of each cluster.
+"""
 
 from collections.abc import Collection, Sequence
 
-from pipeline.base.console import counted
+from pipeline.base.console import counted, table
+from pipeline.base.errors import PlanError
+from pipeline.base.outside import reading
+from pipeline.cohort.draws.cluster_counts import counts_of_cohort
 from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.groups import Decode, Sampling
 from pipeline.config.plan import PlanConfig
@@ -74,3 +79,14 @@ def _excluded(plan: Plan) -> list[Line]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
+
+
+def cluster_table(plan: Plan) -> str:
+    """The clusters that a plan was sampled by: candidates, patches taken and slides; "" without any.
+
+    Raises:
+        PlanError: the audit is damaged.
+    """
+    with reading("the audit", "the plan is damaged", PlanError):
+        counts = counts_of_cohort(row.cluster_patches for row in plan.audit)
+    return table(counts, ("cluster", "candidates", "taken", "slides"), right=(0, 1, 2, 3)) if counts else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cohort.draws.cluster_counts import counts_of_slide
 from pipeline.cohort.draws.cluster_quotas import choose_evenly
 from pipeline.cohort.draws.cluster_sheet import OF_EACH
 from pipeline.cohort.draws.clusters import standardise_facts, two_levels
@@ -87,9 +88,11 @@ def cut_by_cluster(
     clusters = two_levels(values, candidates.keys, candidates.reference, sampling.clusters, WITHIN)
     kept = _choose(candidates, clusters)
     parts, rows = list[SlidePlan](), {row.slide_id: row for row in audit}
-    for part, mask in zip(slides, np.split(kept, np.cumsum(candidates.counts)[:-1]), strict=True):
-        cut = part.take(mask)
-        row = replace(rows[part.slide_id], patches_taken=len(cut.split), split=split_column(cut.split))
+    ends = np.cumsum(candidates.counts)[:-1]
+    for part, mask, inside in zip(slides, np.split(kept, ends), np.split(clusters[:, 0], ends), strict=True):
+        cut, counts = part.take(mask), counts_of_slide(inside, mask)
+        split = split_column(cut.split)
+        row = replace(rows[part.slide_id], patches_taken=len(cut.split), split=split, cluster_patches=counts)
         rows[part.slide_id] = row if mask.any() else row.with_reason(LEFT_OUT)
         parts.append(cut)
     coords = np.concatenate([part.coords_l0_px for part in slides])
