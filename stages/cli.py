@@ -106,11 +106,12 @@ def plan(
     manifest: Path | None = argument("MANIFEST", "Manifest of slides (CSV)."),
     out: Path | None = output("Plan to write (HDF5); its audit and options go beside it."),
 ) -> None:
-    """Audit slides, find tissue, sample patches; writes PLAN.h5 and PLAN.audit.csv. Uses no accelerator."""
+    """Audit slides, find tissue, sample patches; writes PLAN.h5, and tables beside it. Uses no accelerator."""
     from pipeline.cohort.draws.budget import ASSUMED_WIDTH
     from stages.plan_files import failed_slides, write_new_plan
     from stages.reports.classes import class_table
     from stages.reports.plan import audit_table, estimate
+    from stages.reports.plan_cases import case_table
     from stages.reports.plan_tables import balance_tables
 
     config, paths = call.resolve(PlanConfig, manifest=manifest, out=out)
@@ -118,7 +119,7 @@ def plan(
     show(audit_table(new_plan))
     if classes := class_table(new_plan):
         show(f"\n{classes}\n")
-    show(balance_tables(new_plan.slides))
+    show("\n".join(filter(None, (balance_tables(new_plan.slides), case_table(new_plan.slides)))))
     width, pixels = config.budget_width or ASSUMED_WIDTH, config.budget_pixels or "jpegxl"
     show(estimate(new_plan, width=width, pixels=pixels))
     show(f"plan {new_plan.hash[:12]} is in {paths['out']}")

@@ -2,6 +2,7 @@
 
 PLAN.h5            the plan
 PLAN.audit.csv     the audit of each slide, also written if there is no plan
+PLAN.cases.csv     what each case gives
 PLAN.config.toml   the options; can be passed to --config
 """
 
@@ -41,6 +42,7 @@ from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
 from stages.plan import audit_slide, plan_slides
 from stages.reports.plan import audit_table, estimate
+from stages.reports.plan_cases import write_cases
 
 PICTURE_ENDING = ".png"
 """Of the picture of a slide, after its id."""
@@ -124,6 +126,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
             plan = plan_slides(
                 manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv, prices=prices
             )
+            write_cases(plan, beside(out, ".cases.csv"))
             write_plan(plan, out)
         return plan
 
@@ -140,10 +143,10 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]])
     if out.is_file():
         remove_notes(out)
     require_new_file(out, "Delete it first, or choose another --out.")
-    audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
+    *tables, record_path = (beside(out, ending) for ending in (".audit.csv", ".cases.csv", ".config.toml"))
     if not is_attempt(record_path, out):
         hint = "Delete it first, or choose another place."
-        for path in (audit_csv, record_path):
+        for path in (*tables, record_path):
             require_new_file(path, hint)
         for folder, ending in folders:
             sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if ending == PICTURE_ENDING else []
@@ -154,7 +157,7 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]])
         for place in (folder, (folder / CLUSTER_SHEET).parent):
             remove_asides(place, recursive=False)
         require_names_apart(folder, [row.slide_id for row in manifest.rows])
-    for path in (out, audit_csv, record_path):
+    for path in (out, *tables, record_path):
         remove_asides_of(path)
 
 

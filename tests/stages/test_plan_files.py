@@ -134,7 +134,7 @@ def test_a_stopped_plan_can_be_made_again(cohort: Path, tmp_path: Path) -> None:
     assert "is not overwritten" in other.stderr
 
 
-@pytest.mark.parametrize("name", ["p.audit.csv", "p.config.toml", "o/slide_1.png"])
+@pytest.mark.parametrize("name", ["p.audit.csv", "p.cases.csv", "p.config.toml", "o/slide_1.png"])
 def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_path: Path) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
@@ -283,8 +283,8 @@ def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Pat
     settings = {"rows_per_shard": 64, "pixels": "none", "dtype": "float32"}
     create_store(store, made, StoreSpec({"name": "x", "width": 3}, settings), {})
     path.unlink()  # the store's plan says it as well
-    beside(path, ".config.toml").unlink()
-    beside(path, ".audit.csv").unlink()
+    for ending in (".config.toml", ".audit.csv", ".cases.csv"):
+        beside(path, ending).unlink()
     assert plan_beside(cohort, config, store)[0].hash == made.hash
     assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.resampling == "lanczos-torch"
 
@@ -301,8 +301,9 @@ def test_an_earlier_plan_goes_on_with_its_rules(cohort: Path, tmp_path: Path) ->
         plan_beside(cohort, asked, store)
     settings = {"rows_per_shard": 64, "pixels": "none", "dtype": "float32"}
     create_store(store, made, StoreSpec({"name": "x", "width": 3}, settings), {})
-    for gone in (path, beside(path, ".config.toml"), beside(path, ".audit.csv")):
-        gone.unlink()
+    path.unlink()
+    for ending in (".config.toml", ".audit.csv", ".cases.csv"):
+        beside(path, ending).unlink()
     assert plan_beside(cohort, config, store)[0].hash == made.hash
     assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.skip_rule == []
 
