@@ -19,6 +19,8 @@ from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import embed_rows
 from pipeline.store.check import check_metadata, check_shard
 from pipeline.store.remote.opening import open_store
+from pipeline.store.repeats.same_fields import find_same_fields, same_field_words
+from pipeline.store.shards import LocalShards
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
 from pipeline.student.weights_place import noted_place, remembered_weights
@@ -92,6 +94,8 @@ def verify_opened(
     if any(check.problems for check in checks):
         return "\n".join(lines), EXIT_ERROR
     code = EXIT_PARTIAL if any(check.num_pending for check in checks) else EXIT_OK
+    if isinstance(store.files, LocalShards):  # all images of a store in a bucket would be fetched again
+        lines += same_field_words(store, find_same_fields(store))
     if sample and len(sampled.ledger.pending()) < sampled.num_shards:
         by = f" by {teacher}" if teacher else ""
         words, sample_code = verify_sample(sampled, weights, sample, device_name, slides_root, by)

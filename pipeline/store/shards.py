@@ -180,6 +180,18 @@ class ShardFile:
         entry = self._entry(index)
         return None if entry is None else without_crc(self._read(*entry), self.name)
 
+    def read_checksum(self, index: int) -> int:
+        """Length and CRC-32C of an inner chunk in one number, as they stand in the file; the chunk is not read.
+
+        Raises:
+            StoreError: it is missing.
+        """
+        entry = self._entry(index)
+        if entry is None or entry[1] < CRC_BYTES:
+            raise self._damaged("a row is missing")
+        offset, length = entry
+        return length << 8 * CRC_BYTES | int.from_bytes(self._read(offset + length - CRC_BYTES, CRC_BYTES), "little")
+
     def read_slice(self, index: int, start: int, length: int) -> bytes:
         """`length` bytes of an inner chunk from `start` on, without checking its checksum.
 

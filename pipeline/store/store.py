@@ -146,15 +146,24 @@ class Store:
         Raises:
             StoreError: it is damaged, or the row has none.
         """
+        name, data = self._read_image(row)
+        try:
+            return decode_image(data, self.image_format, self.tile_px, out)
+        except ValueError as error:
+            raise StoreError(f"{name}: row {row}: {error}") from None
+
+    def read_image(self, row: int) -> bytes:
+        """The encoded image of a row; raises as `read_pixels`."""
+        return self._read_image(row)[1]
+
+    def _read_image(self, row: int) -> tuple[str, bytes]:
+        """The name of the shard file of a row's image, and the image."""
         shard, index = divmod(row, self.first.rows_per_shard)
         file = self._pixel_files.open(self.first.shard_path("pixels", shard))
         data = file.read_chunk(index)
         if data is None:
             raise StoreError(f"{file.name}: row {row} has no pixels")
-        try:
-            return decode_image(data, self.image_format, self.tile_px, out)
-        except ValueError as error:
-            raise StoreError(f"{file.name}: row {row}: {error}") from None
+        return file.name, data
 
     def read_patch(self, row: int) -> NDArray[np.uint8]:
         """The patch of a row, uint8 (P, P, 3) RGB; raises as `read_pixels`."""

@@ -82,6 +82,7 @@ def make_store(
     failed: Sequence[int] = (),
     shards: int | None = None,
     seed: int = 0,
+    patches: NDArray[np.uint8] | None = None,
 ) -> Store:
     """Write a store; rows in `failed` are unreadable, and only the first `shards` are done unless it is `None`."""
     plan = plan_of_rows(train, val, patch_px, seed)
@@ -100,7 +101,7 @@ def make_store(
     }
     create_store(folder, plan, StoreSpec(teacher, settings), versions())
     store = Store(folder)
-    patches = make_patches(plan.num_rows, patch_px, seed)
+    patches = make_patches(plan.num_rows, patch_px, seed) if patches is None else patches
     embeddings = embed_patches(patches)
     with StoreWriter(store.first, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
         for shard in range(store.first.num_shards if shards is None else shards):
