@@ -244,3 +244,13 @@ def test_folders_are_synced_into_the_ones_above(tmp_path: Path, monkeypatch: pyt
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
     make_folders(tmp_path / "a" / "b" / "c")
     assert len(synced) == 3
+
+
+def test_the_checksum_of_a_chunk_is_known_without_reading_it(tmp_path: Path) -> None:
+    write_shard(tmp_path / "s", [b"abc", None, b"", b"abc", b"abd"], 5)
+    file = ShardFile(tmp_path / "s", 5)
+    sums = {index: file.read_checksum(index) for index in (0, 2, 3, 4)}
+    assert sums[0] == sums[3] == (7 << 32) + int.from_bytes(with_crc(b"abc")[-4:], "little")
+    assert len(set(sums.values())) == 3
+    with pytest.raises(StoreError, match="a row is missing"):
+        file.read_checksum(1)
