@@ -8,10 +8,11 @@ import pytest
 from support.commands import succeed
 from support.extraction import made_up_plan
 
+from pipeline.base.errors import PlanError
 from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan, write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import LATER_RULES
-from stages.reports.plan_options import plan_choices
+from stages.reports.plan_options import cluster_table, plan_choices
 
 
 def made_with(**options: Any) -> Plan:
@@ -56,3 +57,17 @@ def test_what_the_audit_knows_is_counted_and_shown_by_inspect(tmp_path: Path) ->
     assert "tissue from files of 3 slides" in shown
     assert "tissue rules on folds" in shown
     assert [name for name, _ in plan_choices(plan, is_imported=True)] == ["excluded cases"]
+
+
+def test_clusters_are_summed_over_the_slides_and_a_damaged_count_is_named() -> None:
+    columns = ('{"1": [4, 2], "3": [5, 5]}', '{"3": [1, 0]}', "")
+    audit = [AuditRow(str(number), "ok", cluster_patches=column) for number, column in enumerate(columns)]
+    plan = replace(made_up_plan(), audit=tuple(audit))
+    assert [line.split() for line in cluster_table(plan).splitlines()[2:]] == [
+        ["1", "4", "2", "1"],
+        ["3", "6", "5", "2"],
+    ]
+    assert cluster_table(made_up_plan()) == ""
+    for column in ('{"1": 3}', "[]", '{"1": ["x", 2]}'):
+        with pytest.raises(PlanError, match="the plan is damaged"):
+            cluster_table(replace(plan, audit=(AuditRow("a", "ok", cluster_patches=column),)))
