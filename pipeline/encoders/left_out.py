@@ -2,7 +2,7 @@
 
 Nothing of another repository is run here, so what is defined only by code on its page cannot be built; and what
 could not be established from public sources is not guessed. Features that another tool has made with such an encoder
-are imported all the same (`g2l import-features`): it can be a teacher.
+can be scored (`g2l evaluate --slides --features`), but it cannot be a teacher: stores hold what a teacher is.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ from types import MappingProxyType
 from pipeline.base.errors import EncoderError
 from pipeline.config.model_names import HUB_PREFIX
 
-IMPORT = "Make its features with a tool that runs it, and import them: g2l import-features"
+SCORE = (
+    "Features that another tool has made with it can be scored (g2l evaluate --slides --features). It cannot be a "
+    "teacher"
+)
 OF_ITS_KIND = "Weights of the same architecture load as {0} (--teacher {0} --weights FILE); others are refused"
 
 
@@ -30,7 +33,7 @@ class LeftOut:
     page: str
     about: str
     reason: str
-    instead: str = IMPORT
+    instead: str = SCORE
 
 
 _RUDOLF = (

@@ -35,7 +35,7 @@ def test_no_other_encoder_is_taken_for_one(name: str) -> None:
 )
 @pytest.mark.parametrize("weights", ["pretrained", "scratch"])
 def test_building_one_is_refused_before_anything_is_fetched(name: str, weights: str) -> None:
-    with pytest.raises(EncoderError, match=r"cannot be built here: .*g2l import-features"):
+    with pytest.raises(EncoderError, match=r"cannot be built here: .*g2l evaluate"):
         build_encoder(name, weights, 224)
 
 

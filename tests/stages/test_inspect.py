@@ -175,4 +175,4 @@ def test_an_encoder_that_is_left_out_is_described() -> None:
     for name in ("rudolfv2", "hf-hub:Aignostics/RudolfV-2"):
         said = describe_model(name)
         assert "remote code is not run" in said
-        assert "import them: g2l import-features" in said
+        assert "can be scored (g2l evaluate --slides --features)" in said
