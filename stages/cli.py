@@ -13,7 +13,16 @@ import typer
 
 from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
-from pipeline.base.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_PIPE, G2LError, words_of
+from pipeline.base.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_PIPE,
+    ConfigError,
+    G2LError,
+    words_of,
+)
 from pipeline.base.outside import printable
 from pipeline.base.processes import launched_processes
 from pipeline.config.base import Config
@@ -22,7 +31,7 @@ from pipeline.config.model_names import absolute_model
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, MergeConfig, NoOptions, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
-from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig
+from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig
 from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.options import ReproduceConfig
@@ -422,16 +431,38 @@ def curve(
     raise typer.Exit(EXIT_PARTIAL if result.is_partial else EXIT_OK)
 
 
-@app.command("models")
+@verb("models", ModelsConfig)
 def models(
+    call: Call,
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One encoder: what it is, and how to get it.")
     ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the embedding of the test patch to --values, to compare later.")
+    ] = False,
 ) -> None:
-    """List the encoders, or describe one and how to get its weights. Writes nothing."""
+    """List the encoders, or describe one and how to get its weights. --check exits with 1 if its embedding of a test
+    patch differs. Writes only what --record and --patch-out name.
+    """
     from stages.inspect import describe_model, models_table
 
-    show(describe_model(name) if name else models_table())
+    config, _ = call.resolve(ModelsConfig)
+    wanted = [flag for flag in ("check", "values", "weights", "patch_out") if getattr(config, flag)] + [
+        "record"
+    ] * record
+    if not wanted:
+        show(describe_model(name) if name else models_table(everything=config.all))
+        return
+    if name is None:
+        raise ConfigError(f"--{wanted[0].replace('_', '-')}: name the encoder, as in g2l models NAME --check")
+    from stages.models.check import check_against_values, write_test_patch  # loads torch
+
+    if config.patch_out:
+        show(write_test_patch(name, config.patch_out))
+    if wanted != ["patch_out"]:
+        text, code = check_against_values(name, config, record=record)
+        show(text)
+        raise typer.Exit(code)
 
 
 @app.command("recipes")

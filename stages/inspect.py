@@ -16,6 +16,7 @@ from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
 from pipeline.config.recipes import RECIPES, Departure, departures, departures_of_views
 from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
+from pipeline.encoders.left_out import left_out_name
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
@@ -36,6 +37,7 @@ from pipeline.training.identity import loss_weights, recorded_departures, record
 from pipeline.training.run_folder import RunFolder
 from stages.reports.classes import class_table
 from stages.reports.extract import dropped_words
+from stages.reports.models import describe_left_out, left_out_table, page_rows
 from stages.reports.plan_options import cluster_table, plan_choices
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
@@ -384,8 +386,8 @@ def describe_reproduction(path: Path) -> str:
     return f"{text}\n\n{table(cells, ('metric', 'model', 'measured', 'published', 'verdict'), right=(2, 3))}"
 
 
-def models_table() -> str:
-    """The table of encoders, for the terminal."""
+def models_table(*, everything: bool = False) -> str:
+    """The table of encoders, for the terminal; with `everything` also the encoders that are not in it, and why."""
     cells = [
         (
             s.name,
@@ -393,7 +395,7 @@ def models_table() -> str:
             s.width,
             s.embedding,
             s.patch_px,
-            f"{s.mpp:g}",
+            f"{s.mpp:g}" if s.mpp else "",
             "yes" if s.gated else "no",
             "yes" if cached_weights(s) else "no",
             s.licence,
@@ -403,9 +405,10 @@ def models_table() -> str:
     ]
     header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "cached", "licence", "weights")
     text = table(cells, header, right=(1, 2, 4, 5))
+    others = f"Not in the table:\n{left_out_table()}\n\n" if everything else ""
     return (
-        f"{text}\n\ncached: the weights are in the hub's cache on this machine. `g2l models NAME` says how to get "
-        f"them.\nAny timm name, {HUB_PREFIX}OWNER/NAME or {FOLDER_PREFIX}FOLDER works as well."
+        f"{text}\n\n{others}cached: the weights are in the hub's cache on this machine. `g2l models NAME` says how to "
+        f"get them.\nAny timm name, {HUB_PREFIX}OWNER/NAME or {FOLDER_PREFIX}FOLDER works as well."
     )
 
 
@@ -415,6 +418,8 @@ def describe_model(name: str) -> str:
     Raises:
         EncoderError: neither the table nor timm knows the name, or it is a folder without a model.
     """
+    if left_out_name(name):
+        return describe_left_out(name)
     spec = named_spec(name)
     of_folder = spec.source.startswith(FOLDER_PREFIX)
     if of_folder:
@@ -430,6 +435,7 @@ def describe_model(name: str) -> str:
         *_model_facts(spec),
         ("licence", spec.licence),
         ("gated", "yes" if spec.gated else "not known to be"),
+        *page_rows(spec),
         ("file" if of_folder else "cached", file or "no"),
     ]
     return table(rows) if of_folder and file else f"{table(rows)}\n\n{ways_to_weights(spec)}"
@@ -438,10 +444,11 @@ def describe_model(name: str) -> str:
 def _model_facts(spec: EncoderSpec) -> list[tuple[str, object]]:
     """Size, embedding and patches of an encoder, as far as the table knows them."""
     unknown = "as its own configuration says"
+    mpp = f"{spec.mpp:g}" if spec.mpp else "an unstated number of"
     return [
         ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else unknown),
         ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else unknown),
-        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else unknown),
+        ("patches", f"{spec.patch_px} px at {mpp} um/px" if spec.patch_px else unknown),
         ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else unknown),
     ]
 

@@ -13,7 +13,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
-from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig
+from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig
 from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.evaluate.options.config import evaluate_config
@@ -114,6 +114,7 @@ COMMANDS = (
     ImportConfig,
     EmbedConfig,
     DoctorConfig,
+    ModelsConfig,
     ExportConfig,
     VerifyConfig,
     TrainConfig,

@@ -227,3 +227,29 @@ class DoctorConfig(Config):
     teacher: str | None = option(
         None, description="Encoder to time here with random weights, for the estimate [none].", decides="nothing"
     )
+
+
+class ModelsConfig(Config):
+    """Options of `g2l models`."""
+
+    all: bool = option(
+        False, description="List also encoders that are known and not in the table, and why.", decides="nothing"
+    )
+    check: bool = option(
+        False, description="Embed the built-in test patch, and compare with --values.", decides="nothing"
+    )
+    values: Path | None = option(
+        None,
+        description="Values of the test patch: JSON of --record, or .npy of another tool [none].",
+        decides="nothing",
+    )
+    patch_out: Path | None = option(
+        None, description="Write the test patch as PNG, to embed it with another tool [none].", decides="nothing"
+    )
+    weights: Path | None = option(
+        None, description="The encoder's weights [published, from the hub or its cache].", decides="nothing"
+    )
+    device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
+    precision: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", description="Arithmetic of the check.", decides="nothing"
+    )

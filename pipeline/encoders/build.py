@@ -32,7 +32,9 @@ from pipeline.encoders.hub import (
     weights_here,
     weights_in,
 )
+from pipeline.encoders.left_out import require_buildable
 from pipeline.encoders.model_config import CONFIG_FILE, are_statistics, read_model_config
+from pipeline.encoders.positions import stretched_as_published
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.encoders.weight_files import check_weight_file, read_weight_file, require_plain_types
 from pipeline.encoders.weight_sets import choice_note, choose_set
@@ -297,6 +299,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     """
     logging.getLogger("timm").setLevel(logging.ERROR)
     quiet_hub()
+    require_buildable(name)
     spec = _with_folders_rule(named_spec(name))
     if spec.patch_px not in (0, patch_px):
         raise EncoderError(
@@ -353,12 +356,14 @@ class _ReadWeights:
         content: what is in it.
         chosen_set: the set of several that the user names; empty to choose by the names of tensors.
         published_as: where the file was published, for messages; empty for a file that the user gives.
+        page: the page of the encoder, which says how its positions are stretched.
     """
 
     file: Path
     content: dict[str, Any]
     chosen_set: str
     published_as: str
+    page: str
 
     def load_into(self, model: nn.Module) -> str:
         """Choose the encoder's set and load it; returns a note if the choice was among several, else "".
@@ -368,7 +373,7 @@ class _ReadWeights:
         """
         chosen, others = choose_set(self.content, model, str(self.file), self.chosen_set)
         place = f"{self.file}: {chosen.name}" if chosen.name else str(self.file)
-        load_weights(model, chosen.weights, self.published_as or place)
+        load_weights(model, stretched_as_published(chosen.weights, model, self.page), self.published_as or place)
         return "" if self.chosen_set else choice_note(str(self.file), chosen, others)
 
 
@@ -380,10 +385,10 @@ def _read_weights(spec: EncoderSpec, weights: str | Path) -> _ReadWeights:
     """
     if weights == PRETRAINED:
         file = fetch_published(spec)
-        return _ReadWeights(file, read_weight_file(file), "", spec.source)
+        return _ReadWeights(file, read_weight_file(file), "", spec.source, spec.page)
     place, chosen_set = split_choice(Path(weights))
     file = find_weights(place, spec)
-    return _ReadWeights(file, read_weight_file(file), chosen_set, "")
+    return _ReadWeights(file, read_weight_file(file), chosen_set, "", spec.page)
 
 
 def _with_own_description(

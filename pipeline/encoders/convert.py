@@ -1,5 +1,5 @@
-"""Published weights under other names, to timm's: DINOv2's own training code (Hibou, GPFM) and transformers' Dinov2
-(Hibou, Phikon-v2; names of version 5 as well as of 4).
+"""Published weights under other names, to timm's: DINOv2's own training code (Hibou, GPFM, OpenMidnight), and
+transformers' Dinov2 (Hibou, Phikon-v2, Midnight) and ViT (Phikon); names of version 5 as well as of 4.
 
 The tensors are the same; only names differ, query, key and value are apart in transformers, and timm's register variant
 has no position for the class token, so that position is added to the token. A checkpoint of training (GPFM's on GitHub)
@@ -24,23 +24,29 @@ HEADS = ("dino_head.", "ibot_head.", "decoder_")
 
 _DINOV2 = ((r"^register_tokens$", "reg_token"), (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."))
 _TRANSFORMERS = (
-    (r"^(dinov2|model)\.", ""),
+    (r"^(dinov2|vit|model)\.", ""),
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.register_tokens$", "reg_token"),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"^(encoder\.layer|layers)\.(\d+)\.", r"blocks.\2."),
     (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
     (r"\.attention\.(attention\.)?(query|q_proj)\.", ".attn.query."),
     (r"\.attention\.(attention\.)?(key|k_proj)\.", ".attn.key."),
     (r"\.attention\.(attention\.)?(value|v_proj)\.", ".attn.value."),
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"^(blocks\.\d+)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
     (r"\.mlp\.weights_in\.", ".mlp.fc1."),
     (r"\.mlp\.(weights_out|down_proj)\.", ".mlp.fc2."),
     (r"^layernorm\.", "norm."),
 )
 UNUSED = ("embeddings.mask_token", "mask_token")
 """Only for training with masked patches; an encoder has none."""
+POOLER = ("pooler.dense.weight", "pooler.dense.bias")
+"""A layer that transformers' ViT puts on the class token; published embeddings are taken before it."""
 
 
 def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -48,8 +54,9 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     is.
     """
     weights = _without_heads(weights)
-    plain = {re.sub(r"^(dinov2|model)\.", "", name): value for name, value in weights.items()}
+    plain = {re.sub(r"^(dinov2|vit|model)\.", "", name): value for name, value in weights.items()}
     if TRANSFORMERS_MARK in plain:
+        plain = {name: value for name, value in plain.items() if name not in POOLER}
         named = _fold_class_position(_rename(plain, _TRANSFORMERS))
         return _join(_join(named, ("query", "key", "value"), "qkv"), ("gate_proj", "up_proj"), "fc1")
     if any(name.endswith(DINOV2_MARK) for name in weights):

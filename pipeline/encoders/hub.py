@@ -12,13 +12,14 @@ from pathlib import Path
 from pipeline.base.errors import EncoderError, first_line
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, split_choice
 from pipeline.encoders.model_config import CONFIG_FILE
+from pipeline.encoders.page_facts import facts_of
 from pipeline.encoders.table import EncoderSpec
 
 PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which hubs keep weights, the safe one first."""
-FILES_OF_PAGES = {"majiabo/gpfm": ("GPFM.pth",)}
-"""Pages, in lower case, whose weights have names of their own: as slide2vec and LazySlide ask for them. Of the table's
-other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
+FILES_OF_PAGES = {"majiabo/gpfm": ("GPFM.pth",), "sophontai/openmidnight": ("teacher_checkpoint_load.pt",)}
+"""Pages, in lower case, whose weights have names of their own: as slide2vec, LazySlide and TRIDENT ask for them. Of the
+table's other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
 """
 SPELLINGS = {"mahmoodlab/uni": ("MahmoodLab/UNI", "MahmoodLab/uni")}
 """Pages, in lower case, that tools ask for in more than one spelling: one page of the hub, two folders of its cache."""
@@ -51,7 +52,7 @@ def repository_of(spec: EncoderSpec) -> str:
     Of a timm name without a tag it is the page of the weights that timm takes by default.
     """
     if spec.source.startswith(HUB_PREFIX):
-        return spec.source.removeprefix(HUB_PREFIX).split("@")[0]
+        return spec.page
     if not spec.source.startswith("timm:"):
         return ""
     import timm  # loads torch: only for names of timm's
@@ -64,8 +65,12 @@ def repository_of(spec: EncoderSpec) -> str:
 
 
 def revision_of(spec: EncoderSpec) -> str | None:
-    """The branch, tag or commit that a source names behind an "@"; `None` for the page's main one."""
-    return (spec.source.partition("@")[2] or None) if spec.source.startswith(HUB_PREFIX) else None
+    """The branch, tag or commit of a page that weights are taken from: the one that the source names behind an "@",
+    else the one that `page_facts` pins; `None` for the page's main one.
+    """
+    if not spec.source.startswith(HUB_PREFIX):
+        return None
+    return spec.source.partition("@")[2] or facts_of(repository_of(spec)).revision or None
 
 
 def page_of(spec: EncoderSpec) -> str:
@@ -86,17 +91,20 @@ def weights_in(folder: Path, spec: EncoderSpec) -> Path | None:
 
 
 def cached_file(spec: EncoderSpec, name: str) -> Path | None:
-    """A file of a model's page in the hub's local cache, of the revision that its source names; asks no network."""
+    """A file of a model's page in the hub's local cache, of the revision that its source names, or else of the pinned
+    and then of the main one: caches that tools or earlier versions filled serve offline. Asks no network.
+    """
     import huggingface_hub  # slow to import: only when a file of a page is asked for
 
     repository, revision = repository_of(spec), revision_of(spec)
-    for spelling in dict.fromkeys((repository, *SPELLINGS.get(repository.lower(), ()))):
-        try:
-            path = huggingface_hub.try_to_load_from_cache(spelling, name, revision=revision)
-        except ValueError:  # no page can be called so, or it has no such file
-            continue
-        if isinstance(path, str):
-            return Path(path)
+    for at in (revision,) if "@" in spec.source else dict.fromkeys((revision, None)):
+        for spelling in dict.fromkeys((repository, *SPELLINGS.get(repository.lower(), ()))):
+            try:
+                path = huggingface_hub.try_to_load_from_cache(spelling, name, revision=at)
+            except ValueError:  # no page can be called so, or it has no such file
+                continue
+            if isinstance(path, str):
+                return Path(path)
     return None
 
 

@@ -20,8 +20,12 @@ from pipeline.encoders.table import ENCODERS
 OF_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "h0-mini-mean": ("h0-mini",),  # TRIDENT and slide2vec have one name for both embeddings
+        "lunit-vits16": ("lunit-dino-s16",),
+        "lunit-vits8": ("lunit", "lunit-dino-s8"),
+        "midnight-12k-cls": ("midnight-12k",),  # likewise, of TRIDENT
         "uni": ("uni_v1", "mahmood-uni", "mahmood-uni-77ffbca1"),
         "uni2-h": ("uni_v2", "uni2", "mahmood-uni2"),
+        "virchow": ("virchow-full",),
     }
 )
 """Tools' names by the table's, where they differ in more than punctuation and capitals; an entry of the table need not
@@ -36,33 +40,22 @@ NOT_IN_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "DigePath": ("digepath",),
         "DinoBloom": ("dino-bloom",),
         "GenBio-PathFM": ("genbio-pathfm",),
-        "Hibou-B": ("hibou-b",),
         "iSight": ("isight",),
-        "Kaiko ViT-B/8": ("kaiko-vitb8",),
-        "Kaiko ViT-B/16": ("kaiko-vitb16",),
-        "Kaiko ViT-S/8": ("kaiko-vits8",),
-        "Kaiko ViT-S/16": ("kaiko-vits16",),
         "KEEP": ("keep",),
         "KRONOS": ("kronos", "kronos2"),
-        "Lunit ViT-S/8": ("lunit-vits8", "lunit"),
         "Mascaret": ("mascaret",),
         "Mettle": ("mettle",),
-        "Midnight": ("midnight", "midnight12k"),
         "mSTAR": ("mstar",),
         "MUSK": ("musk",),
-        "OpenMidnight": ("openmidnight",),
         "Phaet": ("phaet",),
-        "Phikon": ("phikon",),
         "PLIP": ("plip",),
         "Prost40M": ("prost40m",),
-        "Prov-GigaPath Flash": ("gigapath-flash",),
         "RedDino": ("red-dino",),
         "ResNet-50 of ImageNet": ("resnet50",),
         "RudolfV 2": ("rudolfv2",),
         "RudolfV 2-B": ("rudolfv2-b",),
         "RudolfV 2-S": ("rudolfv2-s",),
         "TICON": ("ticon",),
-        "Virchow": ("virchow", "virchow-full"),
         "Virchow2's class token": ("virchow2-cls",),
     }
 )

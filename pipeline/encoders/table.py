@@ -4,7 +4,8 @@ builds them.
 Every architecture is given by a timm name and arguments that fit in JSON, so that an exported student loads anywhere.
 The SwiGLU encoders are therefore written as timm's SwiGLU giant with other sizes, rather than by passing a layer class:
 the same modules under the same names (docs/decisions/0004). Facts were read in each model's published loading code in
-2026-11; 224 px at 0.5 um/px unless noted.
+2026-11; 224 px at 0.5 um/px unless noted. `page_facts` says where each was read, and which revision of a page is taken;
+`left_out` lists encoders that are not here, and why.
 """
 
 import re
@@ -23,6 +24,11 @@ model's own output.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet statistics of RGB in 0..1, as torchvision and timm use them."""
 HALF = (0.5, 0.5, 0.5)
+"""Statistics of timm's own ViTs, and of kaiko's."""
+HIBOU_MEAN, HIBOU_STD = (0.7068, 0.5755, 0.7220), (0.1950, 0.2316, 0.1816)
+LUNIT_MEAN, LUNIT_STD = (0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.20723464)
+BIOPTIMUS_MEAN, BIOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
+"""Statistics of these makers' slides."""
 
 
 ABOUT = {"decides": False}
@@ -65,6 +71,11 @@ class EncoderSpec:
     gated: bool = field(default=False, metadata=ABOUT)
     key_format: str = field(default="timm", metadata=ABOUT)
 
+    @property
+    def page(self) -> str:
+        """Owner and name of the page of the hub that the weights are on; "" if the source is none."""
+        return self.source.removeprefix(HUB_PREFIX).partition("@")[0] * self.source.startswith(HUB_PREFIX)
+
     def record(self) -> dict[str, Any]:
         """The spec as JSON types."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
@@ -84,34 +95,51 @@ class EncoderSpec:
 SWIGLU_GIANT = "vit_giant_patch14_reg4_dinov2"
 """timm's ViT with packed SwiGLU, SiLU, LayerScale and registers; every size is an argument."""
 
-_BIOPTIMUS_MEAN, _BIOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
 _OPTIMUS_ARGUMENTS = {"img_size": 224, "init_values": 1e-5, "global_pool": "token", "dynamic_img_size": False}
+_MIDNIGHT_ARGUMENTS = {"img_size": 224, "init_values": 1e-5}
 _NON_COMMERCIAL = "non-commercial"
+_KAIKO = "hf-hub:1aurent/{}.kaiko_ai_towards_large_pathology_fms"
+
+
+def _kaiko(name: str, architecture: str, width: int, params_m: float) -> EncoderSpec:
+    """One of kaiko's encoders of 2024 without registers."""
+    about: dict[str, Any] = {"params_m": params_m, "licence": _NON_COMMERCIAL}
+    return EncoderSpec(name, _KAIKO.format(architecture), architecture, {}, "cls", width, HALF, HALF, **about)
+
+
+def _distillpath(start: str, teacher: str) -> EncoderSpec:
+    """A student of DistillPath. KS16 started from kaiko's ViT-S/16 and has its statistics, IS16 from ImageNet's."""
+    mean, std = (HALF, HALF) if start == "KS16" else (IMAGENET_MEAN, IMAGENET_STD)
+    return EncoderSpec(
+        f"distillpath-{start}-{teacher}".lower(), f"hf-hub:RamonK/DistillPath-{start}-{teacher}",
+        "vit_small_patch16_224", {}, "cls", 384, mean, std, mpp=0.0, params_m=21.7, licence="see page",
+    )  # fmt: skip
+
 
 # fmt: off
 _TABLE = (  # a table for the eye: a few lines an encoder
     EncoderSpec(
         "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
-        params_m=1135, licence="Apache-2.0", mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+        params_m=1135, licence="Apache-2.0", mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
-        params_m=1135, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+        params_m=1135, licence="gated, see page", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "h0-mini", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls", 768,
-        params_m=85.7, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+        params_m=85.7, licence="gated, see page", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "h0-mini-mean", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls+mean", 1536,
-        params_m=85.7, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+        params_m=85.7, licence="gated, see page", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "hibou-l", "hf-hub:histai/hibou-L", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 1024, "depth": 24, "num_heads": 16, "mlp_ratio": 5.34375, "init_values": 1e-5},
-        "cls", 1024, mean=(0.7068, 0.5755, 0.7220), std=(0.1950, 0.2316, 0.1816),
+        "cls", 1024, mean=HIBOU_MEAN, std=HIBOU_STD,
         params_m=303.7, licence="Apache-2.0", key_format="hibou",
     ),
     EncoderSpec(
@@ -149,6 +177,57 @@ _TABLE = (  # a table for the eye: a few lines an encoder
         "gpfm", "hf-hub:majiabo/GPFM", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5}, "cls", 1024,
         params_m=303, licence="see page",
     ),
+    EncoderSpec(
+        "virchow", "hf-hub:paige-ai/Virchow", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 1280, "depth": 32, "num_heads": 16, "init_values": 1e-5, "reg_tokens": 0,
+         "no_embed_class": False, "mlp_ratio": 5.3375, "global_pool": "", "dynamic_img_size": True}, "cls+mean", 2560,
+        params_m=631, licence="Apache-2.0", gated=True,
+    ),
+    EncoderSpec(
+        "midnight-12k", "hf-hub:kaiko-ai/midnight", "vit_giant_patch14_dinov2", _MIDNIGHT_ARGUMENTS, "cls+mean", 3072,
+        mean=HALF, std=HALF, params_m=1135, licence="MIT", key_format="transformers-dinov2",
+    ),
+    EncoderSpec(
+        "midnight-12k-cls", "hf-hub:kaiko-ai/midnight", "vit_giant_patch14_dinov2", _MIDNIGHT_ARGUMENTS, "cls", 1536,
+        mean=HALF, std=HALF, params_m=1135, licence="MIT", key_format="transformers-dinov2",
+    ),
+    EncoderSpec(
+        "openmidnight", "hf-hub:SophontAI/OpenMidnight", SWIGLU_GIANT, {"img_size": 224, "init_values": 1e-5}, "cls",
+        1536, params_m=1135, licence="Apache-2.0", gated=True, key_format="dinov2",
+    ),
+    EncoderSpec(
+        "gigapath-flash", "hf-hub:prov-gigapath/prov-gigapath-flash", SWIGLU_GIANT,
+        {"img_size": 224, "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 2048 / 384,
+         "init_values": 1e-5, "reg_tokens": 0, "no_embed_class": False}, "cls", 384,
+        params_m=21.7, licence="Apache-2.0, research only", gated=True,
+    ),
+    EncoderSpec(
+        "hibou-b", "hf-hub:histai/hibou-b", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "init_values": 1e-5},
+        "cls", 768, mean=HIBOU_MEAN, std=HIBOU_STD, params_m=85.7, licence="Apache-2.0", gated=True, key_format="hibou",
+    ),
+    EncoderSpec(
+        "phikon", "hf-hub:owkin/phikon", "vit_base_patch16_224", {}, "cls", 768,
+        params_m=85.8, licence=_NON_COMMERCIAL, key_format="transformers-vit",
+    ),
+    _kaiko("kaiko-vitb8", "vit_base_patch8_224", 768, 85.8),
+    _kaiko("kaiko-vitb16", "vit_base_patch16_224", 768, 85.8),
+    _kaiko("kaiko-vits8", "vit_small_patch8_224", 384, 21.7),
+    _kaiko("kaiko-vits16", "vit_small_patch16_224", 384, 21.7),
+    EncoderSpec(
+        "lunit-vits8", "hf-hub:1aurent/vit_small_patch8_224.lunit_dino", "vit_small_patch8_224", {}, "cls", 384,
+        mean=LUNIT_MEAN, std=LUNIT_STD, params_m=21.7, licence=_NON_COMMERCIAL,
+    ),
+    EncoderSpec(  # its card says 21.1 M; its file has the 86.7 MB of 21.7 M
+        "lunit-vits16", "hf-hub:1aurent/vit_small_patch16_224.lunit_dino", "vit_small_patch16_224", {}, "cls", 384,
+        mean=LUNIT_MEAN, std=LUNIT_STD, params_m=21.7, licence=_NON_COMMERCIAL,
+    ),
+    _distillpath("KS16", "Virchow2"),
+    _distillpath("KS16", "UNI2h"),
+    _distillpath("KS16", "HOpt0"),
+    _distillpath("IS16", "Virchow2"),
+    _distillpath("IS16", "UNI2h"),
+    _distillpath("IS16", "HOpt0"),
 )
 # fmt: on
 

@@ -142,6 +142,43 @@ def test_transformers_without_registers_equals_timm() -> None:
         assert torch.allclose(model(images), source(images).last_hidden_state[:, 0], atol=1e-5)
 
 
+VIT_OF_VERSION_4 = (
+    ("layers.", "encoder.layer."),
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.k_proj.", ".attention.attention.key."),
+    (".attention.v_proj.", ".attention.attention.value."),
+    (".attention.o_proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+)
+"""Names of transformers' ViT in version 5, and in files of version 4 such as Phikon's."""
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("prefix", ["", "vit."])
+def test_the_vit_of_transformers_equals_timm(version: int, prefix: str) -> None:
+    config = transformers.ViTConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192, image_size=32, patch_size=16
+    )
+    config.layer_norm_eps = 1e-6
+    source = randomise(transformers.ViTModel(config, add_pooling_layer=version == 4))
+    weights = {}
+    for name, value in source.state_dict().items():
+        for new, old in VIT_OF_VERSION_4 if version == 4 else ():
+            if not (new == "layers." and name.startswith("encoder.")):
+                name = name.replace(new, old)
+        weights[prefix + name] = value
+    assert version == 5 or f"{prefix}encoder.layer.1.intermediate.dense.bias" in weights
+    model = timm.create_model(
+        "vit_base_patch16_224", img_size=32, embed_dim=48, depth=2, num_heads=4, num_classes=0
+    ).eval()
+    load_weights(model, to_timm_names(weights), "test")
+    images = IMAGES[..., :32, :32]
+    with torch.no_grad():
+        expected = source(images).last_hidden_state
+        assert torch.allclose(model.forward_features(images), expected, atol=1e-5)
+
+
 # --- a checkpoint of DINOv2's training, as GPFM's authors publish it ------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from pipeline.encoders.hub import (
     page_of,
     redacted,
     repository_of,
+    revision_of,
     ways_to_weights,
     weights_here,
 )
@@ -232,6 +233,41 @@ def test_another_revision_is_another_file(cache: Path) -> None:
     with pytest.raises(EncoderError, match="the local cache has none"):
         fetch_published(of_table)
     assert fetch_published(named_spec("uni"))
+
+
+PINNED = "19eebc84ae33e79f1b2d866e6ff90ae50e522f9a"
+"""Of Virchow's page, as `page_facts` has it."""
+
+
+def put_commit(cache: Path, commit: str) -> Path:
+    """A file of Virchow's page at a commit that no branch names."""
+    path = cache / "models--paige-ai--Virchow" / "snapshots" / commit / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.mark.parametrize("name", ["virchow", "hf-hub:paige-ai/Virchow", "hf-hub:Paige-AI/virchow"])
+def test_the_pinned_revision_is_taken_unless_another_is_named(name: str) -> None:
+    assert revision_of(named_spec(name)) == PINNED
+    assert revision_of(named_spec(f"{name}@main" if "hf-hub" in name else "hf-hub:paige-ai/Virchow@v1")) in (
+        "main",
+        "v1",
+    )
+    assert revision_of(named_spec("gigapath-flash")) is None
+    assert revision_of(named_spec("hf-hub:owner/name")) is None
+
+
+def test_a_pinned_revision_comes_before_the_main_one_of_a_cache(cache: Path) -> None:
+    spec = named_spec("virchow")
+    main = put_in_cache(cache, "paige-ai/Virchow", "model.safetensors")
+    assert cached_weights(spec) == fetch_published(spec) == main  # what an earlier version fetched serves offline
+    pinned = put_commit(cache, PINNED)
+    assert cached_weights(spec) == fetch_published(spec) == pinned
+    by_branch = named_spec("hf-hub:paige-ai/Virchow@main")
+    assert cached_weights(by_branch) == fetch_published(by_branch) == main
+    other = named_spec("hf-hub:paige-ai/Virchow@v1")
+    assert cached_weights(other) is None
 
 
 def test_what_no_page_can_be_called_is_not_cached(cache: Path) -> None:

@@ -18,9 +18,23 @@ TRIDENT = {
     "phikon-v2": "phikon_v2",
     "kaiko-vitl14": "kaiko-vitl14",
     "gpfm": "gpfm",
+    "virchow": "virchow",
+    "midnight-12k-cls": "midnight12k",
+    "openmidnight": "openmidnight",
+    "gigapath-flash": "gigapath-flash",
+    "phikon": "phikon",
+    "kaiko-vitb8": "kaiko-vitb8",
+    "kaiko-vitb16": "kaiko-vitb16",
+    "kaiko-vits8": "kaiko-vits8",
+    "kaiko-vits16": "kaiko-vits16",
+    "lunit-vits8": "lunit-vits8",
 }
 STAMP = {"uni": "mahmood-uni-77ffbca1", "uni2-h": "mahmood-uni2", "h-optimus-0": "h_optimus_0", "gigapath": "gigapath"}
-SLIDE2VEC = {"uni": "uni", "uni2-h": "uni2", "h0-mini": "h0-mini", "phikon-v2": "phikonv2", "hibou-l": "hibou-l"}
+SLIDE2VEC = {"uni": "uni", "uni2-h": "uni2", "h0-mini": "h0-mini", "phikon-v2": "phikonv2", "hibou-l": "hibou-l"} | {
+    "hibou-b": "hibou-b",
+    "midnight-12k": "midnight",
+    "lunit-vits8": "lunit",
+}
 SAME = [(teacher, name) for table in (TRIDENT, STAMP, SLIDE2VEC) for teacher, name in table.items()]
 
 
@@ -56,7 +70,7 @@ def test_a_name_of_another_entry_is_refused_and_that_entry_is_named(teacher: str
             others([name], teacher)
 
 
-@pytest.mark.parametrize("name", ["virchow", "virchow2-cls", "phikon", "conch_v15", "mahmood-conch", "musk", "hibou-b"])
+@pytest.mark.parametrize("name", ["virchow2-cls", "conch_v15", "mahmood-conch", "musk", "rudolfv2-s", "genbio-pathfm"])
 def test_a_known_encoder_that_is_not_in_the_table_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"the encoder {name}, which is .*It is not in the table of `g2l models`"):
         others([name], "virchow2")

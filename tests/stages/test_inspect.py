@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.commands import call_g2l
 from support.extraction import TEACHER
 from support.inspected import begun_reproduction, begun_study
 
@@ -149,3 +150,29 @@ def test_a_model_in_a_folder_is_there_or_an_error(tmp_path: Path) -> None:
     assert "Name the folder" in describe_model(f"local-dir:{tmp_path}")
     (tmp_path / "model.safetensors").touch()
     assert re.search(f"file +{tmp_path}/model.safetensors$", describe_model(f"local-dir:{tmp_path}"))
+
+
+def test_the_table_lists_what_is_left_out_only_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert "Not in the table" not in models_table()
+    everything = models_table(everything=True)
+    assert "Not in the table:" in everything
+    assert "rudolfv2-s" in everything
+    code, said, _ = call_g2l("models", "--all")
+    assert (code, said) == (0, everything + "\n")
+
+
+def test_a_model_says_the_revision_that_is_taken() -> None:
+    assert re.search(r"revision +b[0-9a-f]{39} \(pinned; ", describe_model("h-optimus-0"))
+    assert re.search(r"revision +not pinned: ", describe_model("gigapath-flash"))
+
+
+def test_a_model_that_states_no_mpp_says_so() -> None:
+    assert "224 px at an unstated number of um/px" in describe_model("distillpath-ks16-virchow2")
+
+
+def test_an_encoder_that_is_left_out_is_described() -> None:
+    for name in ("rudolfv2", "hf-hub:Aignostics/RudolfV-2"):
+        said = describe_model(name)
+        assert "remote code is not run" in said
+        assert "can be scored (g2l evaluate --slides --features)" in said
