@@ -109,29 +109,40 @@ Plant = Callable[[Field, np.random.Generator], tuple[NDArray[np.uint8], Mask]]
 """Draws on a field: the picture, and where something is planted."""
 
 
+def draw_stroke(field: Field, rng: np.random.Generator) -> Pixels:
+    """How much of an ink's density a stroke of 0.3 to 2 mm has at every pixel, unevenly: (H, W)."""
+    distance, along = curve(field, rng, rng.uniform(3000, 10_000))
+    amount = strip(distance, rng.uniform(300, 2000), 30.0) * rng.uniform(0.7, 1.3)
+    return np.asarray(amount * (1 + 0.2 * np.sin(along * rng.uniform(5, 20))))
+
+
 def plant_pen(ink: str) -> Plant:
-    """A stroke of 0.3 to 2 mm, of uneven ink."""
+    """A stroke of pen."""
 
     def plant(field: Field, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
-        distance, along = curve(field, rng, rng.uniform(3000, 10_000))
-        amount = strip(distance, rng.uniform(300, 2000), 30.0) * rng.uniform(0.7, 1.3)
-        amount *= 1 + 0.2 * np.sin(along * rng.uniform(5, 20))
+        amount = draw_stroke(field, rng)
         return field.light(field.density + amount[..., None] * np.array(INKS[ink])), amount > 0.1
 
     return plant
+
+
+def draw_fold(
+    field: Field, rng: np.random.Generator, least_um: float, most_um: float
+) -> tuple[Pixels, NDArray[np.int64]]:
+    """How much of a second layer there is, (H, W), and from how far away it is, in rows and columns."""
+    distance, _ = curve(field, rng, rng.uniform(1500, 5000))
+    amount = strip(distance, rng.uniform(least_um, most_um), field.pixel_um) * field.tissue
+    return amount, rng.integers(-25, 26, 2)
 
 
 def plant_fold(least_um: float, most_um: float) -> Plant:
     """A strip under which the section lies twice: the second layer is tissue from near by."""
 
     def plant(field: Field, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
-        distance, _ = curve(field, rng, rng.uniform(1500, 5000))
-        amount = strip(distance, rng.uniform(least_um, most_um), field.pixel_um)
-        amount *= field.tissue
-        shift = rng.integers(-25, 26, 2)
-        density = field.density
-        layer = np.roll(density, shift, axis=(0, 1))
-        layer = np.where(np.roll(field.tissue, shift, axis=(0, 1))[..., None], layer, density)
+        amount, shift = draw_fold(field, rng, least_um, most_um)
+        density, (down, right) = field.density, shift.tolist()
+        layer = np.roll(density, (down, right), axis=(0, 1))
+        layer = np.where(np.roll(field.tissue, (down, right), axis=(0, 1))[..., None], layer, density)
         return field.light(density + amount[..., None] * layer), amount > 0.5
 
     return plant
@@ -159,13 +170,18 @@ def blurred(field: Field, image: NDArray[np.uint8], sigma_um: float, share: Pixe
     return np.asarray((image + share[..., None] * (smooth - image)).round(), np.uint8)
 
 
+def draw_blur(field: Field, rng: np.random.Generator, least_um: float, most_um: float) -> tuple[Pixels, float]:
+    """How much of a blob is out of focus at every pixel, (H, W), and by how many um."""
+    away, _ = blob(field, rng, 400, 1500)
+    return np.asarray((0.5 - away / 60).clip(0, 1)), rng.uniform(least_um, most_um)
+
+
 def plant_blur(least_um: float, most_um: float) -> Plant:
     """A blob under a Gaussian of so many um, with a soft edge."""
 
     def plant(field: Field, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
-        away, _ = blob(field, rng, 400, 1500)
-        share = (0.5 - away / 60).clip(0, 1)
-        return blurred(field, field.image, rng.uniform(least_um, most_um), share), share > 0.5
+        share, sigma_um = draw_blur(field, rng, least_um, most_um)
+        return blurred(field, field.image, sigma_um, share), share > 0.5
 
     return plant
 

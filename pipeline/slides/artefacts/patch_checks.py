@@ -1,21 +1,23 @@
 """Check a patch at its own resolution: one colour, no tissue, pen, out of focus. Pure.
 
 What a patch is compared with is the slide's own: `SlideReference` holds medians over some of its patches, so that pale
-stains and soft scanners are judged as they are. Colours are compared in blocks of `BLOCK_UM`, as optical densities
-(Ruifrok and Johnston 2001): ink is wide, nuclei are not. Sharpness is the energy of the finest differences
-over that of coarser ones, so that smooth tissue in focus is kept (after Crete et al., "The blur effect", 2007).
+stains and soft scanners are judged as they are. Colours are compared in blocks of `BLOCK_UM` and wider areas
+(`patch_ink`). Sharpness is the energy of the finest differences over that of coarser ones, so that smooth tissue in
+focus is kept (after Crete et al., "The blur effect", 2007).
 
 Left out: the same field twice, which no patch shows alone (`store.writer`); dust, bubbles and edges of the coverslip,
 which a thumbnail shows (`docs/tissue.md`); folds, which at this scale look like dense tissue (decision 0070).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from pipeline.slides.artefacts.patch_ink import InkReference, build_ink_reference, ink_share
 
 Reason = Literal["one_colour", "no_tissue", "pen", "out_of_focus"]
 """Why a patch is dropped, in the order in which the checks are made."""
@@ -35,20 +37,17 @@ neighbours by no more. Our choice: pale stroma has more colour, fat and other th
 LEAST_TISSUE = 0.02
 """Least share of blocks that are not glass. Our choice: 2 % of a patch of 112 um are a dozen cells; fat has more."""
 
-COLOURED_DENSITY = 0.25
-"""Density of a block's strongest channel from which its ratios are looked at. Our choice: a paler block has no colour
-to speak of."""
 MOST_PEN = 0.03
-"""Share of the patch's blocks from which pen is dropped. Our choice: of 112 um a strip of 4 um."""
-RED_SHARE = 0.98
-COLD, WARM = (0.12, 0.3), (0.2, 0.25)
-"""Bounds of where blue and green ink begin, and red: with much ink among the patches of the reference, the slide's own
-values would hide it. Our choice, of slides with planted ink."""
-FEW_BLOCKS = 200
-"""With fewer blocks of tissue in the reference, usual values stand for the slide's own. Our choice."""
+"""Share of the patch from which pen is dropped. Our choice: of 112 um a strip of 4 um."""
 
 MOST_BLUR = 0.4
 """Largest drop of the logarithm of sharpness below the slide's median. Our choice: see `benchmarks/patch_qc.py`."""
+MOST_QUARTER_BLUR = 0.8
+"""The same of a quarter of the patch, so that the rim of what is out of focus goes. Our choice: quarters vary more, and
+a Gaussian of two pixels lowers nearly all of them by 0.9 and more."""
+LEAST_RELIEF = 4.0
+"""Deviation of a quarter's blocks, in grey levels of green, from which it is out of focus if it has too little contrast
+to measure sharpness. Our choice: of 1,300 patches of five sets none has so little contrast."""
 EDGE_PX = 4
 """Distance of the coarser differences. Our choice: an edge in focus is narrower."""
 LEAST_CONTRAST = 2.0
@@ -61,7 +60,7 @@ the differences, 16 + 4 and 1 + 1."""
 @dataclass(frozen=True)
 class MeasuredPatch:
     """What one patch adds to its slide's reference: sharpness, `None` if it has too little contrast, and the densities
-    of its blocks (K, 3).
+    of its blocks (H, W, 3).
     """
 
     sharpness: float | None
@@ -70,24 +69,10 @@ class MeasuredPatch:
 
 @dataclass(frozen=True)
 class SlideReference:
-    """What is usual for a slide.
-
-    Attributes:
-        sharpness: median logarithm; `None` where no patch has contrast.
-        red_ratio: what 98 % of blocks do not pass of the logarithm of the densities' ratio red to green.
-        blue_ratio, blue_spread: median and robust deviation of the same of blue to green.
-        least: median density of the weakest channel.
-    """
+    """What is usual for a slide: the median logarithm of sharpness, `None` where no patch has contrast, and colours."""
 
     sharpness: float | None
-    red_ratio: float
-    blue_ratio: float
-    blue_spread: float
-    least: float
-
-
-USUAL_REFERENCE = SlideReference(None, 0.0, -0.5, 0.06, 0.3)
-"""Of a slide with hardly any tissue. Our choice: of ten H&E slides."""
+    ink: InkReference
 
 
 @dataclass(frozen=True)
@@ -101,26 +86,14 @@ class PatchFault:
 
 def measure_patch(patch: NDArray[np.uint8], mpp: float) -> MeasuredPatch:
     """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference."""
-    densities = block_densities(block_means(patch, mpp))
-    return MeasuredPatch(sharpness(patch), densities.reshape(-1, 3))
+    return MeasuredPatch(sharpness(patch), block_densities(block_means(patch, mpp)))
 
 
 def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
     """The reference of a slide from some of its patches, in any order."""
     known = [each.sharpness for each in measured if each.sharpness is not None]
     middle = float(np.median(known)) if known else None
-    densities = np.concatenate([np.empty((0, 3), np.float32), *(each.densities for each in measured)])
-    densities = densities[densities.max(axis=1) >= COLOURED_DENSITY]
-    if len(densities) < FEW_BLOCKS:
-        return replace(USUAL_REFERENCE, sharpness=middle)
-    red, blue = np.log(densities[:, 0] / densities[:, 1]), np.log(densities[:, 2] / densities[:, 1])
-    return SlideReference(
-        middle,
-        float(np.quantile(red, RED_SHARE)),
-        float(np.median(blue)),
-        float(1.4826 * np.median(np.abs(blue - np.median(blue)))),
-        float(np.median(densities.min(axis=1))),
-    )
+    return SlideReference(middle, build_ink_reference([each.densities for each in measured]))
 
 
 def check_patch(patch: NDArray[np.uint8], mpp: float, reference: SlideReference) -> PatchFault | None:
@@ -132,12 +105,23 @@ def check_patch(patch: NDArray[np.uint8], mpp: float, reference: SlideReference)
     if (tissue := tissue_share(blocks)) < LEAST_TISSUE:
         return PatchFault("no_tissue", tissue, LEAST_TISSUE)
     densities = block_densities(blocks)
-    if (share := pen_share(densities, reference)) > MOST_PEN:
+    if (share := ink_share(densities, reference.ink)) > MOST_PEN:
         return PatchFault("pen", share, MOST_PEN)
-    if reference.sharpness is not None and (sharp := sharpness(patch)) is not None:
-        drop = reference.sharpness - sharp
-        if drop > MOST_BLUR:
-            return PatchFault("out_of_focus", drop, MOST_BLUR)
+    return None if reference.sharpness is None else _check_focus(patch, blocks, reference.sharpness)
+
+
+def _check_focus(patch: NDArray[np.uint8], blocks: NDArray[np.uint8], usual: float) -> PatchFault | None:
+    """Whether a patch with these blocks, or a quarter of it, is out of focus against the `usual` sharpness."""
+    quarters = _quarter_energies(patch)
+    whole = _sharpness(*quarters.mean(axis=0))
+    if whole is not None and usual - whole > MOST_BLUR:
+        return PatchFault("out_of_focus", usual - whole, MOST_BLUR)
+    for energies, block in zip(quarters, _quarters(blocks[..., 1]), strict=True):
+        sharp = _sharpness(*energies)
+        if sharp is None and (relief := float(block.std())) >= LEAST_RELIEF:
+            return PatchFault("out_of_focus", relief, LEAST_RELIEF)
+        if sharp is not None and usual - sharp > MOST_QUARTER_BLUR:
+            return PatchFault("out_of_focus", usual - sharp, MOST_QUARTER_BLUR)
     return None
 
 
@@ -168,24 +152,22 @@ def tissue_share(blocks: NDArray[np.uint8]) -> float:
     return 1.0 - float(glass.mean())
 
 
-def pen_share(densities: NDArray[np.float32], reference: SlideReference) -> float:
-    """Share of blocks, densities (H, W, 3), that are ink: blue and green absorb more red than any stain, red absorbs as
-    much blue as green, black all alike.
-    """
-    red, green, blue = densities[..., 0], densities[..., 1], densities[..., 2]
-    x, y, least = np.log(red / green), np.log(blue / green), np.minimum(np.minimum(red, green), blue)
-    above = y - reference.blue_ratio
-    ink = (x > float(np.clip(reference.red_ratio + 0.12, *COLD))) & (red > 0.35)
-    ink |= (x < -1.3) & (above > float(np.clip(3.5 * reference.blue_spread, *WARM))) & (blue > 0.5)
-    ink |= (np.abs(x + 0.25) < 0.45) & (np.abs(y) < 0.25) & (above > 0.1) & (least > max(0.6, 2.2 * reference.least))
-    ink |= least > 2.4
-    return float(ink.mean())
-
-
 def sharpness(patch: NDArray[np.uint8]) -> float | None:
     """Logarithm of how much of a patch's contrast is fine: root mean squares of the Laplacian and of differences over
     `EDGE_PX`, of green, in every second row. `None` with too little contrast.
     """
+    return _sharpness(*_quarter_energies(patch).mean(axis=0))
+
+
+def _sharpness(fine: float, coarse: float) -> float | None:
+    """The same of the two energies."""
+    if coarse < LEAST_CONTRAST**2:
+        return None
+    return float(np.log(max(fine - FINE_NOISE, FINE_NOISE / 10) / coarse) / 2)
+
+
+def _quarter_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean squares of the Laplacian and of differences over `EDGE_PX` in each quarter of a patch: (4, 2)."""
     green = patch[..., 1].astype(np.int16)
     fine = green[1:-1:2, 1:-1] << 2
     fine -= green[:-2:2, 1:-1]
@@ -194,10 +176,14 @@ def sharpness(patch: NDArray[np.uint8]) -> float | None:
     fine -= green[1:-1:2, 2:]
     across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
     down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
-    coarse = (_energy(across) + _energy(down)) / 2 - COARSE_NOISE
-    if coarse < LEAST_CONTRAST**2:
-        return None
-    return float(np.log(max(_energy(fine) - FINE_NOISE, FINE_NOISE / 10) / coarse) / 2)
+    parts = zip(*(_quarters(values) for values in (fine, across, down)), strict=True)
+    return np.array([(_energy(a), (_energy(b) + _energy(c)) / 2 - COARSE_NOISE) for a, b, c in parts])
+
+
+def _quarters(values: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """The quarters of (H, W); of less than two rows or columns some are the whole."""
+    height, width = (max(side // 2, 1) for side in values.shape)
+    return values[:height, :width], values[:height, -width:], values[-height:, :width], values[-height:, -width:]
 
 
 def _energy(values: NDArray[np.int16]) -> float:

@@ -61,3 +61,27 @@ def test_small_images(section: Section) -> None:
     for shape in ((0, 0), (1, 1), (5, 3)):
         image, tissue = section.image[: shape[0], : shape[1]], section.tissue[: shape[0], : shape[1]]
         assert not find_folds(image, PIXEL_UM, tissue, ~tissue, []).any()
+
+
+def test_a_dense_rim_that_fades_is_no_fold(section: Section) -> None:
+    """As on many sections: twice as dense at the edge, as usual 300 um further in."""
+    depth = ndimage.distance_transform_edt(section.tissue) * PIXEL_UM
+    light = section.image / 243
+    rim = section.with_image(243 * light ** (1 + np.clip(1 - depth / 300, 0, 1)[..., None]))
+    assert find_folds(*rim.arguments())[section.tissue].mean() < 0.002
+
+
+def test_a_wide_area_is_no_fold(section: Section) -> None:
+    where = strip(section, 0.3, 700)
+    assert not find_folds(*folded(section, where).arguments()).any()
+
+
+def test_a_fold_through_two_kinds_of_tissue_is_found(section: Section) -> None:
+    """One half with much haematoxylin and as dense as a fold of the other."""
+    half = np.zeros(section.tissue.shape, bool)
+    half[:, 240:] = True
+    two = section.inked((0.52, 0.56, 0.23), half & section.tissue)
+    where = strip(section, 0.1, 150)
+    found = find_folds(*folded(two, where).arguments())
+    assert found[where].mean() > 0.75
+    assert found[~ndimage.binary_dilation(where, np.ones((13, 13)))].mean() < 0.005

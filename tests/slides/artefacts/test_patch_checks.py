@@ -118,3 +118,20 @@ def test_any_size_and_resolution(mpp: float, patch_px: int) -> None:
     reference = build_reference([measure_patch(noise, mpp)])
     found = check_patch(noise, mpp, reference)
     assert found is None or found.reason == "pen"
+
+
+@pytest.mark.parametrize("sigma_px", [12.0, 20.0])
+def test_so_far_out_of_focus_that_nothing_fine_is_left(
+    patches: list[Rgb], reference: SlideReference, sigma_px: float
+) -> None:
+    """One half is denser, so that the patch has relief, but hardly any contrast over four pixels."""
+    layers = np.where(np.arange(128)[:, None, None] < 64, 0.5, 1.5)
+    blur = [blurred((255 * (patch / 255) ** layers).astype(np.uint8), sigma_px) for patch in patches]
+    assert reasons(blur, reference) == {"out_of_focus"}
+
+
+def test_a_quarter_out_of_focus(patches: list[Rgb], reference: SlideReference) -> None:
+    for patch in patches:
+        part = patch.copy()
+        part[:64, :64] = blurred(patch, 2)[:64, :64]
+        assert reasons([part], reference) == {"out_of_focus"}
