@@ -1,140 +1,176 @@
 """How much of a rare class `plan --sample cluster` takes, beside the uniform draw of the same number.
 
-Labelled tiles (a table with `path` and `label`, of `evaluate`'s patches) are cut into quarters and dealt to made-up
-slides. The class --rare is thinned to 3 % of all patches and lies on half of the slides. A tenth of each slide's
-patches is taken: uniformly; by clusters of colour and texture; and, with --encoder, by clusters of the embeddings of
-the demo's teacher, projected at random to 32 numbers. Each seed deals and draws anew. Recall is the share of the rare
-patches that are taken; seen, the share of the slides with rare patches of which one is taken. 95 % intervals of
-Student's t over the seeds.
+Tiles with masks (a table with path, mask, image, x, y and perhaps case_id) are cut into quarters; an image is a slide,
+its case_id the case, and a quarter is of a class by its mask. The class --rare is thinned to 3 % of all patches, which
+stay in the slides they are from; slides that are mostly of it are left out, as thinning would leave nothing of them.
+A tenth of each slide's patches is taken: uniformly; by clusters of colour and
+texture; and by clusters of what `--sampler-encoder` describes patches by, with the demo's teacher. The draws are the
+command's own code; only slides and their tissue are not read. Each seed thins and draws anew.
+
+Recall is the share of the rare patches that are taken; seen, the share of the slides with rare patches of which one is
+taken. Intervals are over seeds and cases (slides where cases are not known), differences are paired.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import t as student_t
+from resampled import Floats, in_words, share_draws
 
 from pipeline.base.console import table
 from pipeline.cohort.draws.by_cluster import cut_by_cluster
 from pipeline.cohort.draws.descriptors import describe_patch
 from pipeline.cohort.plan import AuditRow, SlidePlan
 from pipeline.config.groups import Sampling
-from pipeline.demo_data import convert_teacher_weights
+from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights
+from pipeline.encoders.build import build_encoder
 from pipeline.sampling import sample_patches
 from pipeline.slides.geometry import PatchGeometry
+from stages.planning.sampler import encoder_sampler
 
-SEEDS = 5
 RARE_SHARE = 0.03
-NUM_SLIDES = 10
-PROJECTED = 32
-Patches = list[NDArray[np.uint8]]
+TAKEN_SHARE = 0.1
+SIDE = 128
+Facts = NDArray[np.uint16]
+CLASSES: dict[str, Callable[[NDArray[np.uint8]], bool]] = {
+    "gland": lambda mask: bool((mask > 0).mean() >= 0.65),
+    "no gland": lambda mask: not mask.any(),
+    "inflammatory": lambda mask: _mostly(mask, 2),
+    "epithelial": lambda mask: _mostly(mask, 3),
+    "spindle-shaped": lambda mask: _mostly(mask, 4),
+}
+"""Whether a quarter is of a class, by its mask; of nuclei, whether 5 % of it are nuclei and most of these of one."""
 
 
-def read_quarters(csv: Path) -> tuple[Patches, NDArray[np.str_]]:
-    """Quarters of the tiles and their labels."""
+def _mostly(mask: NDArray[np.uint8], kind: int) -> bool:
+    nuclei = (mask > 0).mean()
+    return bool(nuclei >= 0.05 and (mask == kind).mean() >= 0.7 * nuclei)
+
+
+@dataclass(frozen=True)
+class Quarters:
+    """Quarters of the tiles of a set: pixels (N, SIDE, SIDE, 3), masks (N, SIDE, SIDE), slide and case of each (N,)."""
+
+    pixels: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    slides: NDArray[np.str_]
+    cases: NDArray[np.str_]
+
+
+def read_quarters(csv: Path) -> Quarters:
+    """The quarters of all tiles but those that overlap others."""
     tiles = pd.read_csv(csv)
-    patches, labels = Patches(), []
-    for path, label in zip(tiles["path"], tiles["label"], strict=True):
-        with Image.open(csv.parent / path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        side = min(pixels.shape[:2]) // 2
-        patches += [pixels[y : y + side, x : x + side] for y in (0, side) for x in (0, side)]
-        labels += [str(label)] * 4
-    return patches, np.array(labels)
+    if "overlap" in tiles:
+        tiles = tiles[tiles["overlap"] == "no"]
+    pixels, masks, slides, cases = [], [], [], []
+    for tile in tiles.to_dict("records"):
+        whole = np.asarray(Image.open(csv.parent / tile["path"]).convert("RGB"))
+        mask = np.asarray(Image.open(csv.parent / tile["mask"]))
+        for y, x in ((0, 0), (0, SIDE), (SIDE, 0), (SIDE, SIDE)):
+            pixels.append(whole[y : y + SIDE, x : x + SIDE])
+            masks.append(np.minimum(mask[y : y + SIDE, x : x + SIDE], 255).astype(np.uint8))
+            slides.append(str(tile["image"]))
+            cases.append(str(tile.get("case_id", tile["image"])))
+    return Quarters(np.stack(pixels), np.stack(masks), np.array(slides), np.array(cases))
 
 
-def describe_all(patches: Patches) -> NDArray[np.uint16]:
-    """What `plan` describes them by."""
-    return np.array([describe_patch(patch) for patch in patches])
+def by_encoder(pixels: NDArray[np.uint8]) -> Facts:
+    """What `--sampler-encoder` describes them by; the weights are loaded strictly, as the command loads them."""
+    sampler = encoder_sampler(
+        build_encoder(TEACHER_MODEL, convert_teacher_weights(), SIDE), SIDE, torch.device("cpu"), 1
+    )
+
+    def read(row: int, out: NDArray[np.uint8]) -> bool:
+        out[:] = pixels[row]
+        return True
+
+    return sampler.embed(read, len(pixels), lambda _: None)[0]
 
 
-def embed(patches: Patches) -> NDArray[np.uint16]:
-    """Embeddings of the demo's teacher, projected at random."""
-    import timm
-    import torch
-    from safetensors.torch import load_file
-
-    model = timm.create_model("tf_efficientnet_lite2", num_classes=0).eval()
-    model.load_state_dict(load_file(convert_teacher_weights()), strict=False)
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(patches), 64):
-            pixels = torch.from_numpy(np.stack(patches[start : start + 64])).permute(0, 3, 1, 2).float()
-            rows.append(model(pixels / 127.5 - 1).numpy())
-    embeddings = np.concatenate(rows)
-    projected = embeddings @ np.random.default_rng(0).standard_normal((embeddings.shape[1], PROJECTED))
-    scaled = (projected - projected.mean(axis=0)) / projected.std(axis=0)
-    return np.array(np.clip(np.rint(scaled * 3000 + 32768), 0, 65535), np.uint16)
+def thin(slides: NDArray[np.str_], is_rare: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+    """Patches that are there, ascending: of slides of which less than half is rare, all but most of the rare ones, so
+    that these are 3 % of all.
+    """
+    names, of_slide = np.unique(slides, return_inverse=True)
+    rarely = (np.bincount(of_slide[is_rare], minlength=len(names)) < np.bincount(of_slide) / 2)[of_slide]
+    few, common = np.flatnonzero(is_rare & rarely), np.flatnonzero(~is_rare & rarely)
+    num = min(round(len(common) * RARE_SHARE / (1 - RARE_SHARE)), len(few))
+    return np.sort(np.concatenate([common, np.random.default_rng(seed).permutation(few)[:num]]))
 
 
-def deal(labels: NDArray[np.str_], rare: str, seed: int) -> list[NDArray[np.int64]]:
-    """Numbers of the patches of each slide."""
-    random = np.random.default_rng(seed)
-    is_rare = labels == rare
-    common = random.permutation(np.flatnonzero(~is_rare))
-    num_rare = round(len(common) * RARE_SHARE / (1 - RARE_SHARE))
-    few = random.permutation(np.flatnonzero(is_rare))[:num_rare]
-    halves = np.array_split(few, NUM_SLIDES // 2) + [np.zeros(0, np.int64)] * (NUM_SLIDES - NUM_SLIDES // 2)
-    return [np.concatenate(pair) for pair in zip(np.array_split(common, NUM_SLIDES), halves, strict=True)]
-
-
-def draw(dealt: list[NDArray[np.int64]], facts: NDArray[np.uint16] | None, seed: int) -> NDArray[np.int64]:
+def draw(there: NDArray[np.int64], quarters: Quarters, facts: Facts | None, seed: int) -> NDArray[np.int64]:
     """Numbers of the patches taken: by clusters of what describes them, or uniformly if that is `None`."""
-    each = round(sum(map(len, dealt)) / len(dealt) / 10)
+    names = np.unique(quarters.slides[there])
+    each = round(len(there) / len(names) * TAKEN_SHARE)
     sampling = Sampling(each, seed, 0, method="uniform" if facts is None else "cluster")
     slides, audit, looks = [], [], {}
-    for number, members in enumerate(dealt):
-        name = f"slide{number:02}"
-        coords = np.stack([np.arange(len(members)), np.zeros(len(members), np.int64)], axis=1) * 448
-        chosen = sample_patches(name, coords, sampling.num_drawn, seed)
-        split, geometry = np.zeros(len(chosen), np.uint8), PatchGeometry(128, 0.5, 0.5, 0, 1.0)
-        slides.append(SlidePlan(name, name, name, None, None, None, (1, 1), geometry, coords[chosen], split))
+    for name in names.tolist():
+        members = there[quarters.slides[there] == name]
+        coords = np.stack([members, np.zeros_like(members)], axis=1) * SIDE  # so that they say which patch it is
+        taken = sample_patches(name, coords, sampling.num_drawn, seed)
+        split, geometry = np.zeros(len(taken), np.uint8), PatchGeometry(SIDE, 0.5, 0.5, 0, 1.0)
+        case = str(quarters.cases[members[0]])
+        slides.append(SlidePlan(name, name, case, None, None, None, (1, 1), geometry, coords[taken], split))
         audit.append(AuditRow(name, "ok"))
-        looks[name] = np.zeros((len(chosen), 1), np.uint16) if facts is None else facts[members[chosen]]
+        looks[name] = np.zeros((len(taken), 1), np.uint16) if facts is None else facts[members[taken]]
     kept = slides if facts is None else cut_by_cluster(slides, audit, looks, sampling).slides
-    return np.concatenate([d[part.coords_l0_px[:, 0] // 448] for d, part in zip(dealt, kept, strict=True)])
+    return np.concatenate([part.coords_l0_px[:, 0] // SIDE for part in kept])
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half-width of the 95 % interval."""
-    half = student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.3f} +- {half:.3f}"
+def measure(quarters: Quarters, is_rare: NDArray[np.bool_], facts: Facts | None, seeds: int) -> tuple[Floats, ...]:
+    """Of each seed and case (S, 1, G): rare patches taken and there are, slides seen and with rare patches; and how
+    many patches were taken and are there, in the last seed (2,).
+    """
+    cases, of_case = np.unique(quarters.cases, return_inverse=True)
+    sums = np.zeros((4, seeds, 1, len(cases)))
+    for seed in range(seeds):
+        there = thin(quarters.slides, is_rare, seed)
+        taken = draw(there, quarters, facts, seed)
+        rare, hit = there[is_rare[there]], taken[is_rare[taken]]
+        for index, rows in enumerate((hit, rare)):
+            sums[index, seed, 0] = np.bincount(of_case[rows], minlength=len(cases))
+            firsts = rows[np.unique(quarters.slides[rows], return_index=True)[1]]
+            sums[2 + index, seed, 0] = np.bincount(of_case[firsts], minlength=len(cases))
+    return (*sums, np.array([len(taken), len(there)]))
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path, action="append", required=True, help="table of tiles; repeatable")
-    parser.add_argument("--rare", action="append", required=True, help="its rare class; one for each --set")
-    parser.add_argument("--encoder", action="store_true", help="also by the demo's teacher")
+    parser.add_argument(
+        "--rare", action="append", required=True, choices=CLASSES, help="its rare class; one for each --set"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="of thinning and draw [5]")
     args = parser.parse_args()
-    lines = []
+    lines, described = [], dict[Path, tuple[Quarters, dict[str, Facts | None]]]()
     for csv, rare in zip(args.set, args.rare, strict=True):
-        patches, labels = read_quarters(csv)
-        if rare not in labels:
-            parser.error(f"--rare {rare}: {csv} has {', '.join(sorted(set(labels)))}")
-        ways: dict[str, Callable[[Patches], NDArray[np.uint16]] | None] = {
-            "uniform": None,
-            "cluster, colour and texture": describe_all,
-            **({"cluster, encoder": embed} if args.encoder else {}),
-        }
-        for way, describe in ways.items():
-            facts = describe(patches) if describe else None
-            recalls, seens = [], []
-            for seed in range(SEEDS):
-                dealt = deal(labels, rare, seed)
-                taken = draw(dealt, facts, seed)
-                of_rare = [members[labels[members] == rare] for members in dealt]
-                whole = np.concatenate(of_rare)
-                recalls.append(float(np.isin(whole, taken).mean()))
-                seens.append(float(np.mean([np.isin(some, taken).any() for some in of_rare if len(some)])))
-            number = f"{len(taken):,} of {sum(map(len, dealt)):,}"
-            lines.append((f"{csv.parent.name} {csv.stem}: {rare}", number, way, interval(recalls), interval(seens)))
-    print(table(lines, ("set and rare class", "taken", "draw", "recall of the rare class", "slides seen")))
+        if csv not in described:
+            quarters = read_quarters(csv)
+            colour = np.array([describe_patch(patch) for patch in quarters.pixels])
+            ways = {"uniform": None, "cluster": colour, "cluster, encoder": by_encoder(quarters.pixels)}
+            described[csv] = quarters, ways
+        quarters, ways = described[csv]
+        is_rare = np.array([CLASSES[rare](mask) for mask in quarters.masks])
+        uniform: list[Floats] = []
+        for way, facts in ways.items():
+            hit, of, seen, of_slides, number = measure(quarters, is_rare, facts, args.seeds)
+            draws = [share_draws(hit, of), share_draws(seen, of_slides)]
+            uniform = uniform or draws
+            less = [
+                "" if way == "uniform" else in_words(d - u, signed=True) for d, u in zip(draws, uniform, strict=True)
+            ]
+            what = f"{csv.parent.name}: {rare}, {of.sum() / args.seeds:.0f} in {(of.sum((0, 1)) > 0).sum()} cases"
+            cells = (in_words(draws[0]), less[0], in_words(draws[1]), less[1])
+            lines.append((what, f"{number[0]:,} of {number[1]:,}", way, *cells))
+    header = ("set and rare class", "taken", "draw", "recall", "less uniform", "slides seen", "less uniform")
+    print(table(lines, header))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,9 @@ def plan(
     manifest: Path | None = argument("MANIFEST", "Manifest of slides (CSV)."),
     out: Path | None = output("Plan to write (HDF5); its audit and options go beside it."),
 ) -> None:
-    """Audit slides, find tissue, sample patches; writes PLAN.h5, and tables beside it. Uses no accelerator."""
+    """Audit slides, find tissue, sample patches; writes PLAN.h5, and tables beside it. Uses no accelerator, unless
+    --sampler-encoder does.
+    """
     from pipeline.cohort.draws.budget import ASSUMED_WIDTH
     from stages.plan_files import failed_slides, write_new_plan
     from stages.reports.classes import class_table

@@ -27,7 +27,7 @@ from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_co
 from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
 from pipeline.cohort.draws.by_cluster import cut_by_cluster
 from pipeline.cohort.draws.by_method import sample_of_slide
-from pipeline.cohort.draws.candidates import describe_candidates
+from pipeline.cohort.draws.candidates import NONE_READABLE, PoolSampler, describe_candidates
 from pipeline.cohort.draws.cluster_sheet import draw_cluster_examples
 from pipeline.cohort.draws.cut import NOTHING_LEFT, balance_notes, balanced_by_center
 from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
@@ -88,9 +88,11 @@ def plan_slides(
         PlanError: no slide gives a patch, or has a class that an option names.
         ManifestError: slides of several cases are one slide.
         ConfigError: this torch cannot reduce patches, and the options ask for it; a list of cases cannot be used.
+        G2LError: there is no such encoder of candidates, or it has no such weights.
     """
     if config.resampling == "lanczos-torch":
         require_lanczos("--resampling lanczos-torch")
+    sampler, root = load_sampler(config, workers), Path(os.path.realpath(manifest.slides_root))
     parted = part_manifest(manifest, config.exclude_cases)
     rows = {row.slide_id: row for row in parted.kept}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
@@ -109,13 +111,13 @@ def plan_slides(
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
     parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
-    parts, audit_rows, examples = within_clusters(audited, parts, audit_rows, sampling)
+    parts, audit_rows, examples = within_clusters(audited, parts, audit_rows, sampling, sampler, root)
     audit_rows += audit_of_excluded(parted)
     if audit_csv is not None:
         write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
     refuse_near_copies(manifest, same)
     slides, audit = in_order(parts, audit_rows)
-    plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit, spent)
+    plan = Plan(slides, root, config.for_plan(sampler.name if sampler else None), audit, spent)
     dropped = [patch for a in audited for patch in a.dropped]
     dropped += draw_late_overlays(plan, parts, manifest, overlays, tissue)
     if overlays is not None:
@@ -124,6 +126,19 @@ def plan_slides(
     say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
     return plan
+
+
+def load_sampler(config: PlanConfig, workers: int) -> PoolSampler | None:
+    """The encoder that describes candidates, if the options name one; it is built before any slide is read.
+
+    Raises:
+        G2LError: there is none of that name, its weights do not fit, or there is no such device.
+    """
+    if config.sampler_encoder is None:
+        return None
+    from stages.planning.sampler import build_sampler  # loads torch, which no other plan needs
+
+    return build_sampler(config.sampler_encoder, config.patch_px, config.device, workers)
 
 
 def within_budget(
@@ -137,12 +152,20 @@ def within_budget(
 
 
 def within_clusters(
-    audited: Sequence[Audited], slides: list[SlidePlan], audit: list[AuditRow], sampling: Sampling
+    audited: Sequence[Audited],
+    slides: list[SlidePlan],
+    audit: list[AuditRow],
+    sampling: Sampling,
+    sampler: PoolSampler | None,
+    slides_root: Path,
 ) -> tuple[list[SlidePlan], list[AuditRow], dict[int, list[tuple[str, int, int]]]]:
     """Slides and audit, cut to equal shares of clusters if the options ask for it; and examples of each cluster."""
     if sampling.method != "cluster":
         return slides, audit, {}
     facts = {a.audit.slide_id: a.facts for a in audited if a.facts is not None}
+    if sampler is not None:
+        pool = sampler.describe(slides, audit, slides_root)
+        slides, audit, facts = pool.slides, pool.audit, pool.facts
     cut = cut_by_cluster(slides, audit, facts, sampling)
     header = ("cluster", "candidates", "taken", "uniform takes", "slides", "cases")
     say(table(cut.table, header, right=(0, 1, 2, 3, 4, 5)))
@@ -238,7 +261,7 @@ def audit_slide(
             laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
             known |= class_areas(annotations)
             part = sample_slide(row, slide, laid, sampling)
-            part, looks, unread = describe_candidates(slide, part) if sampling.method == "cluster" else (part, None, "")
+            part, looks, unread = describe_candidates(slide, part) if sampling.looks_at_once else (part, None, "")
             sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
             audit = audit_open_slide(slide, laid, part, known, sample).with_warning(unread)
         seen = laid.tissue
@@ -348,7 +371,7 @@ def audit_open_slide(
     unreadable_mm2 = float(tissue.unreadable.sum() * mm2)
     status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
     if not len(coords):
-        status, reason = "failed", grid.why_empty or "no candidate patch can be read"
+        status, reason = "failed", grid.why_empty or NONE_READABLE
     warnings = [*slide.info.warnings, *grid.warnings]
     covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
     if covered > TISSUE_EVERYWHERE and not unreadable_mm2:

@@ -8,7 +8,7 @@ PLAN.config.toml   the options; can be passed to --config
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from pipeline.store.create import is_store
 from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
-from stages.plan import audit_slide, plan_slides
+from stages.plan import audit_slide, load_sampler, plan_slides
 from stages.reports.plan import audit_table, estimate
 from stages.reports.plan_cases import write_cases
 
@@ -120,7 +120,8 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
         num_measured = patches_to_measure(min(len(rows), config.max_slides or len(rows)))
 
         def audit_again(path: Path) -> Work:
-            return audit_slide, (rows[path], manifest, config.grid, config.sampling, False, None, num_measured)
+            sampling = replace(config.sampling, by_encoder=False)  # candidates are read as well
+            return audit_slide, (rows[path], manifest, config.grid, sampling, False, None, num_measured)
 
         with watched(out, rows, audit_again, tell=say):
             plan = plan_slides(
@@ -192,7 +193,8 @@ def plan_beside(
         return write_new_plan(manifest_path, config, path, prices() if prices else None), path
     plan = read_plan(path)
     config = config.continuing(plan.config)
-    changes = differences(plan.config.deciding(), config.deciding())
+    sampler = load_sampler(config, 1)  # only its name matters here
+    changes = differences(plan.config.deciding(), config.for_plan(sampler.name if sampler else None).deciding())
     manifest = read_manifest(manifest_path, config.slides_root)
     excluded = config.exclude_cases or ()
     changes += changed_rows(plan, manifest, max_slides=config.max_slides, seed=config.seed, exclude_cases=excluded)

@@ -78,6 +78,7 @@ class Sampling:
         classes: what the classes of annotations decide.
         candidates: with "cluster", patches described for each one that is taken.
         clusters: with "cluster", most clusters of the first level.
+        by_encoder: with "cluster", whether an encoder describes the candidates, once all slides are audited.
     """
 
     patches_per_slide: int | None
@@ -88,6 +89,12 @@ class Sampling:
     classes: ClassRules = field(default_factory=ClassRules)
     candidates: int = 4
     clusters: int = 16
+    by_encoder: bool = False
+
+    @property
+    def looks_at_once(self) -> bool:
+        """Whether the candidates of a slide are described while it is audited."""
+        return self.method == "cluster" and not self.by_encoder
 
     @property
     def num_drawn(self) -> int | None:

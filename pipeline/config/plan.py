@@ -14,6 +14,7 @@ from pipeline.config.budget import FORMS, Budget, parse_budget
 from pipeline.config.case_lists import absolute_lists, exclude_cases_option
 from pipeline.config.class_rules import ClassRules, parse_quota
 from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
+from pipeline.config.model_names import absolute_model
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
 from pipeline.config.tissue_rules import LATER_RULES, RuleName, in_rule_order, rules_in_use
 
@@ -30,7 +31,8 @@ class PlanConfig(Config):
         "uniform",
         description="How a slide's patches are drawn. uniform: each as likely as any other; spread: far apart on the "
         "slide, so that they leave no large holes; class: by quotas of the classes of its annotations (--class-quota); "
-        "cluster: more candidates, clustered by colour and texture over all slides, and as many of each cluster.",
+        "cluster: more candidates, clustered by colour and texture over all slides, and as many of each cluster "
+        "(--sampler-encoder: by an encoder).",
         added=True,
     )
     candidates: int | None = option(
@@ -42,6 +44,19 @@ class PlanConfig(Config):
     )
     clusters: int | None = option(
         None, ge=2, le=256, description="With --sample cluster: clusters, each of which is split in 4 [16].", added=True
+    )
+    sampler_encoder: str | None = option(
+        None,
+        description="With --sample cluster: NAME[@WEIGHTS] of a small encoder that describes the candidates, in place "
+        "of colour and texture; `g2l models` lists names, and any timm name goes with a file of weights [none].",
+        added=True,
+    )
+    device: str = option(
+        "auto",
+        description="Of --sampler-encoder: cuda, cuda:1, mps, cpu or auto.",
+        decides="nothing",
+        in_plan=False,
+        added=True,
     )
     budget: str | None = option(
         None,
@@ -302,9 +317,9 @@ class PlanConfig(Config):
         values = super().record()
         return {name: value for name, value in values.items() if name != "patches_per_slide" or not self.budget}
 
-    @field_validator("candidates", "clusters")
+    @field_validator("candidates", "clusters", "sampler_encoder")
     @classmethod
-    def check_clustered(cls, value: int | None, others: ValidationInfo) -> int | None:
+    def check_clustered(cls, value: int | str | None, others: ValidationInfo) -> int | str | None:
         """See that what only clusters use goes with them."""
         if value is not None and others.data.get("sample", "cluster") != "cluster":
             raise PydanticCustomError("cluster", "goes with --sample cluster")
@@ -374,7 +389,10 @@ class PlanConfig(Config):
         rules = ClassRules(tuple(self.include), tuple(self.exclude), self.min_class, self.max_excluded, quotas)
         drawn = Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
         return replace(
-            drawn, candidates=self.candidates or Sampling.candidates, clusters=self.clusters or Sampling.clusters
+            drawn,
+            candidates=self.candidates or Sampling.candidates,
+            clusters=self.clusters or Sampling.clusters,
+            by_encoder=self.sampler_encoder is not None,
         )
 
     @property
@@ -394,10 +412,17 @@ class PlanConfig(Config):
         return self.model_copy(update=kept)
 
     def absolute(self) -> Self:
-        """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here."""
-        return super().absolute().model_copy(update={"exclude_cases": absolute_lists(self.exclude_cases)})
+        """As in `Config`; the files of `exclude_cases` as well, but not the names of lists that are here; and those of
+        `sampler_encoder`.
+        """
+        encoder = self.sampler_encoder and absolute_model(self.sampler_encoder)
+        lists = absolute_lists(self.exclude_cases)
+        return super().absolute().model_copy(update={"exclude_cases": lists, "sampler_encoder": encoder})
 
-    def for_plan(self) -> Self:
-        """The configuration that a plan keeps: the same for the same plan, however it was made."""
+    def for_plan(self, sampler: str | None = None) -> Self:
+        """The configuration that a plan keeps: the same for the same plan, however it was made. `sampler` is what
+        describes its candidates, by the hash of its weights: `sampler_encoder` then says that, and no path.
+        """
         free = [name for name in type(self).model_fields if not self.says(name, "in_plan")]
-        return self.model_copy(update={name: type(self).model_fields[name].default for name in free})
+        kept = {name: type(self).model_fields[name].default for name in free}
+        return self.model_copy(update=kept | {"sampler_encoder": sampler})

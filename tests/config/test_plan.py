@@ -36,6 +36,7 @@ from pipeline.config.recipes import with_recipe
         ({"clusters": 8}, "clusters: goes with --sample cluster"),
         ({"candidates": 8, "sample": "uniform"}, "candidates: goes with --sample cluster"),
         ({"candidates": 1, "sample": "cluster"}, "candidates: "),
+        ({"sampler_encoder": "a"}, "sampler_encoder: goes with --sample cluster"),
         ({"budget": "9", "sample": "cluster"}, "budget: does not go with --sample cluster"),
         ({"balance": "center", "sample": "cluster"}, "balance: does not go with --sample cluster"),
         ({"decode": "half", "tiling": "level0"}, "decode: does not go with --tiling level0, which reduces"),
@@ -92,3 +93,25 @@ def test_clusters_are_in_the_record_only_where_they_are_used() -> None:
     assert PlanConfig.from_record(config.record()) == config
     assert (config.sampling.num_drawn, PlanConfig().sampling.num_drawn) == (4000, 1000)
     assert (config.sampling.clusters, PlanConfig(sample="cluster").sampling.clusters) == (8, 16)
+
+
+def test_an_encoder_of_candidates_is_kept_by_its_hash_and_not_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").touch()
+    config = PlanConfig(sample="cluster", sampler_encoder=f"lcnet_050@{tmp_path}/w.safetensors", device="cpu")
+    assert config.sampling.by_encoder
+    assert not config.sampling.looks_at_once
+    assert PlanConfig(sample="cluster").sampling.looks_at_once
+    kept = config.for_plan("lcnet_050@sha256:ab")
+    assert kept.deciding() == PlanConfig().deciding() | {"sample": "cluster", "sampler_encoder": "lcnet_050@sha256:ab"}
+    assert "device" not in kept.record()
+    assert PlanConfig.from_record(kept.record()) == kept
+    assert not {"sampler_encoder", "device"} & PlanConfig(sample="cluster").for_plan().record().keys()
+
+
+def test_the_record_beside_a_plan_has_the_path_of_the_encoders_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").touch()
+    config = PlanConfig(sample="cluster", sampler_encoder="lcnet_050@w.pth")
+    assert config.stored()["sampler_encoder"] == f"lcnet_050@{tmp_path}/w.pth"

@@ -1,4 +1,9 @@
-"""Read the candidate patches of an open slide and describe them."""
+"""Read the candidate patches of an open slide and describe them by colour and texture; or what describes them later."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,9 +11,38 @@ from numpy.typing import NDArray
 from pipeline.base.console import counted
 from pipeline.base.errors import PatchError
 from pipeline.cohort.draws.descriptors import NUM_FACTS, describe_patch
-from pipeline.cohort.plan import SlidePlan
+from pipeline.cohort.plan import AuditRow, SlidePlan
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.reader import Slide
+
+NONE_READABLE: Final = "no candidate patch can be read"
+"""Why a slide with candidates gives none."""
+
+
+@dataclass(frozen=True)
+class DescribedPool:
+    """The candidates of all slides, described.
+
+    Attributes:
+        slides: with the candidates that can be read; those without one are left out.
+        audit: of all slides.
+        facts: of each slide, by its id, what its candidates look like, uint16 (N, D).
+    """
+
+    slides: list[SlidePlan]
+    audit: list[AuditRow]
+    facts: dict[str, NDArray[np.uint16]]
+
+
+class PoolSampler(Protocol):
+    """What describes candidates once all slides are audited, in place of colour and texture."""
+
+    @property
+    def name(self) -> str:
+        """What it is, as the plan records it."""
+
+    def describe(self, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> DescribedPool:
+        """Read and describe the candidates of slides, whose paths start from `slides_root`."""
 
 
 def describe_candidates(slide: Slide, part: SlidePlan) -> tuple[SlidePlan, NDArray[np.uint16], str]:
@@ -25,6 +59,11 @@ def describe_candidates(slide: Slide, part: SlidePlan) -> tuple[SlidePlan, NDArr
         except PatchError:
             continue
         readable[index] = True
+    return part.take(readable), np.array(facts, np.uint16).reshape(-1, NUM_FACTS), unread_words(readable)
+
+
+def unread_words(readable: NDArray[np.bool_]) -> str:
+    """A warning of candidates (N,) that cannot be read, or ""."""
     num_bad = int((~readable).sum())
     words = f"{num_bad:,} of {counted(len(readable), 'candidate patch', 'candidate patches')} cannot be read"
-    return part.take(readable), np.array(facts, np.uint16).reshape(-1, NUM_FACTS), words if num_bad else ""
+    return words if num_bad else ""
