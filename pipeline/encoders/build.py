@@ -1,15 +1,13 @@
 """Encoders as modules: from a uint8 patch to an embedding, with the encoder's own statistics. Weights come from the hub
 or from a file.
 
-Weights are read behind `weight_files`, and the encoder is found in a file by `weight_sets`; no remote code runs. Left
-out: resizing. A patch goes in as it is, so the plan's patch size must be the encoder's.
+Weights are found and read by `source`, and loaded by `load`; no remote code runs. Left out: resizing. A patch goes in
+as it is, so the plan's patch size must be the encoder's.
 """
 
 import hashlib
 import logging
 import pickle
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,23 +19,15 @@ from torch import Tensor, nn
 
 from pipeline.base.errors import EncoderError, did_you_mean, first_line
 from pipeline.base.outside import reading
-from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, PRETRAINED, SCRATCH, is_run, split_choice
-from pipeline.encoders.convert import to_timm_names
-from pipeline.encoders.hub import (
-    fetch_published,
-    no_weights,
-    published_files,
-    quiet_hub,
-    redacted,
-    weights_here,
-    weights_in,
-)
+from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, PRETRAINED, SCRATCH
+from pipeline.encoders.forms.index import is_index
+from pipeline.encoders.forms.shards import check_weights
+from pipeline.encoders.hub import no_weights, quiet_hub, redacted, weights_here
 from pipeline.encoders.left_out import require_buildable
+from pipeline.encoders.load import require_numbers, timm_config
 from pipeline.encoders.model_config import CONFIG_FILE, are_statistics, read_model_config
-from pipeline.encoders.positions import stretched_as_published
+from pipeline.encoders.source import read_source
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
-from pipeline.encoders.weight_files import check_weight_file, read_weight_file, require_plain_types
-from pipeline.encoders.weight_sets import choice_note, choose_set
 
 
 class Encoder(nn.Module):
@@ -105,7 +95,7 @@ class BuiltEncoder:
     weights_sha256: str
     num_params: int
     note: str = ""
-    """For the user: which of several sets of weights was taken."""
+    """For the user: which of several sets of weights was taken, and what of the file is left out."""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON types, for stores, runs and cards."""
@@ -114,92 +104,6 @@ class BuiltEncoder:
             "weights_sha256": self.weights_sha256,
             "num_params": self.num_params,
         }
-
-
-def find_weights(path: Path, spec: EncoderSpec) -> Path:
-    """The file of a model's weights that a path names: itself, or the one in a folder under a published name; of a run
-    of stage two its student's.
-
-    Raises:
-        EncoderError: the folder has none, or there is no such file.
-    """
-    if not path.is_dir():
-        if not path.exists():
-            if str(path) == SCRATCH:
-                raise EncoderError("a teacher is not started from scratch: --weights takes a file or folder of weights")
-            raise EncoderError(f"{path}: no such weights{did_you_mean(str(path), (PRETRAINED, SCRATCH))}")
-        return path
-    file = weights_in(path / "student" if is_run(path) else path, spec)
-    if file is None:
-        raise EncoderError(f"{path}: no {' or '.join(published_files(spec))} is in this folder")
-    return file
-
-
-def timm_config(model: nn.Module) -> dict[str, Any]:
-    """timm's own description of a model: input size, statistics, classifier, licence."""
-    config: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
-    return config
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load a state dict strictly: only the classifier, which an encoder does not have, may be left over.
-
-    Names of DINOv2's own code and of transformers are taken for timm's (`convert`). Position embeddings of another
-    image size are resampled by timm's own filter for the architecture. Counters of batch norm, which play no part in an
-    embedding, may be missing.
-
-    Raises:
-        EncoderError: keys, shapes or types do not fit; names some of them.
-    """
-    require_plain_types(weights, source)
-    weights = to_timm_names(weights)
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        try:
-            weights = convert(weights, model)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise EncoderError(
-                f"{source}: the weights do not fit the architecture ({type(error).__name__}: {first_line(error)})"
-            ) from None
-    classifiers = timm_config(model).get("classifier") or ()
-    names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-    expected = model.state_dict()
-    kept = {k: v for k, v in weights.items() if k in expected or not k.startswith(tuple(f"{n}." for n in names))}
-    if problems := _misfits(kept, expected):
-        raise EncoderError(f"{source}: the weights do not fit the architecture: {'; '.join(problems)}")
-    require_numbers(kept, source, expected)
-    model.load_state_dict(kept)
-
-
-def _misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """How the names and shapes of weights differ from those of the model, in words; empty if they fit. torch fills in
-    `num_batches_tracked`, which it has written since 0.4.1.
-    """
-    shared = sorted(expected.keys() & weights.keys())
-    unlike = {
-        "missing": sorted(n for n in expected.keys() - weights.keys() if not n.endswith(".num_batches_tracked")),
-        "unknown": sorted(weights.keys() - expected.keys()),
-        "of another shape": [name for name in shared if weights[name].shape != expected[name].shape],
-    }
-    return [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
-
-
-def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mapping[str, Tensor] | None = None) -> None:
-    """See that weights are of the kind of number that the model has, and finite.
-
-    Raises:
-        EncoderError: floating point and whole numbers are mixed up (quantised weights), or there is NaN, or infinity.
-    """
-    for name, value in weights.items():
-        if expected is not None and value.dtype.is_floating_point != expected[name].dtype.is_floating_point:
-            raise EncoderError(
-                f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
-                "were quantised or converted are not loaded"
-            )
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise EncoderError(
-                f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that diverged"
-            )
 
 
 def known_to_timm(name: str) -> bool:
@@ -306,11 +210,13 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
         )
     by_timm = weights == PRETRAINED and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
+    if by_timm and spec.source.startswith(FOLDER_PREFIX) and (file := weights_here(spec)):
+        by_timm = not is_index(file)  # timm reads one file of a folder
     loaded = None  # read before the model is built: to build a giant only to find no weights takes long
     if by_timm:
         _check_folders_weights(spec)
     elif weights != SCRATCH:
-        loaded = _read_weights(spec, weights)
+        loaded = read_source(spec, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
@@ -344,51 +250,7 @@ def _check_folders_weights(spec: EncoderSpec) -> None:
         EncoderError: the file is damaged, or is not one of weights.
     """
     if spec.source.startswith(FOLDER_PREFIX) and (file := weights_here(spec)):
-        check_weight_file(file)
-
-
-@dataclass(frozen=True, eq=False)
-class _ReadWeights:
-    """A file of weights that has been read.
-
-    Attributes:
-        file: which one.
-        content: what is in it.
-        chosen_set: the set of several that the user names; empty to choose by the names of tensors.
-        published_as: where the file was published, for messages; empty for a file that the user gives.
-        page: the page of the encoder, which says how its positions are stretched.
-    """
-
-    file: Path
-    content: dict[str, Any]
-    chosen_set: str
-    published_as: str
-    page: str
-
-    def load_into(self, model: nn.Module) -> str:
-        """Choose the encoder's set and load it; returns a note if the choice was among several, else "".
-
-        Raises:
-            EncoderError: there is no such set, or it does not fit.
-        """
-        chosen, others = choose_set(self.content, model, str(self.file), self.chosen_set)
-        place = f"{self.file}: {chosen.name}" if chosen.name else str(self.file)
-        load_weights(model, stretched_as_published(chosen.weights, model, self.page), self.published_as or place)
-        return "" if self.chosen_set else choice_note(str(self.file), chosen, others)
-
-
-def _read_weights(spec: EncoderSpec, weights: str | Path) -> _ReadWeights:
-    """The file that `weights` names, or the published one, read.
-
-    Raises:
-        EncoderError: there is none, or it is damaged.
-    """
-    if weights == PRETRAINED:
-        file = fetch_published(spec)
-        return _ReadWeights(file, read_weight_file(file), "", spec.source, spec.page)
-    place, chosen_set = split_choice(Path(weights))
-    file = find_weights(place, spec)
-    return _ReadWeights(file, read_weight_file(file), chosen_set, "", spec.page)
+        check_weights(file)
 
 
 def _with_own_description(

@@ -1,10 +1,11 @@
 """Published weights under other names, to timm's: DINOv2's own training code (Hibou, GPFM, OpenMidnight), and
-transformers' Dinov2 (Hibou, Phikon-v2, Midnight) and ViT (Phikon); names of version 5 as well as of 4.
+transformers' Dinov2 (Hibou, Phikon-v2, Midnight) and ViT (Phikon); names of version 5 as well as of 4; DINOv3's through
+`forms.dinov3`.
 
 The tensors are the same; only names differ, query, key and value are apart in transformers, and timm's register variant
 has no position for the class token, so that position is added to the token. A checkpoint of training (GPFM's on GitHub)
 has the heads of its losses besides, which are no part of the encoder, and its blocks in chunks: `blocks.2.13` is block
-13. Whatever is left over fails in `build.load_weights`, by name.
+13. Whatever is left over fails in `load.load_weights`, by name.
 """
 
 import re
@@ -12,8 +13,11 @@ import re
 import torch
 from torch import Tensor
 
+from pipeline.encoders.forms import dinov3
+
 TRANSFORMERS_MARK = "embeddings.patch_embeddings.projection.weight"
 DINOV2_MARK = "mlp.w12.weight"
+REGISTERS_MARK = "register_tokens"
 VIT_MARKS = ("cls_token", "patch_embed.proj.weight")
 CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=(norm1|attn|ls1|norm2|mlp|ls2)\.)")
 """A block's name in a chunk; DINOv2 counts blocks through all chunks. Looked for in a ViT only: timm's EfficientNets
@@ -54,14 +58,23 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     is.
     """
     weights = _without_heads(weights)
+    if dinov3.is_dinov3(weights):
+        return dinov3.dinov3_to_timm(weights)
     plain = {re.sub(r"^(dinov2|vit|model)\.", "", name): value for name, value in weights.items()}
     if TRANSFORMERS_MARK in plain:
         plain = {name: value for name, value in plain.items() if name not in POOLER}
         named = _fold_class_position(_rename(plain, _TRANSFORMERS))
         return _join(_join(named, ("query", "key", "value"), "qkv"), ("gate_proj", "up_proj"), "fc1")
-    if any(name.endswith(DINOV2_MARK) for name in weights):
+    if REGISTERS_MARK in weights or any(name.endswith(DINOV2_MARK) for name in weights):
         return _fold_class_position(_rename(weights, _DINOV2))
     return weights
+
+
+def training_only(weights: dict[str, Tensor], named: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that `to_timm_names`, which made `named`, has left out, since they serve training alone."""
+    dropped = (*HEADS, *UNUSED, *(f"{prefix}{name}" for prefix in ("dinov2.", "model.") for name in UNUSED))
+    dropped += dinov3.TRAINING_ONLY if dinov3.is_dinov3(weights) else ()
+    return [name for name in weights if name not in named and name.startswith(dropped)]
 
 
 def _without_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,7 +102,7 @@ def _rename(weights: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> d
 
 def _fold_class_position(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """With registers, timm adds positions to patch tokens only: add the class token's position to the token itself."""
-    if "reg_token" not in weights:
+    if not {"reg_token", "cls_token", "pos_embed"} <= weights.keys():
         return weights
     position = weights["pos_embed"]
     return weights | {"cls_token": weights["cls_token"] + position[:, :1], "pos_embed": position[:, 1:]}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.base.errors import EncoderError, first_line
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, split_choice
+from pipeline.encoders.forms.index import index_in
 from pipeline.encoders.model_config import CONFIG_FILE
 from pipeline.encoders.page_facts import facts_of
 from pipeline.encoders.table import EncoderSpec
@@ -85,9 +86,11 @@ def published_files(spec: EncoderSpec) -> tuple[str, ...]:
 
 
 def weights_in(folder: Path, spec: EncoderSpec) -> Path | None:
-    """The file of weights in a folder that stands for a model's page: under the page's name, else under a usual one."""
+    """The file of weights in a folder that stands for a model's page: under the page's name, else under a usual one,
+    else the index of several files.
+    """
     names = dict.fromkeys((*published_files(spec), *PUBLISHED_FILES))
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if (folder / name).is_file()), None) or index_in(folder)
 
 
 def cached_file(spec: EncoderSpec, name: str) -> Path | None:
@@ -115,7 +118,7 @@ def cached_weights(spec: EncoderSpec) -> Path | None:
 
 
 def weights_here(spec: EncoderSpec, weights: Path | None = None) -> Path | None:
-    """The file on this machine that a model's weights are read from; `None` if there is none.
+    """The file on this machine that a model's weights are read from, or the index of several; `None` if there is none.
 
     Args:
         weights: the file, `FILE::SET`, or folder with a file that the user names; `None` for the model's own folder or
@@ -129,7 +132,7 @@ def weights_here(spec: EncoderSpec, weights: Path | None = None) -> Path | None:
     folder = Path(spec.source.removeprefix(FOLDER_PREFIX))
     named = [folder / name for name in FOLDER_FILES if (folder / name).exists()]
     others = (path for ending in FOLDER_ENDINGS for path in sorted(folder.glob(f"*{ending}")))
-    return next(iter(named), None) or next(others, None)
+    return next(iter(named), None) or index_in(folder) or next(others, None)
 
 
 def ways_to_weights(spec: EncoderSpec) -> str:

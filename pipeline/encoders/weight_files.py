@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.base.errors import EncoderError, first_line
 from pipeline.base.outside import UnsafeError
 from pipeline.disk.tensor_files import load_tensors
+from pipeline.encoders.forms.foreign import LFS_MARK, way_from_file
 
 LARGEST_FILE_BYTES = 64 << 30
 """Size above which a file of weights is not opened. Our choice: a ViT-g in training (student, teacher and both moments
@@ -47,14 +48,14 @@ def read_weight_file(path: Path) -> dict[str, Any]:
             return dict(safetensors.torch.load_file(path))
         content = load_tensors(path, share=1.0)
     except (UnsafeError, OSError, RuntimeError, EOFError, MemoryError, safetensors.SafetensorError) as error:
-        raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
+        raise EncoderError(f"{path}: unreadable weights ({first_line(error)}){way_from_file(path)}") from None
     except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
         raise EncoderError(
-            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({type(error).__name__}). Save its "
-            "state dict by itself"
+            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({type(error).__name__})"
+            f"{way_from_file(path) or '. Save its state dict by itself'}"
         ) from None
     if not isinstance(content, dict):
-        raise EncoderError(f"{path}: not a state dict of tensors")
+        raise EncoderError(f"{path}: not a state dict of tensors{way_from_file(path)}")
     limit = path.stat().st_size
     for name, tensor in tensors_of(content):
         if problem := _unusable(tensor, limit):
@@ -77,7 +78,10 @@ def check_weight_file(path: Path) -> None:
         if facts.st_size > LARGEST_FILE_BYTES:
             raise EncoderError(f"{path}: {facts.st_size:,} bytes; no weights above {LARGEST_FILE_BYTES:,} are read")
         with open(path, "rb") as f:
-            is_archive = f.read(len(ZIP_MARK)) == ZIP_MARK
+            start = f.read(len(LFS_MARK))
+        if start == LFS_MARK:
+            raise EncoderError(f"{path}: a pointer of Git LFS in the place of the weights; `git lfs pull` fetches them")
+        is_archive = start.startswith(ZIP_MARK)
         if is_archive and path.suffix != ".safetensors":
             _check_records(path, facts.st_size)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import EncoderError
@@ -27,8 +28,10 @@ COMMON = ("module.", "backbone.")
 """Prefixes that are taken off where a set is not known by its names, such as one that timm's own filter converts."""
 AVERAGED = re.compile(r"teacher|(?<![a-z])ema(?![a-z])|shadow|averag")
 """Words for the weights that are averaged over training and published (DINO, iBOT, DINOv2)."""
-OTHER_HALF = re.compile(r"student|momentum|target|encoder_k")
-"""Words for the other network of a pair, of which the first is published: DINO's student; MoCo's and BYOL's average."""
+OTHER_HALF = re.compile(r"student|momentum|target|encoder_k|(?<![a-z])gram(?![a-z])")
+"""Words for the other network of a pair, of which the first is published: DINO's student; MoCo's and BYOL's average;
+an earlier teacher that DINOv3 compares Gram matrices with.
+"""
 HEAD = re.compile(r"(?P<name>(?:\w+_)?(?:head|fc|classifier|projector|predictor|prototypes)s?\d*)\.(?!.*norm)")
 """Names of what training puts on an encoder: a module of its own beside the encoder's. Our choice; anything else that
 the architecture does not have, such as further blocks or registers, is a misfit.
@@ -74,7 +77,7 @@ class WeightSet:
 def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
     """Every set of weights of this model's architecture in a file's content, the preferred one first.
 
-    Names of DINOv2's own code and of transformers count as the model's.
+    Names of DINOv2's and DINOv3's own code and of transformers count as the model's.
     """
     expected = set(model.state_dict())
     anchors = [*list(model.state_dict())[:NUM_ANCHORS], TRANSFORMERS_MARK]
@@ -95,8 +98,10 @@ def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
     return sorted(sets, key=lambda each: each.rank)
 
 
-def choose_set(content: dict[str, Any], model: nn.Module, source: str, wanted: str = "") -> tuple[WeightSet, list[str]]:
-    """The set of a file's content that the encoder is loaded from, and the names of the others.
+def choose_set(
+    content: dict[str, Any], model: nn.Module, source: str, wanted: str = ""
+) -> tuple[WeightSet, list[WeightSet]]:
+    """The set of a file's content that the encoder is loaded from, and the others.
 
     One of another size than the model (a smaller student beside its teacher) is passed over.
 
@@ -105,7 +110,7 @@ def choose_set(content: dict[str, Any], model: nn.Module, source: str, wanted: s
         wanted: the name of a set or a part of it between dots; "" for the preferred one.
 
     Raises:
-        EncoderError: there is none, or not exactly one of that name.
+        EncoderError: there is none, or not exactly one of that name, or nothing tells which of several is meant.
     """
     sets = find_sets(content, model)
     if not sets:
@@ -115,8 +120,31 @@ def choose_set(content: dict[str, Any], model: nn.Module, source: str, wanted: s
     if wanted:
         chosen = _named_set(sets, source, wanted)
     else:
-        chosen = next((each for each in sets if not _has_other_shapes(each, model)), sets[0])
-    return chosen, [each.shown for each in sets if each is not chosen]
+        of_size = [each for each in sets if not _has_other_shapes(each, model)] or sets
+        chosen = of_size[0]
+        _require_one_first(of_size, source)
+    return chosen, [each for each in sets if each is not chosen]
+
+
+def _require_one_first(sets: Sequence[WeightSet], source: str) -> None:
+    """See that the first of sets is the only one of its rank, or that the others of its rank are copies of it.
+
+    Raises:
+        EncoderError: nothing tells which is the encoder.
+    """
+    if unlike := [each for each in sets[1:] if each.rank == sets[0].rank and not _is_copy(each, sets[0])]:
+        raise EncoderError(
+            f"{source}: several sets of weights could be the encoder, and nothing tells which: "
+            f"{_listed([sets[0], *unlike])}. Name one: {source}{CHOICE}{sets[0].shown}"
+        )
+
+
+def _is_copy(one: WeightSet, other: WeightSet) -> bool:
+    """Whether two sets hold the same names and numbers."""
+    return one.weights.keys() == other.weights.keys() and all(
+        value.dtype == other.weights[name].dtype and torch.equal(value, other.weights[name])
+        for name, value in one.weights.items()
+    )
 
 
 def _named_set(sets: Sequence[WeightSet], source: str, wanted: str) -> WeightSet:
@@ -134,14 +162,13 @@ def _named_set(sets: Sequence[WeightSet], source: str, wanted: str) -> WeightSet
     return named[0]
 
 
-def choice_note(source: str, chosen: WeightSet, others: Sequence[str]) -> str:
+def choice_note(source: str, chosen: WeightSet, others: Sequence[WeightSet]) -> str:
     """A note on which of several sets is taken, and how another one is; "" where there is one only."""
     if not others:
         return ""
-    listing = ", ".join(others)
     return (
-        f"note: {source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
-        "takes another"
+        f"note: {source} holds several sets of weights: {chosen.shown} is taken, not {_listed(others)}. "
+        f"{source}{CHOICE}NAME takes another"
     )
 
 

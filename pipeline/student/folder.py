@@ -26,7 +26,7 @@ from pipeline.base import interrupts
 from pipeline.base.errors import EncoderError, G2LError, first_line
 from pipeline.disk.asides import aside_name, remove, remove_asides_of
 from pipeline.disk.files import sha256_file, sync_folder, write_text, written_by_library
-from pipeline.encoders.build import require_numbers, timm_config
+from pipeline.encoders.load import require_numbers, timm_config
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file, require_plain_types
 from pipeline.projector import Projector

@@ -22,7 +22,7 @@ from pipeline.student.program import INPUT, MAX_DIFFERENCE, OUTPUT, check_file, 
 
 OPSET = 18
 """The opset that torch's exporter writes itself; every runtime since ONNX Runtime 1.14 (2023) reads it."""
-LARGEST_FILE_BYTES = 1_900_000_000
+MOST_WITHIN_BYTES = 1_900_000_000
 """Weights above this lie beside the file: a protocol buffer holds 2 GiB, and the graph takes its share."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ERRORS_ONLY = 3
@@ -69,7 +69,7 @@ def write_onnx(encoder: Encoder, path: Path, facts: dict[str, Any]) -> float:
         clear_traces(program.model)
         program.model.metadata_props.update(metadata(encoder, facts))
         program.model.ir_version = lowest_ir_version(program.model.opset_imports)
-        program.save(path, external_data=num_bytes > LARGEST_FILE_BYTES)
+        program.save(path, external_data=num_bytes > MOST_WITHIN_BYTES)
     return check_onnx(encoder, path)
 
 

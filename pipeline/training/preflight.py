@@ -29,6 +29,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
 from pipeline.encoders.embed import EncoderForward
+from pipeline.encoders.forms.index import is_index
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
 
@@ -182,7 +183,7 @@ def check_encoder(
         encoder=built.spec.name,
         architecture=built.spec.architecture,
         weights_sha256=built.weights_sha256,
-        file_sha256=sha256_file(file) if file else None,
+        file_sha256=sha256_file(file) if file and not is_index(file) else None,
         num_params=built.num_params,
         width=built.spec.width,
         device=describe_device(device),

@@ -19,7 +19,8 @@ from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records, write_table
-from pipeline.encoders.build import find_weights, known_to_timm, mistyped_encoder
+from pipeline.encoders.build import known_to_timm, mistyped_encoder
+from pipeline.encoders.source import find_weights
 from pipeline.encoders.table import named_spec
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.evaluate.options.shared import EARLIER_NAMES

@@ -18,7 +18,8 @@ from support.training import same_state
 from pipeline.base.errors import EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import build as models
-from pipeline.encoders.build import Encoder, build_encoder, load_weights, measure_width, weights_hash
+from pipeline.encoders.build import Encoder, build_encoder, measure_width, weights_hash
+from pipeline.encoders.load import load_weights
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.student.folder import same_embeddings
 

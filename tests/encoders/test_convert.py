@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import EncoderError
-from pipeline.encoders.build import build_encoder, load_weights
+from pipeline.encoders.build import build_encoder
 from pipeline.encoders.convert import to_timm_names
+from pipeline.encoders.load import load_weights
 from pipeline.encoders.table import ENCODERS
 from pipeline.encoders.weight_files import read_weight_file
 from pipeline.encoders.weight_sets import choose_set

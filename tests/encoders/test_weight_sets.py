@@ -197,6 +197,41 @@ def test_what_may_be_a_part_of_another_architecture_is_a_misfit(tmp_path: Path, 
         loaded("test_vit", tmp_path / "w.pth")
 
 
+def test_where_nothing_tells_which_set_is_meant_the_user_is_asked(tmp_path: Path) -> None:
+    one, other = state_of("test_vit", 1), state_of("test_vit", 2)
+    path = tmp_path / "w.pth"
+    torch.save({"first": prefixed("encoder.", one), "second": prefixed("encoder.", other)}, path)
+    with pytest.raises(
+        EncoderError, match=r"nothing tells which: first.encoder, second.encoder. Name one: .*w.pth::fir"
+    ):
+        loaded("test_vit", path)
+    assert same_state(loaded("test_vit", path, "::second"), other)
+    torch.save({"first": one, "second": one, "third": state_of("test_vit", 1)}, path)  # copies
+    assert same_state(loaded("test_vit", path), one)
+    torch.save({"first": one, "second": {name: value.half() for name, value in one.items()}}, path)
+    with pytest.raises(EncoderError, match=r"nothing tells which: first, second"):
+        loaded("test_vit", path)
+    torch.save({"gram_teacher": one, "teacher": other, "student": one}, path)  # of DINOv3
+    assert same_state(loaded("test_vit", path), other)
+
+
+KEYS = ((), ("model",), ("state_dict",), ("teacher",), ("student",), ("model_ema",), ("checkpoint", "model"))
+PREFIXES = ("", "module.", "backbone.", "encoder.", "_orig_mod.", "module._orig_mod.backbone.", "model.encoder.")
+
+
+@pytest.mark.parametrize("keys", KEYS)
+def test_keys_and_prefixes_go_together_in_any_way(keys: tuple[str, ...]) -> None:
+    state = state_of("test_vit", 1)
+    for prefix in PREFIXES:
+        content: dict[str, Any] = {**prefixed(prefix, state), "head.weight": torch.zeros(2)}
+        for key in reversed(keys):
+            content = {key: content, "optimizer": {"state": {0: torch.zeros(2)}}, "epoch": 3}
+        chosen, others = choose_set(content, model_of("test_vit"), "w.pth")
+        assert same_state(chosen.weights, state)
+        assert not others
+        assert chosen.name == ".".join((*keys, prefix.replace("_orig_mod.", ""))).rstrip(".")
+
+
 def test_an_average_beside_the_encoder_is_told(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({**state_of("test_vit", 1), **prefixed("ema_model.", state_of("test_vit", 2))}, path)

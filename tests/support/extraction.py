@@ -17,7 +17,7 @@ from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.plan import Plan, SlidePlan, write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
-from pipeline.encoders.build import load_weights
+from pipeline.encoders.load import load_weights
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry
 from stages.extract_teacher import extract_teacher

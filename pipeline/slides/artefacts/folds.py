@@ -19,7 +19,7 @@ from pipeline.slides.glass import Colour
 
 AROUND = 3
 """Pixels along a side of the square whose mean colour a pixel is taken to have. Our choice."""
-COLOURS = 10
+COLOUR_GROUPS = 10
 """Groups of equally many pixels, by colour, that have a median density each. Our choice."""
 FEW_PIXELS = 200
 """With fewer pixels of tissue nothing is found: there is no density of the slide's own. Our choice."""
@@ -95,7 +95,7 @@ def _density_for_its_colour(
     colour = colours[inside]
     around = np.log((means.sum(axis=-1) / np.maximum(weight, 1e-3))[inside])
     order = np.argsort(colour, kind="stable")
-    groups = np.array_split(order, COLOURS)
+    groups = np.array_split(order, COLOUR_GROUPS)
     middles, densities = ([float(np.median(values[group])) for group in groups] for values in (colour, around))
     usual = np.interp(colour, middles, densities)
     excess = np.zeros(inside.shape, np.float32)
