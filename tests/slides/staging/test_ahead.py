@@ -136,14 +136,14 @@ def test_more_may_be_expected_later(tmp_path: Path, slides: list[Path]) -> None:
 
 def test_a_damaged_copy_is_read_in_place_and_said(tmp_path: Path, slides: list[Path]) -> None:
     """The others are staged; nothing of the damaged one stays."""
-    told, read_back = Told(), copies._read_back
+    told, read_back = Told(), copies.read_back
 
     def damage(path: Path, go_on: Callable[[], object]) -> str:
         if path.name == "1.svs":
             path.write_bytes(path.read_bytes()[:-1] + b"x")
         return read_back(path, go_on)
 
-    with mock.patch.object(copies, "_read_back", damage), stage_in(tmp_path, 2 * SIZE, told) as staging:
+    with mock.patch.object(copies, "read_back", damage), stage_in(tmp_path, 2 * SIZE, told) as staging:
         staging.expect(map(ExpectedSlide, slides))
         for path in slides:
             with staging.use(path, ignore) as copy:
