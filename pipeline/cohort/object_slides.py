@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.console import say
+from pipeline.base.console import counted, say
 from pipeline.base.errors import SlideError
+from pipeline.base.units import format_bytes
 from pipeline.cohort.annotated import file_hashes
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import AuditRow
 from pipeline.config.staging import StageFolder
+from pipeline.disk.objects.bucket import ObjectFacts
 from pipeline.disk.objects.places import ObjectPath
+from pipeline.disk.objects.present import look_at_objects
 from pipeline.slides.staging.ahead import Staging
 from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.slides.staging.objects import require_stage
@@ -31,12 +34,15 @@ def staged_objects(
 
     Raises:
         ConfigError: there are some, and no folder to copy them into.
-        G2LError: the folder cannot be written.
+        G2LError: the folder cannot be written, or a bucket does not answer.
     """
     in_buckets = [(path, row) for row in rows if isinstance(path := manifest.slide_path(row), ObjectPath)]
     require_stage((path for path, _ in in_buckets), stage)
     if in_buckets and stage is not None:
-        say(f"note: {len(in_buckets):,} of the slides are in a bucket: each is copied whole into {stage.folder}")
+        looks = look_at_objects(path for path, _ in in_buckets).values()
+        size = format_bytes(sum(look.num_bytes for look in looks if isinstance(look, ObjectFacts)))
+        slides = counted(len(in_buckets), "slide")
+        say(f"note: {slides} in a bucket: each is copied whole into {stage.folder}, {size} in all")
     with Staging(stage if in_buckets else None, tell=say) as staging:
         staging.expect(ExpectedSlide(path, sha256=row.sha256 if check_files else None) for path, row in in_buckets)
         yield staging

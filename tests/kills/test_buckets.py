@@ -11,6 +11,7 @@ import pytest
 from support.commands import call_g2l, leftovers
 from support.extraction import TEACHER, array_files, plan_cohort, write_cohort, write_teacher
 from support.forked import ForkedCommands, forked_commands
+from support.launched import ended, kill_worker, start_torchrun
 from support.object_server import ObjectServer, object_server
 from support.staging import staged_files, watching
 
@@ -86,4 +87,20 @@ def test_killed_at_random_moments(work: Path, tmp_path: Path, forks: ForkedComma
     else:
         assert array_files(out) == array_files(work / "local.zarr")
     assert max(seen) <= bound
+    assert leftovers(tmp_path) == list(stage.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_several_processes_of_which_one_is_killed(work: Path, tmp_path: Path) -> None:
+    out, stage = tmp_path / "out.zarr", tmp_path / "stage"
+    bound = max(path.stat().st_size for path in (work / "slides").glob("*.svs")) * 4
+    more = ("--slides-root", "s3://bucket/slides", "--stage-dir", stage, "--stage-gb", bound / 1e9)
+    with watching(stage) as seen:
+        launcher = start_torchrun(*extract(work, out, *more), launcher=("--standalone", "--max-restarts", 2))
+        kill_worker(launcher, 1, lambda: len(list((out / "shards").glob("*.json"))) >= 1)
+        code, printed, said = ended(launcher)
+    assert code == 0, printed + said
+    assert "exitcode: -9" in said
+    assert array_files(out) == array_files(work / "local.zarr")
+    assert 0 < max(seen) <= bound
     assert leftovers(tmp_path) == list(stage.iterdir()) == []

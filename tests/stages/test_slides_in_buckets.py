@@ -19,6 +19,7 @@ from support.object_server import KEY, SECRET, ObjectServer, object_server
 from support.slides import make_slide
 from support.staging import watching
 
+from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import read_plan
 from pipeline.disk.files import sha256_file
 from pipeline.disk.locks import LOCK_SUFFIX
@@ -108,7 +109,8 @@ def test_a_plan_is_that_of_the_local_slides(root: Path, tmp_path: Path) -> None:
             root, tmp_path / "plan.h5", URL, *stage(tmp_path / "stage", bound), "--overlays", tmp_path / "o"
         )
     assert code == 0, out + said
-    assert f"note: {NUM_SLIDES} of the slides are in a bucket: each is copied whole into {tmp_path / 'stage'}" in said
+    size = format_bytes(sum(path.stat().st_size for path in (root / "slides").glob("*.svs")))
+    assert f"{NUM_SLIDES} slides in a bucket: each is copied whole into {tmp_path / 'stage'}, {size} in all" in said
     made, local = read_plan(tmp_path / "plan.h5"), read_plan(root / "plan.h5")
     assert (made.hash, made.audit, str(made.slides_root)) == (local.hash, local.audit, URL)
     assert (tmp_path / "plan.audit.csv").read_bytes() == (root / "plan.audit.csv").read_bytes()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.base.console import Tell
+from pipeline.base.errors import SlideError
 from pipeline.config.staging import StageFolder
 from pipeline.disk.objects.places import ObjectPath
 from pipeline.disk.second_look import Work, tell_step
@@ -49,6 +50,7 @@ class LastCopy:
         self._path: Path | None = None
         self._copy: Path | None = None
         self._held = ExitStack()
+        self._failures: dict[Path, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -63,13 +65,19 @@ class LastCopy:
         """As `Copies`.
 
         Raises:
-            SlideError: the slide cannot be copied.
+            SlideError: the slide cannot be copied; it is not tried again.
             G2LError: no slide can be.
         """
         if isinstance(path, ObjectPath) and path != self._path:
+            if path in self._failures:
+                raise SlideError(self._failures[path])
             self._held.close()
             self._path = self._copy = None
-            self._copy = self._held.enter_context(copy_of_slide(path, self._stage, tell=self._tell))
+            try:
+                self._copy = self._held.enter_context(copy_of_slide(path, self._stage, tell=self._tell))
+            except SlideError as error:
+                self._failures[path] = str(error)
+                raise
             self._held.callback(close, path)
             self._path = path
         yield self._copy if path == self._path else None
