@@ -110,6 +110,7 @@ class Staging:
         self._told: set[str] = set()
         self._is_stopped = self._is_broken = self._has_waited = False
         self._buckets, self._num_unanswered = Buckets(), 0
+        self._end: G2LError | None = None  # why no slide in a bucket can be copied any more
         self._room: StageRoom | None = None
         self._thread: threading.Thread | None = None
 
@@ -265,6 +266,8 @@ class Staging:
         """
         path, folder = slide.expected.path, None
         assert isinstance(path, ObjectPath)
+        if self._end is not None:
+            raise self._end
         try:
             parts = object_parts(path, self._buckets)
             folder = self._take(slide, parts, room)
@@ -275,16 +278,17 @@ class Staging:
             if folder is not None:
                 room.give_back(folder)
             self._go_on()  # what was given up because the block ends says nothing of the slide
-            if isinstance(error, OSError):
-                raise G2LError(
-                    f"{path}: --stage-dir {room.folder} cannot be used ({error.strerror}). Run the same command again "
-                    "when it can"
-                ) from None
             if isinstance(error, NotStagedError):
                 raise SlideError(f"{path}: cannot be copied: {error}") from None
-            self._num_unanswered += isinstance(error, AwayError)
+            self._num_unanswered = self._num_unanswered + 1 if isinstance(error, AwayError) else 0
             if isinstance(error, ObjectError) and self._num_unanswered < MOST_UNANSWERED:
                 raise SlideError(str(error)) from None
+            self._end = error if isinstance(error, ObjectError) else None
+            if isinstance(error, OSError):
+                why = f"--stage-dir {room.folder} cannot be used ({error.strerror})"
+                self._end = G2LError(f"{path}: {why}. Run the same command again when it can")
+            if self._end is not None:
+                raise self._end from None
             raise
 
     def _take(self, slide: _Slide, parts: Sequence[SlidePart | ObjectPart], room: StageRoom) -> Path:
