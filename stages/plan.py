@@ -32,7 +32,7 @@ from pipeline.cohort.draws.cut import NOTHING_LEFT, balance_notes, balanced_by_c
 from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
 from pipeline.cohort.leakage.rescans import SlidePrint, rescan_warnings, slide_print
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
-from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, staged_objects
+from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
 from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling, TissueFiles
@@ -47,7 +47,6 @@ from pipeline.slides.artefacts.rules import dropped_mm2
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
-from pipeline.slides.staging.objects import refuse_objects, require_stage
 from pipeline.slides.tissue import long_reading_note
 from pipeline.slides.tissue_grid import TissueGrid
 from stages.reports.plan_pictures import draw_late_overlays, show_slide
@@ -95,7 +94,7 @@ def plan_slides(
     """
     if config.resampling == "lanczos-torch":
         require_lanczos("--resampling lanczos-torch")
-    sampler, root = load_sampler(config, workers, manifest), as_place(real_name(manifest.slides_root))
+    sampler, root = load_sampler(config, workers), as_place(real_name(manifest.slides_root))
     parted = part_manifest(manifest, config.exclude_cases)
     rows = {row.slide_id: row for row in parted.kept}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
@@ -103,7 +102,7 @@ def plan_slides(
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
     planned = [rows[name] for name in sorted(chosen)]
     stage = config.stage_folder
-    require_stage(map(manifest.slide_path, planned), stage)
+    require_copies(manifest, planned, stage, are_read_twice=sampler is not None)
     require_known_classes(replace(manifest, rows=tuple(planned)), sampling.classes, sampling.method, stage)
 
     def audit(row: ManifestRow, copy: Path | None) -> Audited:
@@ -133,17 +132,14 @@ def plan_slides(
     return plan
 
 
-def load_sampler(config: PlanConfig, workers: int, manifest: Manifest) -> PoolSampler | None:
+def load_sampler(config: PlanConfig, workers: int) -> PoolSampler | None:
     """The encoder that describes candidates, if the options name one; it is built before any slide is read.
 
     Raises:
-        G2LError: there is none of that name, its weights do not fit, there is no such device, or a slide is in a bucket.
+        G2LError: there is none of that name, its weights do not fit, or there is no such device.
     """
     if config.sampler_encoder is None:
         return None
-    refuse_objects(
-        map(manifest.slide_path, manifest.rows), "--sampler-encoder reads it once more, when the copy has gone"
-    )
     from stages.planning.sampler import build_sampler  # loads torch, which no other plan needs
 
     return build_sampler(config.sampler_encoder, config.patch_px, config.device, workers)

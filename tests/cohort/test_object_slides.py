@@ -7,7 +7,7 @@ from support.slides import make_slide
 
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, staged_objects
+from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
 from pipeline.config.staging import StageFolder
 from stages.plan import known_of
 
@@ -28,5 +28,8 @@ def test_only_objects_are_copied_and_one_that_cannot_be_says_why(tmp_path: Path)
     assert (failed.slide_id, failed.status, failed.reason) == ("b", "failed", found[1][1])
     with pytest.raises(ConfigError, match="--stage-dir"), staged_objects(manifest, manifest.rows, None):
         pass
+    with pytest.raises(ConfigError, match="--sampler-encoder reads slides once more"):
+        require_copies(manifest, manifest.rows, stage, are_read_twice=True)
+    require_copies(manifest, manifest.rows[2:], None, are_read_twice=True)
     with staged_objects(manifest, manifest.rows[2:], None) as staging:
         assert staging.copy_of(there[2]) is None
