@@ -332,7 +332,7 @@ def doctor(
     planned = call.resolve_another(PlanConfig, "plan")
     most = None if planned.budget else planned.patches_per_slide
     places = planned.slides_root, TissueFiles(planned.tissue_from)
-    slides = TriedSlides(planned.grid, planned.sampling, *places, most, planned.max_slides)
+    slides = TriedSlides(planned.grid, planned.sampling, *places, most, planned.max_slides, planned.stage_folder)
     text, code = look(paths.get("path"), config.place, config.teacher, slides)
     show(text)
     raise typer.Exit(code)

@@ -27,6 +27,7 @@ from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.groups import Grid
+from pipeline.config.staging import StageFolder
 from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.at_hand import remove_notes, watched
@@ -42,6 +43,7 @@ from pipeline.features.registry import find_writer
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.read_again import read_tissue
 from pipeline.slides.staging.ahead import Staging
+from pipeline.slides.staging.one import with_own_copy
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
 from stages.many.slide_work import (
@@ -54,6 +56,7 @@ from stages.many.slide_work import (
     giving_back,
     prepare_ahead,
     slides_hash,
+    written_since,
 )
 from stages.reports.embed import Tally
 
@@ -75,7 +78,7 @@ def embed(
     Raises:
         G2LError: wrong input, a folder of another model or setting, a full disk; what was finished is safe.
     """
-    manifest = read_slides(source, config.slides_root)
+    manifest = read_slides(source, config.slides_root, config.stage_folder)
     named = find_model(model, config)
     grid = plan_grid(named, config)
     dtype = choose_dtype(config.layout, config.dtype)
@@ -103,8 +106,10 @@ def embed(
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
         staging = Staging(config.stage_folder, tell=say)
-        work = SlideWork(manifest, place, embedder, marks, made_by, config.check_files, config.retry_failures, staging)
-        with watched(out, *slides_left(manifest, work.rows_left, grid), tell=say) as crashing:
+        written = written_since(manifest, place, marks)
+        check, retry = config.check_files, config.retry_failures
+        work = SlideWork(manifest, place, embedder, marks, made_by, check, retry, staging, written)
+        with watched(out, *slides_left(manifest, work.rows_left, grid, config.stage_folder), tell=say) as crashing:
             if group is None:
                 return embed_slides(work, folder)
             return lead_embedding(group, work, folder, crashing)
@@ -117,13 +122,14 @@ def output_place(out: Path, named: NamedModel, config: EmbedConfig, grid: Grid) 
 
 
 def slides_left(
-    manifest: Manifest, rows: Iterable[ManifestRow], grid: Grid
+    manifest: Manifest, rows: Iterable[ManifestRow], grid: Grid, stage: StageFolder | None = None
 ) -> tuple[Iterable[Path], Callable[[Path], Work]]:
     """The files of the slides of `rows`, and how to read one again in a child process as `embed` does."""
     slides = {manifest.slide_path(row): row for row in rows}
 
     def read_again(path: Path) -> Work:
-        return read_tissue, (path, slides[path].mpp, slides[path].mpp_overrides is not None, grid)
+        work = read_tissue, (path, slides[path].mpp, slides[path].mpp_overrides is not None, grid)
+        return with_own_copy(path, stage, work)
 
     return slides, read_again
 

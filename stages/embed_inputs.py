@@ -15,12 +15,15 @@ from pipeline.cohort.sources import list_folder
 from pipeline.config.groups import Grid
 from pipeline.config.model_names import FOLDER_PREFIX
 from pipeline.config.plan import PlanConfig
+from pipeline.config.staging import StageFolder
 from pipeline.config.tissue_rules import EARLIER_RULES, RULE_NAMES
 from pipeline.config.tools import EmbedConfig
+from pipeline.disk.objects.places import ObjectPath
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
 from pipeline.slides.geometry import PILLOW
+from pipeline.slides.staging.objects import require_stage
 from pipeline.student.exported import read_student
 from pipeline.student.resolve import NamedModel, name_model
 
@@ -28,19 +31,22 @@ READING = {"resampling": PILLOW, "decode": "full"}
 """Options of how patches are read, and what versions did that have not the option."""
 
 
-def read_slides(source: Path, slides_root: Path | None) -> Manifest:
+def read_slides(source: Path, slides_root: Path | None, stage: StageFolder | None = None) -> Manifest:
     """The slides to embed: those of a manifest or of a folder, or a single one. A missing slide fails by itself later.
+    Those in a bucket need a folder to `stage` them in.
 
     Raises:
         ManifestError: the manifest or folder cannot be used.
-        ConfigError: there is no such source, or `slides_root` goes with no manifest.
+        ConfigError: there is no such source, or `slides_root` goes with no manifest, or a slide is in a bucket, and
+            there is no folder.
     """
     if source.suffix.lower() == ".csv" and not source.is_dir():
         manifest = parse_manifest(source, slides_root)
-        if not any(os.path.isfile(manifest.slide_path(row)) for row in manifest.rows):
-            first = manifest.slide_path(manifest.rows[0])
+        paths = [manifest.slide_path(row) for row in manifest.rows]
+        require_stage(paths, stage)
+        if not any(isinstance(path, ObjectPath) or os.path.isfile(path) for path in paths):
             raise ConfigError(
-                f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
+                f"none of the {len(paths)} slides of {source} is there (the first: {paths[0]}). Say "
                 "with --slides-root where they are"
             )
         return manifest

@@ -6,7 +6,6 @@ replays: all of them at once, or with `--views-per-epoch fresh` one after the ot
 rows. A round is complete before the next one begins, and rounds can be added to a finished store.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -39,9 +38,11 @@ from pipeline.cohort.views import Views
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
+from pipeline.config.staging import StageFolder
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
+from pipeline.disk.objects.present import NO_FILE, absent_places
 from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
@@ -49,6 +50,9 @@ from pipeline.encoders.hub import weights_here
 from pipeline.slides.artefacts.patch_qc import PATCH_RULES
 from pipeline.slides.read_again import read_patches
 from pipeline.slides.reader import Accepts, accept_all
+from pipeline.slides.staging.ahead import Copies
+from pipeline.slides.staging.objects import require_stage
+from pipeline.slides.staging.one import LastCopy, with_own_copy
 from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import VIEW_SETTINGS, create_store, is_store, open_further, open_round, open_to_continue
 from pipeline.store.format import Status, StoreSpec
@@ -154,9 +158,9 @@ def slides_to_read(plan: Plan, out: Path, config: ExtractConfig) -> tuple[Iterab
     if part is not None:
         ids = f"{read[0].slide_id} to {read[-1].slide_id}" if len(read) > 1 else read[0].slide_id
         say(f"note: part {part} reads {len(read)} of {counted(len(plan.slides), 'slide')}: {ids}")
-    slides, read_again = slides_to_embed(plan, read, root)
+    slides, read_again = slides_to_embed(plan, read, root, config.stage_folder)
     if needs_slides(out, config.teacher, (config.views or 1) if config.makes_rounds else 1):
-        check_slides(plan, read, root)
+        check_slides(plan, read, root, config.stage_folder)
     elif not config.retry_failures:
         slides = []
     return slides, read_again
@@ -178,8 +182,11 @@ def embed_pending(
     """
     root, retries = config.slides_root, config.retry_failures
     if retries:
-        tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accepts_changed=accept_all)
-        forget_failures(teacher, plan, tried)
+        with LastCopy(config.stage_folder, tell=say) as copies:
+            tried = patches_to_embed(
+                teacher, plan, root, encode=False, tell=say, accepts_changed=accept_all, copies=copies
+            )
+            forget_failures(teacher, plan, tried)
     pending = teacher.pending
     num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
     warn_of_disk(teacher, plan, num_rows)
@@ -231,14 +238,15 @@ def note_on_views(plan: Plan, strength: str | None, num_views: int) -> str:
 
 
 def slides_to_embed(
-    plan: Plan, read: Sequence[SlidePlan], slides_root: Path | None
+    plan: Plan, read: Sequence[SlidePlan], slides_root: Path | None, stage: StageFolder | None = None
 ) -> tuple[Iterable[Path], Callable[[Path], Work]]:
     """The files of a plan's slides that are `read`, and how to read all patches of one again in a child process."""
     slides = {plan.slide_path(slide, slides_root): slide for slide in read}
 
     def read_again(path: Path) -> Work:
         slide = slides[path]
-        return read_patches, (path, slide.manifest_mpp, slide.geometry, slide.coords_l0_px)
+        work = read_patches, (path, slide.manifest_mpp, slide.geometry, slide.coords_l0_px)
+        return with_own_copy(path, stage, work)
 
     return slides, read_again
 
@@ -290,7 +298,10 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
         if not config.preflight:
             return {}
         accepts = accept_all if config.retry_failures else None
-        return look_at_teacher(plan, further_of, running, settings, config.slides_root, accepts_changed=accepts)
+        with LastCopy(config.stage_folder, tell=say) as copies:
+            return look_at_teacher(
+                plan, further_of, running, settings, config.slides_root, accepts_changed=accepts, copies=copies
+            )
 
     spec = StoreSpec(running.encoder.record(), settings)
     if store is None:
@@ -451,18 +462,22 @@ def look_at_teacher(
     slides_root: Path | None,
     *,
     accepts_changed: Accepts | None,
+    copies: Copies | None = None,
 ) -> dict[str, Any]:
     """Run the preflight; returns its record, for the metadata.
 
     Args:
         further_of: the store that the teacher is a further one of; the patches are the store's, if it keeps pixels.
+        copies: of slides in a bucket.
 
     Raises:
         G2LError: no run can come of it; nothing was written.
     """
     seen: ImageFormat | None = "jpeg" if settings["pixels"] == "jpeg" else None  # lossless ones are seen as they are
     stored = StoredPatches(further_of) if further_of and further_of.has_pixels else None
-    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say, accepts_changed=accepts_changed)
+    patches = stored or PlannedPatches(
+        plan, seen, slides_root, tell=say, accepts_changed=accepts_changed, copies=copies
+    )
     file = weights_here(running.encoder.spec, running.weights)
     seen_patches = ViewedPatches(patches.read, Views(patch_px=plan.config.patch_px), plan.config.read_px)
     return preflight(running.encoder, seen_patches.read, plan, settings, device=running.device, file=file)
@@ -476,17 +491,23 @@ def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:
         write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": record | teacher.inherited}))
 
 
-def check_slides(plan: Plan, read: Sequence[SlidePlan], slides_root: Path | None) -> None:
+def check_slides(
+    plan: Plan, read: Sequence[SlidePlan], slides_root: Path | None, stage: StageFolder | None = None
+) -> None:
     """See that the planned slides that are `read` are there; warn of some that are missing, whose rows will fail.
 
     Raises:
-        ConfigError: none is there.
+        ConfigError: none is there; or one is in a bucket, and there is no folder to `stage` it in.
+        ObjectError: a bucket cannot be asked.
     """
     paths = [plan.slide_path(slide, slides_root) for slide in read]
-    missing = [path for path in paths if not os.path.isfile(path)]  # never raises, unlike Path.is_file
+    require_stage(paths, stage)
+    absent = absent_places(paths)
+    missing = [path for path in paths if path in absent]
     if len(missing) == len(paths):
+        why = "" if absent[paths[0]] == NO_FILE else f", {absent[paths[0]]}"
         raise ConfigError(
-            f"none of the {len(paths)} planned slides is there (the first: {missing[0]}). Say with "
+            f"none of the {len(paths)} planned slides is there (the first: {missing[0]}{why}). Say with "
             "--slides-root where they are now"
         )
     if missing:

@@ -269,7 +269,9 @@ def _with_files_on_disk(config: C) -> C:
     """
     changed: dict[str, Any] = {}
     for name, value in config:
-        if isinstance(value, Path):
+        if isinstance(value, Path) and name in config.in_buckets and (url := as_url(value)):
+            readable_url(url)
+        elif isinstance(value, Path):
             require_local(f"--{name}", value)
             changed[name] = _path_on_disk(value)
         elif name in MODELS_AND_FOLDERS and isinstance(value, str):

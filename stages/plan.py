@@ -6,7 +6,6 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,10 +32,13 @@ from pipeline.cohort.draws.cut import NOTHING_LEFT, balance_notes, balanced_by_c
 from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
 from pipeline.cohort.leakage.rescans import SlidePrint, rescan_warnings, slide_print
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
+from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
 from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig
+from pipeline.config.staging import StageFolder
+from pipeline.disk.objects.places import as_place, real_name
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
 from pipeline.slides.annotations.on_grid import eligible_grid
@@ -92,21 +94,23 @@ def plan_slides(
     """
     if config.resampling == "lanczos-torch":
         require_lanczos("--resampling lanczos-torch")
-    sampler, root = load_sampler(config, workers), Path(os.path.realpath(manifest.slides_root))
+    sampler, root = load_sampler(config, workers), as_place(real_name(manifest.slides_root))
     parted = part_manifest(manifest, config.exclude_cases)
     rows = {row.slide_id: row for row in parted.kept}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
     planned = [rows[name] for name in sorted(chosen)]
-    require_known_classes(replace(manifest, rows=tuple(planned)), sampling.classes, sampling.method)
+    stage = config.stage_folder
+    require_copies(manifest, planned, stage, are_read_twice=sampler is not None)
+    require_known_classes(replace(manifest, rows=tuple(planned)), sampling.classes, sampling.method, stage)
 
-    def audit_row(row: ManifestRow) -> Audited:
-        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured, tissue, config.cuts_late)
-        give_back_memory()
-        return result
+    def audit(row: ManifestRow, copy: Path | None) -> Audited:
+        how = grid, sampling, check, overlays, num_measured, tissue, config.cuts_late
+        return audit_slide(row, manifest, *how, copy)
 
-    audited, same = note_near_copies(audit_in_threads(planned, audit_row, workers))
+    found = audit_with_copies(manifest, planned, audit, stage, workers, check_files=check, tissue_from=tissue.read_from)
+    audited, same = note_near_copies(found)
     audited = note_rescans(audited, same)
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
@@ -116,10 +120,10 @@ def plan_slides(
     if audit_csv is not None:
         write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
     refuse_near_copies(manifest, same)
-    slides, audit = in_order(parts, audit_rows)
-    plan = Plan(slides, root, config.for_plan(sampler.name if sampler else None), audit, spent)
+    slides, in_plan = in_order(parts, audit_rows)
+    plan = Plan(slides, root, config.for_plan(sampler.name if sampler else None), in_plan, spent)
     dropped = [patch for a in audited for patch in a.dropped]
-    dropped += draw_late_overlays(plan, parts, manifest, overlays, tissue)
+    dropped += draw_late_overlays(plan, parts, manifest, overlays, tissue, stage)
     if overlays is not None:
         draw_dropped(dropped, overlays)
         draw_cluster_examples(plan, examples, overlays)
@@ -139,6 +143,35 @@ def load_sampler(config: PlanConfig, workers: int) -> PoolSampler | None:
     from stages.planning.sampler import build_sampler  # loads torch, which no other plan needs
 
     return build_sampler(config.sampler_encoder, config.patch_px, config.device, workers)
+
+
+def audit_with_copies(
+    manifest: Manifest,
+    rows: Sequence[ManifestRow],
+    audit: Callable[[ManifestRow, Path | None], Audited],
+    stage: StageFolder | None,
+    workers: int,
+    *,
+    check_files: bool,
+    tissue_from: Path | None,
+) -> list[Audited]:
+    """Audit slides in that many threads, with copies in `stage` of those in a bucket; in the order of the rows.
+
+    Raises:
+        ConfigError: there are such slides, and no folder.
+        G2LError: the folder cannot be written, or a bucket does not answer.
+    """
+
+    def audit_row(row: ManifestRow) -> Audited:
+        with copy_to_audit(manifest.slide_path(row), staging) as (copy, why):
+            if why:
+                return Audited(audit_of_uncopied(row, manifest, known_of(row), tissue_from, why), None)
+            result = audit(row, copy)
+        give_back_memory()
+        return result
+
+    with staged_objects(manifest, rows, stage, check_files=check_files) as staging:
+        return audit_in_threads(rows, audit_row, workers)
 
 
 def within_budget(
@@ -233,6 +266,7 @@ def audit_slide(
     num_measured: int,
     tissue_files: TissueFiles = TissueFiles(),
     cuts_late: bool = False,
+    copy: Path | None = None,
 ) -> Audited:
     """Audit one slide; a failing slide is reported in its audit row.
 
@@ -242,6 +276,7 @@ def audit_slide(
         num_measured: patches to encode, to estimate how many bytes pixels will take.
         tissue_files: folders that its tissue is read from and written to.
         cuts_late: whether its patches are chosen later; unless it has none, its picture is drawn later too.
+        copy: of a slide in a bucket (`cohort.object_slides`); its SHA-256 was compared where `check_file` asks for it.
 
     Raises:
         OSError: its overlay or its tissue cannot be written.
@@ -251,9 +286,9 @@ def audit_slide(
     slide: Slide | None = None
     try:
         known |= file_hashes(manifest, row, read_from)
-        if check_file and row.sha256:
+        if check_file and row.sha256 and copy is None:
             check_sha256(path, row.sha256)
-        slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+        slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
         if note := long_reading_note(slide):
             say(f"note: {note}")
         with slide_failures(path):

@@ -36,6 +36,7 @@ from pipeline.sampling import rank_slides
 from pipeline.slides.annotations.tissue_geojson import TISSUE_ENDING
 from pipeline.slides.artefacts.dropped import DROPPED_SHEET
 from pipeline.slides.patch_sample import patches_to_measure
+from pipeline.slides.staging.one import with_own_copy
 from pipeline.store.create import is_store
 from pipeline.store.format import Status
 from pipeline.store.store import Store
@@ -121,7 +122,8 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
 
         def audit_again(path: Path) -> Work:
             sampling = replace(config.sampling, by_encoder=False)  # candidates are read as well
-            return audit_slide, (rows[path], manifest, config.grid, sampling, False, None, num_measured)
+            work = audit_slide, (rows[path], manifest, config.grid, sampling, False, None, num_measured)
+            return with_own_copy(path, config.stage_folder, work)
 
         with watched(out, rows, audit_again, tell=say):
             plan = plan_slides(

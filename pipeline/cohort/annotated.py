@@ -4,16 +4,19 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.base.console import say
 from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you_mean, words_of
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.class_rules import ClassRules
 from pipeline.config.groups import SampleMethod
+from pipeline.config.staging import StageFolder
 from pipeline.disk.files import sha256_file
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.annotations.tissue_geojson import corrected_path
 from pipeline.slides.reader import Slide
+from pipeline.slides.staging.one import copy_of_slide
 
 NO_ANNOTATIONS = "no row of the manifest has annotations; its column `annotations` names their files"
 MOST_CLASSES = 40
@@ -62,12 +65,14 @@ def class_areas(annotations: Annotations | None) -> dict[str, str]:
     return {"classes_mm2": json.dumps(areas, sort_keys=True, ensure_ascii=False)}
 
 
-def require_known_classes(manifest: Manifest, rules: ClassRules, method: SampleMethod) -> None:
+def require_known_classes(
+    manifest: Manifest, rules: ClassRules, method: SampleMethod, stage: StageFolder | None = None
+) -> None:
     """See that some slide has each class that an option names, before slides are planned; and that some slide has
     annotations, where a sample is drawn by them. The manifest's rows are those that will be planned.
 
     Reads annotations, slide by slide, only until all these classes have been seen. Slides that cannot be opened or
-    whose annotations cannot be read are passed over: their audit says why.
+    whose annotations cannot be read are passed over: their audit says why. One in a bucket is copied into `stage`.
 
     Raises:
         PlanError: no slide has a class, or no slide has annotations.
@@ -77,9 +82,11 @@ def require_known_classes(manifest: Manifest, rules: ClassRules, method: SampleM
     if method == "class" and not annotated:
         raise PlanError(f"--sample class: {NO_ANNOTATIONS}")
     for row in annotated if missing else ():
+        path = manifest.slide_path(row)
         try:
-            slide = Slide(manifest.slide_path(row), row.mpp, mpp_overrides=row.mpp_overrides is not None)
-            annotations = slide_annotations(manifest, row, slide)
+            with copy_of_slide(path, stage, tell=say) as copy:
+                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
+                annotations = slide_annotations(manifest, row, slide)
         except SlideError:
             continue
         seen.update(annotations.classes if annotations else ())

@@ -16,10 +16,11 @@ from typing import Any, Literal
 from pipeline.base.errors import ManifestError
 from pipeline.base.units import check_mpp
 from pipeline.cohort.copies import copies_of_slides
-from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.file_names import name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import case_value, cell_value, is_unknown
-from pipeline.disk.objects.urls import as_url, shown_url
+from pipeline.disk.objects.places import ObjectPath, as_place, place_below, place_trouble, real_name
+from pipeline.disk.objects.present import NO_FILE, absent_places
 from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
@@ -71,14 +72,14 @@ class Manifest:
     notes: tuple[str, ...] = ()
 
     def slide_path(self, row: ManifestRow) -> Path:
-        """Path of the row's slide; absolute paths stay as they are. Finds the file if only the encoding of accents in
-        its name differs.
-        """
-        return file_named(self.slides_root / row.path)
+        """Path of the row's slide, or its address in a bucket (`disk.objects.places`)."""
+        return place_below(self.slides_root, row.path)
 
     def annotations_path(self, row: ManifestRow) -> Path | None:
-        """Path of the row's file of annotations, found as its slide is; `None` without one."""
-        return file_named(self.slides_root / row.annotations) if row.annotations else None
+        """Path of the row's file of annotations; finds the file if only the encoding of accents in its name differs.
+        `None` without one.
+        """
+        return place_below(self.slides_root, row.annotations) if row.annotations else None
 
 
 def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
@@ -88,19 +89,10 @@ def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
 
     Raises:
         ManifestError: anything is wrong; lists the first 20 problems by line, and how many more.
+        ObjectError: a bucket cannot be asked for its slides.
     """
     manifest, problems = _parse(path, slides_root)
-    missing = [
-        (row.line, f"no slide file {manifest.slide_path(row)}")
-        for row in manifest.rows
-        if row.path and as_url(row.path) is None and not os.path.isfile(manifest.slide_path(row))
-    ]
-    annotations = [(row, file) for row in manifest.rows if (file := manifest.annotations_path(row))]
-    missing += [
-        (row.line, f"no file of annotations {file}, of the slide {row.slide_id!r}")
-        for row, file in annotations
-        if not os.path.isfile(file)
-    ]
+    missing = _missing_slides(manifest) + _missing_annotations(manifest)
     hint = f"\nRelative paths start from {manifest.slides_root}; --slides-root sets another folder."
     refuse(path, problems + missing + _copies(manifest), hint if missing else "")
     return manifest
@@ -154,14 +146,41 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     write_table(path, [*fixed, *labels], cells)
 
 
+def _missing_slides(manifest: Manifest) -> list[Problem]:
+    """Slides that are not there, but for those whose addresses cannot be.
+
+    Raises:
+        ObjectError: a bucket cannot be asked for its slides.
+    """
+    named = [row for row in manifest.rows if row.path and not place_trouble(manifest.slides_root, row.path)]
+    places = [(row, manifest.slide_path(row)) for row in named]
+    absent = absent_places(place for _, place in places)
+    return [
+        (row.line, f"no slide file {place}" if absent[place] == NO_FILE else f"{place}: {absent[place]}")
+        for row, place in places
+        if place in absent
+    ]
+
+
+def _missing_annotations(manifest: Manifest) -> list[Problem]:
+    """Files of annotations that are not there, but for those in a bucket, which are not read at all."""
+    annotations = [(row, file) for row in manifest.rows if (file := manifest.annotations_path(row))]
+    return [
+        (row.line, f"no file of annotations {file}, of the slide {row.slide_id!r}")
+        for row, file in annotations
+        if not (isinstance(file, ObjectPath) or os.path.isfile(file))
+    ]
+
+
 def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem]]:
     """Parse a manifest; returns it with all problems that show without the slides."""
-    if slides_root is not None and not os.path.isdir(slides_root):
+    root = path.parent if slides_root is None else as_place(slides_root)
+    if slides_root is not None and not (isinstance(root, ObjectPath) or os.path.isdir(root)):
         raise ManifestError(f"--slides-root {slides_root} is not a folder")
     records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
     records, notes = _with_cases(path, records)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
-    manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root, notes)
+    manifest = Manifest(tuple(rows), path, root, notes)
     problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
     problems += _mixed_cases(rows, dict(records))
     return manifest, problems
@@ -235,11 +254,6 @@ def _cell_troubles(record: Mapping[str, str], cells: Mapping[str, str], mpp: flo
         yield f"slide_id {slide_id!r} {trouble}"
     if not cells["path"]:
         yield f"path {path!r} stands for a missing value" if path.strip() else "path is empty"
-    if url := as_url(path):
-        yield (
-            f"path {shown_url(url)} is an address, and slides are read from folders. Mount the bucket as one, and give "
-            "--stage-dir, so that each slide is copied once"
-        )
     overrides = cells["mpp_overrides"].lower()
     if overrides not in OVERRIDES or (OVERRIDES[overrides] and mpp is None):
         yield f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"
@@ -287,9 +301,18 @@ def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
 
 
 def _unclear_files(manifest: Manifest) -> list[Problem]:
-    """Paths that match several files."""
-    troubles = [(row, name_trouble(manifest.slides_root / row.path)) for row in manifest.rows if row.path]
-    return [(row.line, f"path {row.path!r} {trouble}") for row, trouble in troubles if trouble]
+    """Paths that match several files, addresses that name no object, and annotations that hang below a bucket."""
+    rows, root, problems = [row for row in manifest.rows if row.path], manifest.slides_root, list[Problem]()
+    for row in rows:
+        if trouble := place_trouble(root, row.path):
+            problems.append((row.line, trouble))
+        elif not isinstance(manifest.slide_path(row), ObjectPath) and (trouble := name_trouble(root / row.path)):
+            problems.append((row.line, f"path {row.path!r} {trouble}"))
+    return problems + [
+        (row.line, f"annotations {file} are not read from a bucket; give an absolute path of a file")
+        for row in manifest.rows
+        if isinstance(file := manifest.annotations_path(row), ObjectPath)
+    ]
 
 
 def _repeated_files(manifest: Manifest) -> list[Problem]:
@@ -298,7 +321,7 @@ def _repeated_files(manifest: Manifest) -> list[Problem]:
     return [
         (
             group[0].line,
-            f"the file {os.path.realpath(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
+            f"the file {real_name(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
             "keep one row per file",
         )
         for group in groups.values()
@@ -307,7 +330,11 @@ def _repeated_files(manifest: Manifest) -> list[Problem]:
 
 
 def _inode(path: Path) -> str:
-    """A key shared by all names of a file, links and hard links; for a missing file its path."""
+    """A key shared by all names of a file, links and hard links; for a missing file its path, for an object its
+    address.
+    """
+    if isinstance(path, ObjectPath):
+        return str(path)
     try:
         stat = os.stat(path)
     except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -316,8 +343,11 @@ def _inode(path: Path) -> str:
 
 
 def _copies(manifest: Manifest) -> list[Problem]:
-    """Slides with several ids, through copies of a file or several files of one DICOM series."""
-    rows = list({_inode(manifest.slide_path(row)): row for row in reversed(manifest.rows) if row.path}.values())
+    """Slides with several ids, through copies of a file or several files of one DICOM series; of those in buckets only
+    the audit knows.
+    """
+    places = [(row, manifest.slide_path(row)) for row in reversed(manifest.rows) if row.path]
+    rows = list({_inode(place): row for row, place in places if not isinstance(place, ObjectPath)}.values())
     problems = []
     for indices in copies_of_slides([manifest.slide_path(row) for row in rows]):
         group = sorted((rows[index] for index in indices), key=lambda row: row.line)

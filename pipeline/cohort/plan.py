@@ -24,9 +24,9 @@ from pipeline.base.outside import parse_object, reading
 from pipeline.base.units import magnification
 from pipeline.config.groups import Grid
 from pipeline.config.plan import PlanConfig
-from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json, write_bytes
 from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
+from pipeline.disk.objects.places import as_place, place_below
 from pipeline.disk.tables import write_records
 from pipeline.sampling import SPLIT_NAMES
 from pipeline.slides.annotations.patch_classes import PatchClasses, checked_classes
@@ -230,7 +230,7 @@ class PlannedSlides:
 
     def slide_path(self, slide: SlidePlan, slides_root: Path | None = None) -> Path:
         """Path of a slide's file; `slides_root` overrides the plan's. See `Manifest.slide_path`."""
-        return file_named((slides_root or self.slides_root) / slide.path)
+        return place_below(slides_root or self.slides_root, slide.path)
 
     def count(self, split: int) -> int:
         """Number of rows in a split."""
@@ -406,7 +406,7 @@ def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], sour
         for row in audit:
             row.dropped_areas()  # raises if it is none
         budget = dict(records["budget"]) if "budget" in records else None
-        plan = Plan(tuple(slides), Path(records["slides_root"]), config, audit, budget)
+        plan = Plan(tuple(slides), as_place(records["slides_root"]), config, audit, budget)
         sound = plan.hash == records["hash"]
     if not sound:
         raise PlanError(f"{source}: the plan is damaged: its content does not match its hash")

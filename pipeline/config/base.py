@@ -23,6 +23,7 @@ from pipeline.base import outside
 from pipeline.base.errors import ConfigError, did_you_mean
 from pipeline.base.outside import reading
 from pipeline.disk.files import sha256_json
+from pipeline.disk.objects.places import as_place
 
 COMMANDS = (
     "make-manifest",
@@ -125,6 +126,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panels: ClassVar[dict[str, str]] = {}
     """Headings of the help by their first field, in the order of the fields; empty for a short list."""
+    in_buckets: ClassVar[frozenset[str]] = frozenset()
+    """Options that name a folder, which may be in a bucket (`disk.objects.places`)."""
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
@@ -211,7 +214,7 @@ class Config(BaseModel):
 
     def absolute(self) -> Self:
         """This configuration with paths made absolute from the working folder, for records that are read elsewhere."""
-        paths = {name: value.absolute() for name, value in self if isinstance(value, Path)}
+        paths = {name: as_place(value).absolute() for name, value in self if isinstance(value, Path)}
         return self.model_copy(update=paths)
 
     def hash(self) -> str:

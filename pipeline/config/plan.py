@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -16,15 +16,28 @@ from pipeline.config.class_rules import ClassRules, parse_quota
 from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
 from pipeline.config.model_names import absolute_model
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
+from pipeline.config.staging import (
+    STAGES_OBJECTS,
+    StageFolder,
+    check_place,
+    check_stage_gb,
+    stage_dir_option,
+    stage_folder,
+    stage_gb_option,
+)
 from pipeline.config.tissue_rules import LATER_RULES, RuleName, in_rule_order, rules_in_use
 
 
 class PlanConfig(Config):
     """Options of `g2l plan`. Where the paper is silent, the defaults are our choice."""
 
+    in_buckets: ClassVar[frozenset[str]] = frozenset({"slides_root"})
+
     recipe: RecipeName = recipe_option()
     slides_root: Path | None = option(
-        None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
+        None,
+        description="Folder, or s3://BUCKET/..., that relative paths start from [the manifest's folder].",
+        decides="nothing",
     )
     patches_per_slide: int = option(1000, ge=1, description="Maximum number of patches sampled per slide.")
     sample: SampleMethod = option(
@@ -190,10 +203,15 @@ class PlanConfig(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read slides [number of cores].", decides="nothing", in_plan=False
     )
+    stage_dir: Path | None = stage_dir_option(STAGES_OBJECTS)
+    stage_gb: float | None = stage_gb_option()
     overlays: Path | None = option(
         None, description="Folder for a picture of every slide [none].", decides="nothing", in_plan=False
     )
     seed: int = option(0, ge=0, description="Seed of the sample.")
+
+    _check_slides_root = field_validator("slides_root")(check_place)
+    _check_stage_gb = field_validator("stage_gb")(check_stage_gb)
 
     @field_validator("tile_px")
     @classmethod
@@ -394,6 +412,11 @@ class PlanConfig(Config):
             clusters=self.clusters or Sampling.clusters,
             by_encoder=self.sampler_encoder is not None,
         )
+
+    @property
+    def stage_folder(self) -> StageFolder | None:
+        """The folder that slides in a bucket are copied into; `None` if there is none."""
+        return stage_folder(self.stage_dir, self.stage_gb)
 
     @property
     def tissue_files(self) -> TissueFiles:

@@ -15,6 +15,7 @@ from pipeline.config.recipes import RecipeName, recipe_option
 from pipeline.config.staging import (
     STAGES_STORE,
     StageFolder,
+    check_place,
     check_stage_gb,
     stage_dir_option,
     stage_folder,
@@ -29,6 +30,8 @@ MOST_ROUNDS = 4096
 
 class ExtractConfig(Config):
     """Options of `g2l extract-teacher`, besides the plan."""
+
+    in_buckets: ClassVar[frozenset[str]] = frozenset({"slides_root"})
 
     recipe: RecipeName = recipe_option()
     teacher: str = option(description="Encoder to embed with; `g2l models` lists them.", decides="effect")
@@ -59,7 +62,7 @@ class ExtractConfig(Config):
         None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
     )
     slides_root: Path | None = option(
-        None, description="Folder that the slides are in now [as planned].", decides="nothing"
+        None, description="Folder, or s3://BUCKET/..., that the slides are in now [as planned].", decides="nothing"
     )
     stage_dir: Path | None = stage_dir_option()
     stage_gb: float | None = stage_gb_option()
@@ -108,6 +111,7 @@ class ExtractConfig(Config):
         True, description="Check the teacher and its memory use before the run.", decides="nothing"
     )
 
+    _check_slides_root = field_validator("slides_root")(check_place)
     _check_stage_gb = field_validator("stage_gb")(check_stage_gb)
 
     @property

@@ -11,6 +11,7 @@ from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from pipeline.config.base import option
+from pipeline.disk.objects.places import as_place
 
 GB = 10**9
 
@@ -24,19 +25,23 @@ class StageFolder:
 
 
 STAGES_SLIDES = (
-    "Local folder to copy slides into ahead of use, for slides on slow storage; each copy is checked, and removed "
-    "after use [slides are read where they are]."
+    "Local folder to copy slides into ahead of use, for slides on slow storage or in a bucket; each copy is checked, "
+    "and removed after use [slides are read where they are]."
+)
+STAGES_OBJECTS = (
+    "Local folder to copy slides of a bucket into, which needs it; each copy is checked, and removed after use [slides "
+    "are read where they are]."
 )
 STAGES_STORE = (
     "Local folder for what is fetched of a store in a bucket, each file checked, and removed at the end [a temporary "
     "folder]."
 )
-"""What `--stage-dir` is for: where slides are read, and where a store is."""
+"""What `--stage-dir` is for: where slides are read, where only those in a bucket are copied, and where a store is."""
 
 
 def stage_dir_option(description: str = STAGES_SLIDES) -> Any:
     """Define the option `--stage-dir`."""
-    return option(None, description=description, decides="nothing", stored=False)
+    return option(None, description=description, decides="nothing", stored=False, in_plan=False)
 
 
 def stage_gb_option(what: str = "slides") -> Any:
@@ -48,6 +53,7 @@ def stage_gb_option(what: str = "slides") -> Any:
         description=f"Most GB of {what} in --stage-dir, of all commands that share it [half of what is free there].",
         decides="nothing",
         stored=False,
+        in_plan=False,
     )
 
 
@@ -60,6 +66,11 @@ def check_stage_gb(stage_gb: float | None, others: ValidationInfo) -> float | No
     if stage_gb is not None and others.data.get("stage_dir") is None:
         raise PydanticCustomError("stage", "goes with --stage-dir, which is not given")
     return stage_gb
+
+
+def check_place(path: Path | None) -> Path | None:
+    """The path, or the address that it is; validates an option that may name a folder in a bucket."""
+    return None if path is None else as_place(path)
 
 
 def stage_folder(stage_dir: Path | None, stage_gb: float | None) -> StageFolder | None:

@@ -13,7 +13,14 @@ from pipeline.config.base import Config, OneOf, option
 from pipeline.config.case_lists import absolute_lists, exclude_cases_option
 from pipeline.config.feature_tools import layouts
 from pipeline.config.groups import Decode, Resampling, Sampling
-from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
+from pipeline.config.staging import (
+    StageFolder,
+    check_place,
+    check_stage_gb,
+    stage_dir_option,
+    stage_folder,
+    stage_gb_option,
+)
 from pipeline.config.tissue_rules import RuleName
 
 
@@ -121,6 +128,7 @@ class ImportConfig(Config):
 class EmbedConfig(Config):
     """Options of `g2l embed`, besides the model and the slides."""
 
+    in_buckets: ClassVar[frozenset[str]] = frozenset({"slides_root"})
     panels: ClassVar[dict[str, str]] = {
         "layout": "Files",
         "as_teacher": "A student in its teacher's place",
@@ -186,7 +194,7 @@ class EmbedConfig(Config):
     )
     slides_root: Path | None = option(
         None,
-        description="Folder that a manifest's relative paths start from [the manifest's folder].",
+        description="Folder, or s3://BUCKET/..., that a manifest's relative paths start from [the manifest's folder].",
         decides="effect",
     )
     check_files: bool = option(
@@ -210,6 +218,7 @@ class EmbedConfig(Config):
     stage_dir: Path | None = stage_dir_option()
     stage_gb: float | None = stage_gb_option()
 
+    _check_slides_root = field_validator("slides_root")(check_place)
     _check_stage_gb = field_validator("stage_gb")(check_stage_gb)
 
     @property

@@ -29,6 +29,7 @@ from pipeline.base.processes import ProcessIdentity
 from pipeline.disk.asides import AT_HAND, aside_name, holds_nothing, is_aside_of, remove, writer_of
 from pipeline.disk.files import write_json
 from pipeline.disk.first_look import refuse_slide
+from pipeline.disk.objects.places import ObjectPath, as_place, real_name
 from pipeline.disk.second_look import Work, crash_of, tell_step
 
 CRASHING = "crashing-slides.json"
@@ -69,7 +70,7 @@ class _Notes:
 
     def write(self, number: int, path: Path) -> None:
         """Append a line."""
-        line = json.dumps([number, os.path.realpath(path)]) + "\n"
+        line = json.dumps([number, real_name(path)]) + "\n"
         with contextlib.suppress(OSError):  # a full disk: what needs the space says so
             os.write(self.fd, line.encode())
 
@@ -119,7 +120,7 @@ def watched(
         notes = _Notes(folder / aside_name(name))
         key = interrupts.undo_at_end(lambda: None if crashing else remove(notes.path), notes.path)
     for number, path in enumerate(crashing, 1):
-        notes.write(-number, Path(path))
+        notes.write(-number, as_place(path))
     for old in left:
         remove(old)
     _notes = notes
@@ -144,7 +145,7 @@ def noted(output: Path, slides: Iterable[Path], crashing: dict[str, str]) -> Ite
     """
     global _notes
     if crashing:
-        here = {os.path.realpath(path): path for path in slides}
+        here = {real_name(path): path for path in slides}
         for name in crashing.keys() & here.keys():
             refuse_slide(here[name], crashing[name])
     folder, name = _places(output)[0]
@@ -173,7 +174,7 @@ def _suspects(
     what is listed but not among the `slides`.
     """
     noted = {name for path in left for name in _read(path)}
-    here = {os.path.realpath(path): path for path in slides} if listed or noted else {}
+    here = {real_name(path): path for path in slides} if listed or noted else {}
     crashing = look_again([here[name] for name in sorted((listed.keys() | noted) & here.keys())], work_of, tell)
     for name in crashing.keys() - set(refused_later):
         refuse_slide(here[name], crashing[name])
@@ -187,13 +188,13 @@ def look_again(paths: Iterable[Path], work_of: Callable[[Path], Work], tell: Tel
         OSError: no child can be started.
     """
     crashing = {}
-    there = [path for path in paths if os.path.isfile(path)]
+    there = [path for path in paths if isinstance(path, ObjectPath) or os.path.isfile(path)]
     if there:
         names = ", ".join(str(path) for path in there)
         tell(f"note: read again in a process apart, since an earlier call ended while reading: {names}")
     for path in there:
         if trouble := crash_of(work_of(path)):
-            crashing[os.path.realpath(path)] = trouble
+            crashing[real_name(path)] = trouble
             tell(f"warning: {path}: {trouble}, as it may have done before. The slide is left out")
     return crashing
 

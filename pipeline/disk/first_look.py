@@ -26,6 +26,7 @@ from typing import IO
 
 from pipeline.base.errors import SlideError
 from pipeline.base.outside import UnsafeError
+from pipeline.disk.objects.places import ObjectPath
 
 SECONDS = 60.0
 """Time limit for one file. Our choice: opening a slide on a slow network share takes some seconds."""
@@ -164,7 +165,9 @@ class _LostError(Exception):
 
 
 def _state_of(path: Path) -> tuple[str, int, int, int]:
-    """What tells a file from itself after a change."""
+    """What tells a file from itself after a change; of an object in a bucket, its address alone."""
+    if isinstance(path, ObjectPath):
+        return str(path), 0, 0, 0
     status = os.stat(path)
     return os.fsdecode(path), status.st_ino, status.st_size, status.st_mtime_ns
 

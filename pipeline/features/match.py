@@ -22,6 +22,7 @@ from pipeline.features.find import FeatureTree, Parts, is_end
 from pipeline.features.importing import ImportedSlide
 from pipeline.features.registry import all_tools
 from pipeline.slides import dicom
+from pipeline.slides.staging.objects import refuse_objects
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Pat
 
     Raises:
         ManifestError: the manifest or the folder of slides cannot be used.
+        ConfigError: a slide is in a bucket.
     """
     notes: tuple[str, ...] = ()
     if manifest_path:
         manifest = parse_manifest(manifest_path, slides_root)
+        refuse_objects(map(manifest.slide_path, manifest.rows), "import-features copies none: copy it to a folder")
         rows, root = list(manifest.rows), manifest.slides_root
     else:
         listed = list_folder(slides_root)

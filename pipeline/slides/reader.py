@@ -26,6 +26,7 @@ from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideErr
 from pipeline.base.images import reduce_by_torch
 from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
+from pipeline.disk.objects.places import why_no_slide
 from pipeline.slides.direct import DirectReader
 from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
@@ -164,7 +165,7 @@ class Slide:
 
     def _open(self) -> openslide.OpenSlide:
         if not os.path.isfile(self._file):  # never raises, unlike Path.is_file
-            raise SlideError(f"{self.path}: no such slide, or no permission to read its folder")
+            raise SlideError(f"{self.path}: {why_no_slide(self.path)}")
         try:
             return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:

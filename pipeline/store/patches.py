@@ -170,8 +170,11 @@ class PlannedPatches:
         path = self._plan.slide_path(planned, self._slides_root)
         if self._opened_to <= index + 1 and isinstance(self._copies, KnownCopy):
             self._open_after(index)
-        with self._copies.use(path, self._pool.close) as copy:
-            patch = self._read_patch(row, planned, path, copy)
+        try:
+            with self._copies.use(path, self._pool.close) as copy:
+                patch = self._read_patch(row, planned, path, copy)
+        except SlideError as error:  # it is in a bucket, and cannot be copied
+            patch = PatchRead(Status.NO_SLIDE, reason=str(error))
         if isinstance(patch, PatchRead):
             return patch
         digest = b"" if self._checks is None else self._checks.digest(planned.slide_id, patch)
@@ -318,6 +321,7 @@ def patches_to_embed(
     tell: Tell,
     accepts_changed: Accepts | None = None,
     stage: StageFolder | None = None,
+    copies: Copies | None = None,
 ) -> PlannedPatches | StoredPatches:
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
@@ -335,6 +339,7 @@ def patches_to_embed(
         slides_root,
         tell=tell,
         accepts_changed=accepts_changed,
+        copies=copies,
         stage=stage,
         in_order=encode,
         checks=PatchChecks(teacher.patch_px) if checked else None,

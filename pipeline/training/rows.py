@@ -22,6 +22,7 @@ from pipeline.base.outside import read_json, reading
 from pipeline.cohort.views import Views
 from pipeline.disk.files import sha256_json, write_json
 from pipeline.sampling import TRAIN, VAL, RowNumbers, patch_keys
+from pipeline.slides.staging.objects import refuse_objects
 from pipeline.store.changed_slides import only_noted
 from pipeline.store.format import Status
 from pipeline.store.fresh_views import FreshViews
@@ -34,6 +35,10 @@ from pipeline.training.subset import RowSubset
 
 MIN_SCORED = 2
 """Fewest held-out rows to score a student on: with one, retrieval and correlations mean nothing."""
+NO_PIXELS = (
+    "this store keeps no pixels: its rows are read in random order, which would copy each slide for every batch. Make "
+    "it with --pixels, or copy the slides to a folder and say with --slides-root where"
+)
 ROWS_AT_ONCE = 1 << 16
 """Rows whose keys are held at once. Our choice: 3 MB."""
 
@@ -223,6 +228,8 @@ class StoredRows:
                 require_replay(made)
         self._slides = None
         if not self._store.has_pixels:  # what stage one has read, of repaired slides too
+            plan = self._store.plan
+            refuse_objects((plan.slide_path(slide, slides_root) for slide in plan.slides), NO_PIXELS)
             accepts = only_noted(self._store)
             self._slides = PlannedPatches(self._store.plan, None, slides_root, tell=tell, accepts_changed=accepts)
 

@@ -2,7 +2,6 @@
 will take in hours and bytes.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base.console import counted
+from pipeline.base.console import counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.errors import G2LError
@@ -22,9 +21,12 @@ from pipeline.cohort.manifest import Manifest, read_manifest
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig
+from pipeline.config.staging import StageFolder
+from pipeline.disk.objects.present import absent_places
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
 from pipeline.slides.patch_sample import MOST_OF_A_SLIDE
+from pipeline.slides.staging.one import copy_of_slide
 from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
@@ -41,7 +43,8 @@ FIRST_SLIDES = 3
 @dataclass(frozen=True)
 class TriedSlides:
     """How the first slides are planned: the grid, the sample, the folder that relative paths start from, and where
-    corrected tissue is; at most how many patches of a slide, and how many slides, are planned (`None`: all).
+    corrected tissue is; at most how many patches of a slide, and how many slides, are planned (`None`: all); and where
+    slides in a bucket are copied to.
     """
 
     grid: Grid
@@ -50,6 +53,7 @@ class TriedSlides:
     tissue_files: TissueFiles = field(default_factory=TissueFiles)
     most_of_a_slide: int | None = None
     most_slides: int | None = None
+    stage: StageFolder | None = None
 
 
 def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> Iterator[Finding]:
@@ -89,7 +93,10 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
     """Plan one slide, reading some of its patches."""
     (row,) = (row for row in manifest.rows if row.slide_id == slide_id)
     started = time.monotonic()
-    result = audit_slide(row, manifest, slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE, slides.tissue_files)
+    copied = copy_of_slide(manifest.slide_path(row), slides.stage, tell=say)
+    how = slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE, slides.tissue_files
+    with copied as copy:
+        result = audit_slide(row, manifest, *how, copy=copy)
     seconds, audit = time.monotonic() - started, result.audit
     if result.slide is None or not result.sample or not result.sample.measured:
         advice = "look at it in a viewer; options of `plan` are taken from the table [plan] of --config"
@@ -181,7 +188,7 @@ def _remaining(seconds: float, done: int, pending: int) -> str:
 def _look_at_slides(store: Store) -> Finding:
     """Whether the slides of a store that needs them are there."""
     plan = store.plan
-    missing = [path for slide in plan.slides if not os.path.isfile(path := plan.slide_path(slide))]
+    missing = list(absent_places(map(plan.slide_path, plan.slides)))
     if missing:
         words = f"{len(missing):,} of {counted(len(plan.slides), 'slide')} are missing: {missing[0]}"
         return trouble("slides", words, "give --slides-root where they are now")

@@ -12,7 +12,7 @@ from pipeline.features.folder import EmbedFolder
 from pipeline.slides.staging.ahead import Staging
 from stages.embed import build_embedder, embed_claimed, finished_slides, output_place, what_makes
 from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
-from stages.many.slide_work import SlideWork, slides_hash
+from stages.many.slide_work import SlideWork, slides_hash, written_since
 
 
 def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config: EmbedConfig) -> None:
@@ -25,7 +25,7 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
         call = next(calls, None)
         if call is None:
             return
-        manifest = read_slides(source, config.slides_root)
+        manifest = read_slides(source, config.slides_root, config.stage_folder)
         if slides_hash(manifest) != call["slides"]:
             raise ConfigError(f"{source}: other slides are here than the first process finds. Do all see one folder?")
         named = find_model(model, config)
@@ -39,7 +39,7 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
         embedder = replace(embedder, precision=call["precision"])
         marks = finished_slides(manifest, place, made_by)
         staging = Staging(config.stage_folder, tell=say)
-        check, retry = config.check_files, config.retry_failures
-        work = SlideWork(manifest, place, embedder, marks, made_by, check, retry, staging)
+        check, retry, written = config.check_files, config.retry_failures, written_since(manifest, place, marks)
+        work = SlideWork(manifest, place, embedder, marks, made_by, check, retry, staging, written)
         with noted(out, (manifest.slide_path(row) for row in manifest.rows), call["crashing"]):
             embed_claimed(group, work)

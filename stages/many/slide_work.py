@@ -13,6 +13,9 @@ from pipeline.base.console import Progress, say
 from pipeline.base.errors import EmbedError, SlideError
 from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
 from pipeline.disk.files import sha256_json
+from pipeline.disk.objects.bucket import ObjectFacts
+from pipeline.disk.objects.places import ObjectPath
+from pipeline.disk.objects.present import look_at_objects
 from pipeline.features.embedding import (
     WHOLE_SLIDE,
     Embedder,
@@ -25,7 +28,7 @@ from pipeline.features.embedding import (
     slide_content,
 )
 from pipeline.features.layouts import Mark, Place
-from pipeline.slides.identity import check_sha256
+from pipeline.slides.identity import MIRAX, check_sha256
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.staging.ahead import Staging
 from pipeline.slides.staging.copies import ExpectedSlide
@@ -120,6 +123,7 @@ class SlideWork:
         made_by: what the embeddings depend on, for the marks.
         check_files, retry_failures: as for `prepare`.
         staging: where copies of the slides are.
+        written: ids of finished slides in a bucket that may have been written since (`written_since`).
     """
 
     manifest: Manifest
@@ -130,12 +134,16 @@ class SlideWork:
     check_files: bool
     retry_failures: bool
     staging: Staging = field(default_factory=lambda: Staging(None, tell=say))
+    written: frozenset[str] = frozenset()
 
     @property
     def rows_left(self) -> list[ManifestRow]:
-        """The slides that are to be read: those without whole files, and those whose failures are tried again."""
+        """The slides that are to be read: those without whole files, those whose failures are tried again, and those
+        that may have been written since.
+        """
         marks = {row.slide_id: self.marks.get(row.slide_id) for row in self.manifest.rows}
         again = {slide for slide, mark in marks.items() if mark is None or (self.retry_failures and mark.failed)}
+        again |= self.written
         return [row for row in self.manifest.rows if row.slide_id in again]
 
     def slide_to_stage(self, row: ManifestRow) -> ExpectedSlide:
@@ -150,6 +158,9 @@ class SlideWork:
     def prepare(self, row: ManifestRow) -> PreparedSlide | None:
         """As `prepare`."""
         mark = self.marks.get(row.slide_id)
+        copy = self.staging.copy_of(path := self.manifest.slide_path(row))
+        if mark is not None and copy is None and isinstance(path, ObjectPath):
+            return None  # not written since, so it is not copied
         return prepare(
             row,
             self.manifest,
@@ -157,7 +168,7 @@ class SlideWork:
             mark,
             check_files=self.check_files,
             retry_failures=self.retry_failures,
-            copy=self.staging.copy_of(self.manifest.slide_path(row)),
+            copy=copy,
         )
 
     def is_on_disk(self, index: int) -> bool:
@@ -210,6 +221,25 @@ class SlideWork:
         mark = self.place.write(embedded)
         new, words = len(embedded.features), "; ".join(slide.warnings)
         return SlideDone(row.slide_id, mark.rows, mark.failed, new, warnings=words, failures=failures)
+
+
+def written_since(manifest: Manifest, place: Place, marks: Mapping[str, Mark]) -> frozenset[str]:
+    """The ids of finished slides in a bucket that may not be what their files are of: gone, of another size, or written
+    after these. They are compared once they are copied; the others are taken to be the same.
+
+    Raises:
+        ObjectError: a bucket cannot be asked.
+    """
+    rows = {row.slide_id: row for row in manifest.rows if row.slide_id in marks}
+    paths = {name: path for name, row in rows.items() if isinstance(path := manifest.slide_path(row), ObjectPath)}
+    looks, written = look_at_objects(paths.values()), set()
+    for name, path in paths.items():
+        look, made = looks[path], place.marked_file(name).stat().st_mtime
+        num_bytes = None if path.suffix.lower() == MIRAX else marks[name].slide["bytes"]  # whose bytes are of all files
+        is_same = isinstance(look, ObjectFacts) and look.modified < made and num_bytes in (None, look.num_bytes)
+        if not is_same:
+            written.add(name)
+    return frozenset(written)
 
 
 def prepare_ahead(

@@ -7,8 +7,11 @@ from pipeline.base.console import Progress, say
 from pipeline.base.errors import SlideError
 from pipeline.cohort.annotated import slide_annotations
 from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.object_slides import copy_to_audit, staged_objects
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
 from pipeline.config.groups import TissueFiles
+from pipeline.config.staging import StageFolder
+from pipeline.disk.objects.places import ObjectPath
 from pipeline.slides.annotations.on_grid import eligible_grid
 from pipeline.slides.annotations.tissue_geojson import write_tissue
 from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped
@@ -26,7 +29,8 @@ def show_slide(
     overlays: Path | None,
     write_to: Path | None,
 ) -> tuple[DroppedPatch, ...]:
-    """Write a slide's overlay and its tissue, where folders are given for them; its patches for the sheet.
+    """Write a slide's overlay and its tissue, where folders are given for them; its patches for the sheet, none of a
+    slide in a bucket.
 
     Raises:
         OSError: one cannot be written.
@@ -36,6 +40,8 @@ def show_slide(
     if overlays is None:
         return ()
     draw_sample(laid, part, audit, overlays)
+    if isinstance(slide.path, ObjectPath):  # the sheet reads its patches later, when the copy has gone
+        return ()
     return choose_dropped(slide, row.slide_id, laid, row.mpp, row.mpp_overrides is not None)
 
 
@@ -59,10 +65,16 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
 
 
 def draw_late_overlays(
-    plan: Plan, parts: Sequence[SlidePlan], manifest: Manifest, folder: Path | None, tissue_files: TissueFiles
+    plan: Plan,
+    parts: Sequence[SlidePlan],
+    manifest: Manifest,
+    folder: Path | None,
+    tissue_files: TissueFiles,
+    stage: StageFolder | None = None,
 ) -> list[DroppedPatch]:
     """Draw the overlays of the slides whose patches were chosen when all had been audited, `parts`, of some of which
-    none is left; reads each slide once more. Returns their patches for the sheet.
+    none is left; reads each slide once more, one in a bucket from another copy in `stage`. Returns their patches for
+    the sheet.
 
     Raises:
         OSError: one cannot be written.
@@ -72,17 +84,21 @@ def draw_late_overlays(
     audit, rows = {row.slide_id: row for row in plan.audit}, {row.slide_id: row for row in manifest.rows}
     grid, sampling = plan.config.grid, plan.config.sampling
     dropped: list[DroppedPatch] = []
-    with Progress("drawing", len(parts), "slides") as progress:
-        for part in parts:
-            row, path = rows[part.slide_id], plan.slide_path(part)
-            try:
-                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
-                with slide_failures(path):
-                    annotations = slide_annotations(manifest, row, slide)
-                    laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
-            except SlideError as error:
-                say(f"note: {part.slide_id} has no overlay: {error}")
-            else:
-                dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
+    ordered = [rows[part.slide_id] for part in parts]
+    with staged_objects(manifest, ordered, stage) as staging, Progress("drawing", len(parts), "slides") as progress:
+        for part, row in zip(parts, ordered, strict=True):
+            path = plan.slide_path(part)
+            with copy_to_audit(path, staging) as (copy, why):
+                try:
+                    if why:
+                        raise SlideError(why)
+                    slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
+                    with slide_failures(path):
+                        annotations = slide_annotations(manifest, row, slide)
+                        laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
+                except SlideError as error:
+                    say(f"note: {part.slide_id} has no overlay: {error}")
+                else:
+                    dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
             progress.step()
     return dropped

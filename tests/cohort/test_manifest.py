@@ -187,15 +187,32 @@ def test_refusals(tmp_path: Path, text: bytes, message: str) -> None:
     assert str(tmp_path / "manifest.csv") in told
 
 
-def test_a_slide_at_an_address_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_an_address_with_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
     path = write(tmp_path, "slide_id,path\na,s3://me:hidden@bucket/a.svs\n")
     for read in (parse_manifest, read_manifest):
         with pytest.raises(
-            ManifestError, match=r"path s3://bucket/a\.svs is an address, .* Mount the bucket"
+            ManifestError, match=r"line 2: path s3://bucket/a\.svs: .* Give the plain address"
         ) as caught:
             read(path)
         assert "hidden" not in str(caught.value)
         assert "no slide file" not in str(caught.value)
+
+
+def test_slides_in_a_bucket_are_looked_for_there(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"abc")
+    (tmp_path / "x.geojson").write_text("{}")
+    url = f"file://{tmp_path}"
+    path = write(tmp_path, f"slide_id,path\na,{url}/a.svs\nb,{url}/b.svs\nc,{url}/a.svs\n")
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert f"line 3: {url}/b.svs: no such object" in str(caught.value)
+    assert f"the file {url}/a.svs has several ids on lines 2, 4" in str(caught.value)
+    path.write_text("slide_id,path,annotations\na,a.svs,x.geojson\n")
+    with pytest.raises(ManifestError, match=r"line 2: annotations file://.*x\.geojson are not read from a bucket"):
+        read_manifest(path, Path(url))
+    path.write_text(f"slide_id,path,annotations\na,a.svs,{tmp_path / 'x.geojson'}\n")
+    manifest = read_manifest(path, Path(url))
+    assert str(manifest.slide_path(manifest.rows[0])) == f"{url}/a.svs"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.cohort.plan import Plan
+from pipeline.disk.objects.places import ObjectPath
 from pipeline.report.sheets import draw_best_and_worst
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.reader import Slide
@@ -47,13 +48,16 @@ def write_cluster_sheet(
 
 
 def draw_cluster_examples(plan: Plan, examples: Mapping[int, Sequence[tuple[str, int, int]]], folder: Path) -> None:
-    """Write the sheet of a plan's clusters to the folder of overlays; reads the patches from the slides.
+    """Write the sheet of a plan's clusters to the folder of overlays; reads the patches from the slides, but for those
+    in a bucket, each of which would be copied for a patch or two.
 
     Raises:
         OSError: it cannot be written.
     """
     parts = {part.slide_id: part for part in plan.slides}
     rows = {row.slide_id: row for row in plan.audit}
+    away = {slide_id for slide_id, part in parts.items() if isinstance(plan.slide_path(part), ObjectPath)}
+    examples = {cluster: [place for place in places if place[0] not in away] for cluster, places in examples.items()}
 
     def read(slide_id: str, x: int, y: int) -> NDArray[np.uint8]:
         part, mpp = parts[slide_id], rows[slide_id].mpp

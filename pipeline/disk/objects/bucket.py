@@ -11,7 +11,11 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +44,21 @@ class ObjectError(G2LError):
 
 class NoObjectError(ObjectError):
     """There is no such object."""
+
+
+class AwayError(ObjectError):
+    """The server did not answer, for as long as it was tried."""
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """What a store says of an object: its bytes, when it was written (seconds since 1970), and what tells it from
+    another one that is written in its place.
+    """
+
+    num_bytes: int
+    modified: float
+    version: str
 
 
 class Bucket:
@@ -90,6 +109,30 @@ class Bucket:
 
         return self._tried("", "listed", listed)
 
+    def look(self, name: str) -> ObjectFacts:
+        """What the store says of an object.
+
+        Raises:
+            NoObjectError: there is no such object.
+            ObjectError: the store does not say.
+        """
+        return self._tried(name, "looked at", lambda: _facts(self._library.head(self._store, name)))
+
+    def look_below(self, prefix: str) -> dict[str, ObjectFacts]:
+        """The same of all objects below a folder, by their names from there; those with names that no path can have
+        left out.
+
+        Raises:
+            ObjectError: they cannot be listed.
+        """
+
+        def listed() -> dict[str, ObjectFacts]:
+            found = (meta for some in self._library.list(self._store, prefix=prefix) for meta in some)
+            below = {meta["path"].removeprefix(f"{prefix}/"): _facts(meta) for meta in found}
+            return {name: facts for name, facts in below.items() if _is_path(name)}
+
+        return self._tried(prefix, "listed", listed)
+
     def read(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes of an object, fewer where it ends.
 
@@ -103,27 +146,53 @@ class Bucket:
             name, "read", lambda: bytes(self._library.get_range(self._store, name, start=start, length=length))
         )
 
-    def fetch(self, name: str, num_bytes: int, into: Path) -> str:
+    def fetch(
+        self, name: str, num_bytes: int, into: Path, *, at_once: int = 1, go_on: Callable[[], object] = lambda: None
+    ) -> str:
         """Fill the file `into`, which is there, with an object's bytes, as many as it should have or fewer; returns the
         hex SHA-256 of what came.
+
+        Args:
+            at_once: requests that are made at once.
+            go_on: is called before each block is written; may raise to stop.
 
         Raises:
             ObjectError, NoObjectError: as `read`.
             OSError: the file cannot be written.
         """
         digest, done = hashlib.sha256(), 0
-        with open(into, "r+b", buffering=0) as out:
-            while done < num_bytes:
-                block = self.read(name, done, min(BLOCK_BYTES, num_bytes - done))
-                if not block:
-                    break
+        with open(into, "r+b", buffering=0) as out, closing(self._blocks(name, num_bytes, at_once)) as blocks:
+            for block in blocks:
+                go_on()
                 digest.update(block)
                 written = 0
                 while written < len(block):
                     written += out.write(block[written:])
+                is_short = len(block) < min(BLOCK_BYTES, num_bytes - done)
                 done += len(block)
+                if is_short:
+                    break
             out.truncate(done)
         return digest.hexdigest()
+
+    def _blocks(self, name: str, num_bytes: int, at_once: int) -> Generator[bytes, None, None]:
+        """An object's bytes in blocks, asked for ahead; raises as `read`."""
+        ranges = [(start, min(BLOCK_BYTES, num_bytes - start)) for start in range(0, num_bytes, BLOCK_BYTES)]
+        if at_once < 2 or len(ranges) < 2:
+            yield from (self.read(name, start, length) for start, length in ranges)
+            return
+        with ThreadPoolExecutor(at_once, thread_name_prefix="g2l-fetch") as pool:
+            asked: deque[Future[bytes]] = deque()
+            try:
+                for start, length in ranges:
+                    asked.append(pool.submit(self.read, name, start, length))
+                    if len(asked) == at_once:
+                        yield asked.popleft().result()
+                while asked:
+                    yield asked.popleft().result()
+            finally:
+                for future in asked:
+                    future.cancel()
 
     def _tried(self, name: str, verb: str, call: Callable[[], T]) -> T:
         """What `call` gives, tried again while a failure may pass.
@@ -132,7 +201,8 @@ class Bucket:
             ObjectError: it does not pass.
         """
         until, pause = time.monotonic() + RETRY_SECONDS, FIRST_PAUSE
-        place = f"{self.url}/{name}" if name else self.url
+        between = "" if not name or self.url.endswith("/") else "/"
+        place = f"{self.url}{between}{name}"
         while True:
             if self._stopped.is_set():
                 raise ObjectError(f"{place}: given up, for the command ends")
@@ -152,7 +222,7 @@ class Bucket:
                 if self._is_local or PERMANENT.search(str(error)):
                     raise ObjectError(f"{place}: cannot be {verb} ({words})") from None
                 if time.monotonic() + pause > until:
-                    raise ObjectError(
+                    raise AwayError(
                         f"{place}: cannot be {verb} ({words}), and trying again for {RETRY_SECONDS:g} s did not "
                         "help. When the server answers, run the same command again"
                     ) from None
@@ -166,6 +236,12 @@ def _words(error: Exception) -> str:
     if answer := STATUS.search(first):
         return f"the server answered {answer[1].strip()}"
     return first.rpartition(" - ")[2].partition("?")[0].strip()
+
+
+def _facts(meta: Mapping[str, Any]) -> ObjectFacts:
+    """What obstore's record of an object says."""
+    modified = meta["last_modified"].timestamp()
+    return ObjectFacts(meta["size"], modified, meta.get("version") or meta.get("e_tag") or repr(modified))
 
 
 def _is_path(name: str) -> bool:

@@ -74,6 +74,11 @@ def require_local(name: str, path: Path | str) -> None:
             "a local folder, then copy it there: for a store, shard files first and the ledger last (docs/scale.md has "
             "the commands)"
         )
+    if name in ("--slides_root", "slides"):
+        raise ConfigError(
+            f"{name.replace('_', '-')} {shown}: plan, extract-teacher and embed read slides in a bucket, by the "
+            "paths of a manifest or with --slides-root. Elsewhere, copy them to a folder, or mount the bucket as one"
+        )
     raise ConfigError(
         f"{name.replace('_', '-')} {shown}: only train-student, inspect and verify open a store at such an address. "
         "Copy it to a local folder first, or mount the bucket as one"

@@ -4,11 +4,15 @@ Slides are copied in the order in which they are expected, as long as there is r
 waits until its copy is there. It reads the slide in place if there will be none: the slide is larger than the bound,
 cannot be copied whole, its copy differs (`copies`), or the room belongs to others. Nobody waits for room that only the
 reader itself could free, provided that slides are used in the order in which they are expected.
+
+A slide in a bucket (`objects`) has no other place: without a copy it fails, by name, and for room that belongs to
+others the reader waits. What is not the slide's fault, such as a full disk or a server that is away, ends the run.
 """
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +20,23 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pipeline.base.console import Tell
-from pipeline.base.errors import G2LError
+from pipeline.base.errors import G2LError, SlideError
 from pipeline.base.units import format_bytes
 from pipeline.config.staging import StageFolder
+from pipeline.disk.objects.bucket import AwayError, ObjectError
+from pipeline.disk.objects.places import ObjectPath
+from pipeline.disk.objects.present import Buckets
 from pipeline.slides.staging.copies import ExpectedSlide, copy_slide
+from pipeline.slides.staging.objects import ObjectPart, copy_objects, object_parts
 from pipeline.slides.staging.room import StageRoom
 from pipeline.slides.staging.slide_files import NotStagedError, SlidePart, slide_parts
 
 POLL_SECONDS = 0.2
 """How often to look for room that other commands hold. Our choice."""
+ROOM_SECONDS = 3600.0
+"""Longest wait for room that others hold, for a slide in a bucket. Our choice: they use a slide for minutes."""
+MOST_UNANSWERED = 2
+"""Slides in turn for which a server was away until the run ends: it is then not the slide's fault. Our choice."""
 STOP_SECONDS = 10.0
 """Longest wait for the thread at the end: a file server may hang. Our choice."""
 
@@ -60,6 +72,7 @@ class _Slide:
         is_needed: whether a reader waits for it.
         is_decided: whether it is known how it is read.
         folder, copy: of its copy, if there is one.
+        failure: why it cannot be read at all.
     """
 
     expected: ExpectedSlide
@@ -68,6 +81,7 @@ class _Slide:
     is_decided: bool = False
     folder: Path | None = None
     copy: Path | None = None
+    failure: G2LError | None = None
 
 
 class _StoppedError(Exception):
@@ -94,7 +108,9 @@ class Staging:
         self._waiting: deque[_Slide] = deque()
         self._num_leaving = self._num_returned = 0
         self._told: set[str] = set()
-        self._is_stopped = self._is_broken = False
+        self._is_stopped = self._is_broken = self._has_waited = False
+        self._buckets, self._num_unanswered = Buckets(), 0
+        self._end: G2LError | None = None  # why no slide in a bucket can be copied any more
         self._room: StageRoom | None = None
         self._thread: threading.Thread | None = None
 
@@ -115,6 +131,7 @@ class Staging:
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
+        self._buckets.stop()
         if self._thread is not None and self._room is not None:
             self._thread.join(STOP_SECONDS)
             self._room.close()
@@ -134,7 +151,12 @@ class Staging:
             self._changed.notify_all()
 
     def copy_of(self, path: Path) -> Path | None:
-        """Wait for the copy of a slide; `None` if it is to be read in place."""
+        """Wait for the copy of a slide; `None` if it is to be read in place.
+
+        Raises:
+            SlideError: it is in a bucket, and cannot be copied.
+            G2LError: no slide in a bucket can be.
+        """
         with self._changed:
             slide = self._slides.get(path)
             if slide is None:
@@ -143,6 +165,10 @@ class Staging:
                 slide.is_needed = True
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: slide.is_decided or self._is_stopped)
+            if slide.failure is not None:
+                raise type(slide.failure)(str(slide.failure))  # a new exception for each thread
+            if slide.copy is None and isinstance(path, ObjectPath):
+                raise ObjectError(f"{path}: not copied, for the command ends")
             return slide.copy
 
     def done(self, path: Path, close: Close) -> None:
@@ -178,9 +204,14 @@ class Staging:
         """Stage one slide after the other, until the block ends."""
         try:
             while (slide := self._next()) is not None:
-                folder, copy = self._copy(slide, room)
+                folder, copy, failure = None, None, None
+                try:
+                    make = self._fetch if isinstance(slide.expected.path, ObjectPath) else self._copy
+                    folder, copy = make(slide, room)
+                except G2LError as error:
+                    failure = error
                 with self._changed:
-                    slide.folder, slide.copy, slide.is_decided = folder, copy, True
+                    slide.folder, slide.copy, slide.failure, slide.is_decided = folder, copy, failure, True
                     self._changed.notify_all()
         except _StoppedError:
             pass
@@ -225,11 +256,47 @@ class Staging:
             room.give_back(folder)
         return None, None
 
-    def _take(self, slide: _Slide, parts: list[SlidePart], room: StageRoom) -> Path:
+    def _fetch(self, slide: _Slide, room: StageRoom) -> tuple[Path, Path]:
+        """As `_copy`, of a slide in a bucket.
+
+        Raises:
+            SlideError: it cannot be copied.
+            G2LError: no slide can be: the folder cannot be written, or the server is away.
+            _StoppedError: the block has ended.
+        """
+        path, folder = slide.expected.path, None
+        assert isinstance(path, ObjectPath)
+        if self._end is not None:
+            raise self._end
+        try:
+            parts = object_parts(path, self._buckets)
+            folder = self._take(slide, parts, room)
+            copy = copy_objects(parts, folder, slide.expected, self._go_on)
+            self._num_unanswered = 0
+            return folder, copy
+        except BaseException as error:
+            if folder is not None:
+                room.give_back(folder)
+            self._go_on()  # what was given up because the block ends says nothing of the slide
+            if isinstance(error, NotStagedError):
+                raise SlideError(f"{path}: cannot be copied: {error}") from None
+            self._num_unanswered = self._num_unanswered + 1 if isinstance(error, AwayError) else 0
+            if isinstance(error, ObjectError) and self._num_unanswered < MOST_UNANSWERED:
+                raise SlideError(str(error)) from None
+            self._end = error if isinstance(error, ObjectError) else None
+            if isinstance(error, OSError):
+                why = f"--stage-dir {room.folder} cannot be used ({error.strerror})"
+                self._end = G2LError(f"{path}: {why}. Run the same command again when it can")
+            if self._end is not None:
+                raise self._end from None
+            raise
+
+    def _take(self, slide: _Slide, parts: Sequence[SlidePart | ObjectPart], room: StageRoom) -> Path:
         """Wait until there is room for a slide's files; returns their folder.
 
         Raises:
-            NotStagedError: the slide is larger than the bound, or a reader waits for it and others hold the room.
+            NotStagedError: the slide is larger than the bound, or a reader waits for it and others hold the room, of
+                one in a bucket for long.
             OSError: the folder cannot be written.
             _StoppedError: the block has ended.
         """
@@ -237,6 +304,7 @@ class Staging:
         if needed > room.most_bytes:
             allowed = f"and --stage-gb allows {format_bytes(room.most_bytes)} in all"
             raise NotStagedError(f"it has {format_bytes(needed)}, {allowed}", kind="large")
+        until = time.monotonic() + ROOM_SECONDS if isinstance(slide.expected.path, ObjectPath) else 0.0
         while True:
             with self._changed:
                 self._go_on()
@@ -244,7 +312,10 @@ class Staging:
                 must_not_wait, num_returned = slide.is_needed and not holds_room, self._num_returned
             if (folder := room.take(parts)) is not None:
                 return folder
-            if must_not_wait:
+            if must_not_wait and until and not self._has_waited:
+                self._tell_once("wait", f"note: {slide.expected.path} waits for room in {room.folder}")
+                self._has_waited = time.monotonic() >= until
+            elif must_not_wait:
                 raise NotStagedError(f"{room.folder} has no room for its {format_bytes(needed)}", kind="room")
             with self._changed:  # copies that went since count; others' are looked for again after a while
                 self._changed.wait_for(self._is_other(num_returned), POLL_SECONDS)

@@ -50,7 +50,7 @@ def copy_slide(parts: Sequence[SlidePart], into: Path, expected: ExpectedSlide, 
     """
     digests = [_copy_file(part, into / part.name, go_on) for part in parts]
     for part, digest in zip(parts, digests, strict=True):
-        if _read_back(into / part.name, go_on) != digest:
+        if read_back(into / part.name, go_on) != digest:
             raise NotStagedError("the copy differs from what was read; is the local disk sound?")
     copy = into / parts[0].name
     if expected.sha256 is not None and digests[0] != expected.sha256.lower():
@@ -107,7 +107,7 @@ def _read_source(source: int, num_bytes: int) -> bytes:
     return block
 
 
-def _read_back(path: Path, go_on: Callable[[], object]) -> str:
+def read_back(path: Path, go_on: Callable[[], object]) -> str:
     """Hex SHA-256 of a file as it is on the disk, as far as the system can be told to forget what it was given."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as f:

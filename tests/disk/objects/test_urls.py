@@ -59,8 +59,10 @@ def test_addresses_that_are_not_opened_are_named_with_those_that_are() -> None:
 def test_an_output_at_an_address_is_refused_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"--out s3://b/x: .* copy it there: .* the ledger last"):
         require_local("out", Path("s3://b/x"))
-    with pytest.raises(ConfigError, match=r"slides-root s3://b/x: only train-student, inspect and verify"):
+    with pytest.raises(ConfigError, match=r"slides-root s3://b/x: plan, extract-teacher and embed read slides"):
         require_local("--slides_root", Path("s3://b/x"))
+    with pytest.raises(ConfigError, match=r"store s3://b/x: only train-student, inspect and verify"):
+        require_local("store", Path("s3://b/x"))
     require_local("out", Path("run"))
 
 

@@ -2,6 +2,8 @@
 leaves anything that stays.
 """
 
+import errno
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -17,8 +20,11 @@ from support.commands import leftovers
 from support.mounts import mounted, needs_mounts
 from support.staging import BLOCK_BYTES, slow_source, start_staging, watching
 
+from pipeline.base.errors import G2LError, SlideError
 from pipeline.config.staging import StageFolder
 from pipeline.disk.files import sha256_file
+from pipeline.disk.objects.bucket import AwayError
+from pipeline.disk.objects.places import ObjectPath
 from pipeline.slides.staging import ahead, copies
 from pipeline.slides.staging.ahead import KnownCopy, Staging
 from pipeline.slides.staging.copies import ExpectedSlide
@@ -136,14 +142,14 @@ def test_more_may_be_expected_later(tmp_path: Path, slides: list[Path]) -> None:
 
 def test_a_damaged_copy_is_read_in_place_and_said(tmp_path: Path, slides: list[Path]) -> None:
     """The others are staged; nothing of the damaged one stays."""
-    told, read_back = Told(), copies._read_back
+    told, read_back = Told(), copies.read_back
 
     def damage(path: Path, go_on: Callable[[], object]) -> str:
         if path.name == "1.svs":
             path.write_bytes(path.read_bytes()[:-1] + b"x")
         return read_back(path, go_on)
 
-    with mock.patch.object(copies, "_read_back", damage), stage_in(tmp_path, 2 * SIZE, told) as staging:
+    with mock.patch.object(copies, "read_back", damage), stage_in(tmp_path, 2 * SIZE, told) as staging:
         staging.expect(map(ExpectedSlide, slides))
         for path in slides:
             with staging.use(path, ignore) as copy:
@@ -305,3 +311,107 @@ def test_two_commands_share_a_folder(tmp_path: Path, slides: list[Path], fit: in
     assert sum(copied == "True" for *_, copied in lines) >= len(slides) // 2
     assert 0 < max(seen) <= fit * SIZE
     assert list(stage.iterdir()) == []
+
+
+def address(path: Path) -> ObjectPath:
+    """A slide as an object of a bucket, which is the folder here."""
+    return ObjectPath(f"file://{path}")
+
+
+def test_a_slide_in_a_bucket_waits_for_room_of_others_and_fails_if_there_is_none(
+    tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no other place to read it from. It says once that it waits."""
+    told, found = Told(), list[Path | None]()
+    with stage_in(tmp_path, SIZE) as others, stage_in(tmp_path, SIZE, told) as staging:
+        others.expect([ExpectedSlide(slides[0])])
+        assert others.copy_of(slides[0]) is not None
+        staging.expect([ExpectedSlide(address(slides[1]))])
+        waiting = threading.Thread(target=lambda: found.append(staging.copy_of(address(slides[1]))))
+        waiting.start()
+        assert held_within(5, lambda: told)
+        assert "1.svs waits for room in" in told.one("note: ")
+        assert found == []
+        others.done(slides[0], ignore)
+        waiting.join(5)
+        assert [copy and copy.read_bytes() for copy in found] == [slides[1].read_bytes()]
+        monkeypatch.setattr(ahead, "ROOM_SECONDS", 0.0)
+        others.expect([ExpectedSlide(slides[2])])
+        staging.done(address(slides[1]), ignore)
+        assert others.copy_of(slides[2]) is not None
+        staging.expect([ExpectedSlide(address(slides[3]))])
+        with pytest.raises(SlideError, match=r"3\.svs: cannot be copied: .* has no room"):
+            staging.copy_of(address(slides[3]))
+
+
+def test_a_slide_in_a_bucket_that_is_larger_than_the_bound_or_gone_fails_and_the_others_go_on(
+    tmp_path: Path, slides: list[Path]
+) -> None:
+    slides[0].write_bytes(bytes(2 * SIZE))
+    slides[1].unlink()
+    with stage_in(tmp_path, SIZE) as staging:
+        staging.expect(ExpectedSlide(address(path)) for path in slides[:3])
+        for number, words in ((0, "--stage-gb allows"), (1, "no such object")):
+            with pytest.raises(SlideError, match=words), staging.use(address(slides[number]), ignore):
+                pass
+        with staging.use(address(slides[2]), ignore) as copy:
+            assert copy is not None
+            assert copy.read_bytes() == slides[2].read_bytes()
+
+
+def test_a_full_disk_ends_the_run_where_slides_are_in_a_bucket(tmp_path: Path, slides: list[Path]) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with mock.patch.object(ahead, "copy_objects", side_effect=full), stage_in(tmp_path, SIZE) as staging:
+        staging.expect([ExpectedSlide(address(slides[0]))])
+        with pytest.raises(G2LError, match=r"0\.svs: --stage-dir .* cannot be used \(No space left") as error:
+            staging.copy_of(address(slides[0]))
+        assert not isinstance(error.value, SlideError)
+        assert list((tmp_path / "stage").rglob("*.svs")) == []
+
+
+def test_a_server_that_is_away_for_two_slides_in_turn_ends_the_run(tmp_path: Path, slides: list[Path]) -> None:
+    """What would wait for its copy then is told at once."""
+    away = AwayError("away")
+    with (
+        mock.patch.object(ahead, "copy_objects", side_effect=[away, mock.DEFAULT, away, away]) as copy,
+        stage_in(tmp_path, 10 * SIZE) as staging,
+    ):
+        copy.return_value = Path("copy")
+        staging.expect(ExpectedSlide(address(path)) for path in slides[:5])
+        kinds = []
+        for path in slides[:5]:
+            try:
+                staging.copy_of(address(path))
+                kinds.append("copied")
+            except G2LError as error:
+                kinds.append(type(error).__name__)
+    assert kinds == ["SlideError", "copied", "SlideError", "AwayError", "AwayError"]
+    assert copy.call_count == 4
+
+
+def test_nobody_waits_for_a_copy_from_a_bucket_when_the_block_ends(tmp_path: Path, slides: list[Path]) -> None:
+    """The reader is told so, not that the slide has failed."""
+    found: list[str] = []
+    begun = threading.Event()
+
+    def hang(*arguments: Any) -> Path:
+        begun.set()
+        while True:
+            arguments[-1]()  # go_on
+            time.sleep(0.002)
+
+    def read() -> None:
+        try:
+            staging.copy_of(address(slides[0]))
+        except G2LError as error:
+            found.append(f"{type(error).__name__}: {error}")
+
+    with mock.patch.object(ahead, "copy_objects", hang):
+        with stage_in(tmp_path, SIZE) as staging:
+            staging.expect([ExpectedSlide(address(slides[0]))])
+            waiting = threading.Thread(target=read)
+            waiting.start()
+            begun.wait(5)
+        waiting.join(5)
+    assert found == [f"ObjectError: {address(slides[0])}: not copied, for the command ends"]
+    assert list((tmp_path / "stage").rglob("*.svs")) == []

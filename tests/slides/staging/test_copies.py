@@ -84,7 +84,7 @@ def test_the_manifests_sha256_counts(slide: Path, into: Path) -> None:
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
 def test_a_copy_that_is_damaged_on_the_local_disk_is_refused(slide: Path, into: Path, place: int) -> None:
-    read_back = copies._read_back
+    read_back = copies.read_back
 
     def damage(path: Path, go_on: Callable[[], object]) -> str:
         data = bytearray(path.read_bytes())
@@ -92,21 +92,18 @@ def test_a_copy_that_is_damaged_on_the_local_disk_is_refused(slide: Path, into: 
         path.write_bytes(data)
         return read_back(path, go_on)
 
-    with (
-        mock.patch.object(copies, "_read_back", damage),
-        pytest.raises(NotStagedError, match="is the local disk sound"),
-    ):
+    with mock.patch.object(copies, "read_back", damage), pytest.raises(NotStagedError, match="is the local disk sound"):
         copy(slide, into)
 
 
 def test_a_copy_that_was_cut_short_is_refused(slide: Path, into: Path) -> None:
-    read_back = copies._read_back
+    read_back = copies.read_back
 
     def cut(path: Path, go_on: Callable[[], object]) -> str:
         os.truncate(path, path.stat().st_size - 1)
         return read_back(path, go_on)
 
-    with mock.patch.object(copies, "_read_back", cut), pytest.raises(NotStagedError, match="differs"):
+    with mock.patch.object(copies, "read_back", cut), pytest.raises(NotStagedError, match="differs"):
         copy(slide, into)
 
 
