@@ -50,12 +50,27 @@ def said_to(listener: Tell) -> Iterator[None]:
         _listener = before
 
 
+_shows_bars = True
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Progress bars that are made inside the block are silent."""
+    global _shows_bars
+    before, _shows_bars = _shows_bars, False
+    try:
+        yield
+    finally:
+        _shows_bars = before
+
+
 class Progress:
     """A progress bar with rate and time left. `note` appends figures such as failures or loss; a silent bar shows
     nothing.
     """
 
     def __init__(self, what: str, total: int, unit: str, *, done: int = 0, silent: bool = False) -> None:
+        silent = silent or not _shows_bars
         self.what, self.total, self.unit = what, total, unit
         self._terminal = sys.stderr.isatty() and not silent
         self._silent = silent

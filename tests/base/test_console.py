@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline.base import console as runlog
-from pipeline.base.console import Progress, counted, table
+from pipeline.base.console import Progress, counted, table, without_bars
 
 
 def test_table_aligns_and_right_aligns() -> None:
@@ -50,6 +50,17 @@ def test_a_short_work_is_silent_without_a_terminal(capsys: pytest.CaptureFixture
     with Progress("planning", 2, "slides") as progress:
         progress.step(2)
     assert capsys.readouterr().err == ""
+
+
+def test_bars_can_be_kept_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runlog, "QUIET_SECONDS", 0.0)
+    with without_bars():
+        with Progress("planning", 2, "slides") as silent, without_bars():
+            silent.step()
+        Progress("drawing", 2, "slides").step()
+    assert capsys.readouterr().err == ""
+    Progress("planning", 2, "slides").step()
+    assert capsys.readouterr().err.startswith("planning: 1 of 2 slides")
 
 
 def test_on_a_terminal_the_bar_shows_count_rate_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,117 @@
+"""Load a student: its model, the transform of its patches, and the projector into its teacher's space."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from g2l.guest import as_guest
+from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, is_run
+from pipeline.encoders.build import Encoder, build_encoder
+from pipeline.encoders.model_config import CONFIG_FILE, input_side
+from pipeline.projector import Projector
+from pipeline.student.exported import is_student
+from pipeline.student.folder import load_projector
+
+
+class StudentModel(nn.Module):
+    """A student as a module, in evaluation mode on the CPU; its parameters can be trained further.
+
+    forward: float (B, 3, P, P), normalised by the `PatchTransform` -> (B, D), the embedding.
+
+    Attributes:
+        encoder: `encoder.model` is timm's model.
+        width: dimension D of the embedding.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.width = encoder, encoder.spec.width
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder.embed(images)
+
+
+class PatchTransform:
+    """From a patch to the input of a student: values to 0..1, less the mean, by the deviation. Neither scales nor cuts.
+
+    Takes a PIL image, a uint8 array (P, P, 3), or a uint8 tensor (3, P, P) or (B, 3, P, P), as datasets of
+    `open_store` give it; returns float32 (3, P, P) or (B, 3, P, P). Picklable.
+
+    Attributes:
+        mean, std: of RGB in 0..1.
+        patch_px: side P.
+        mpp: um/px that the student was trained at; 0 if not known.
+    """
+
+    def __init__(
+        self, mean: tuple[float, float, float], std: tuple[float, float, float], patch_px: int, mpp: float
+    ) -> None:
+        self.mean, self.std, self.patch_px, self.mpp = mean, std, patch_px, mpp
+
+    def __call__(self, patch: Any) -> Tensor:
+        """The input of a patch, or of a batch of patches.
+
+        Raises:
+            EncoderError: it is not RGB in 8 bits, or of another side than the student's.
+        """
+        image = patch
+        if not isinstance(image, Tensor):
+            image = np.asarray(image)
+            if image.ndim == 3:
+                image = image.transpose(2, 0, 1)
+            image = torch.from_numpy(image.copy())
+        if image.dtype != torch.uint8 or tuple(image.shape[-3:]) != (3, self.patch_px, self.patch_px):
+            raise EncoderError(
+                f"a patch of {image.dtype} {tuple(image.shape)}: the student takes RGB in 8 bits, uint8 "
+                f"(3, {self.patch_px}, {self.patch_px}), or an image of that side"
+            )
+        mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return image.float().div(255).sub(mean).div(std)
+
+    def __repr__(self) -> str:
+        return f"PatchTransform(mean={self.mean}, std={self.std}, patch_px={self.patch_px}, mpp={self.mpp})"
+
+
+class LoadedStudent(NamedTuple):
+    """What `load_student` gives.
+
+    Attributes:
+        model: normalised patches (B, 3, P, P) -> embeddings (B, D).
+        transform: a patch -> its normalised input (3, P, P).
+        projector: `projector.as_teacher(embeddings)`: (B, D) -> (B, T), in place of the teacher's embeddings; `None`
+            for a model of timm's that is no student.
+    """
+
+    model: StudentModel
+    transform: PatchTransform
+    projector: Projector | None
+
+
+def load_student(path: str | os.PathLike[str], *, teacher: str | None = None) -> LoadedStudent:
+    """Load an exported student, or that of a finished run.
+
+    Args:
+        path: folder that `g2l export` or `g2l train-student` wrote.
+        teacher: whose projector, for a student of several teachers; `None` for the first.
+
+    Raises:
+        ConfigError: there is no student in the folder.
+        EncoderError: it is damaged, or has learnt from no such teacher.
+    """
+    folder = Path(path).expanduser()
+    folder = folder / "student" if is_run(folder) else folder
+    if not (folder / CONFIG_FILE).is_file():
+        hint = "training is not finished" if is_run(folder.parent) else "it is neither an exported student nor a run"
+        raise ConfigError(f"load_student: no student in {path}: {hint}")
+    with as_guest(computes=True):
+        built = build_encoder(f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder))
+        projector = load_projector(folder, teacher) if is_student(folder) else None
+    spec = built.spec
+    return LoadedStudent(
+        StudentModel(built.module).eval(), PatchTransform(spec.mean, spec.std, spec.patch_px, spec.mpp), projector
+    )

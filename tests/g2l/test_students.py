@@ -1,0 +1,97 @@
+"""A loaded student gives the embeddings that timm and the trained student give."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from support.extraction import embed_by_timm, timm_transform
+from support.stores import make_patches
+from support.students import EXPORTED, SPECS, disturb, random_projector, write_exported
+
+from g2l.students import PatchTransform, load_student
+from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.encoders import table
+from pipeline.encoders.build import build_encoder
+from pipeline.student.folder import load_projector
+
+
+def test_a_runs_student_is_timms(run: Path) -> None:
+    model, transform, projector = load_student(run)
+    reference = timm.create_model(f"local-dir:{run / 'student'}", pretrained=True).eval()
+    patches = make_patches(3)
+    expected = embed_by_timm(reference, timm_transform(32, transform.mean, transform.std), patches)
+    with torch.inference_mode():
+        embeddings = model(torch.stack([transform(patch) for patch in patches]))
+    assert np.allclose(embeddings, expected, atol=1e-6)
+    assert embeddings.shape == (3, model.width)
+    assert projector is not None
+    kept = load_projector(run / "student")
+    assert torch.equal(projector.as_teacher(embeddings), kept.as_teacher(embeddings))
+    assert not model.training
+    assert all(value.requires_grad for value in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["class token", "class token and mean", "cnn"])
+def test_every_embedding_rule_is_kept(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ENCODERS", {**table.ENCODERS, **SPECS})
+    name, side = EXPORTED[kind]
+    built = build_encoder(name, "scratch", side)
+    disturb(built.module.model)
+    write_exported(tmp_path / "student", built.module.model, built.spec, random_projector(built.spec.width))
+    model, transform, projector = load_student(tmp_path / "student")
+    patches = torch.from_numpy(make_patches(2, side))
+    with torch.inference_mode():
+        assert torch.allclose(model(transform(patches.permute(0, 3, 1, 2))), built.module(patches), atol=1e-5)
+    assert projector is not None
+    assert model.width == built.spec.width
+
+
+def test_a_patch_may_be_an_image_an_array_or_a_tensor() -> None:
+    transform = PatchTransform((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 32, 0.5)
+    patch = make_patches(1)[0]
+    tensor = torch.from_numpy(patch).permute(2, 0, 1)
+    expected = timm_transform(32, transform.mean, transform.std)(Image.fromarray(patch))
+    for given in (patch, Image.fromarray(patch), tensor, pickle.loads(pickle.dumps(tensor))):
+        assert torch.allclose(transform(given), expected, atol=1e-6)
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(tensor[None].expand(4, -1, -1, -1))[3], transform(tensor))
+    assert "patch_px=32" in repr(transform)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        np.zeros((33, 32, 3), np.uint8),
+        np.zeros((32, 32), np.uint8),
+        np.zeros((32, 32, 4), np.uint8),
+        np.zeros((32, 32, 3), np.float32),
+        torch.zeros(32, 32, 3, dtype=torch.uint8),
+        Image.new("RGBA", (32, 32)),
+    ],
+)
+def test_other_patches_are_refused(patch: Any) -> None:
+    with pytest.raises(EncoderError, match=r"the student takes RGB in 8 bits, uint8 \(3, 32, 32\)"):
+        PatchTransform((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 32, 0.5)(patch)
+
+
+def test_what_is_no_student_is_refused(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(ConfigError, match="neither an exported student nor a run"):
+        load_student(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="training is not finished"):
+        load_student(tmp_path)
+    with pytest.raises(EncoderError):
+        load_student(trained / "run", teacher="another")
+
+
+def test_a_damaged_student_is_named(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((run / "student" / "config.json").read_bytes())
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(EncoderError, match="student"):
+        load_student(folder)
