@@ -52,7 +52,7 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     weights = _without_heads(weights)
     if dinov3.is_dinov3(weights):
-        return dinov3.to_timm_names(weights)
+        return dinov3.from_dinov3_names(weights)
     plain = {re.sub(r"^(dinov2|model)\.", "", name): value for name, value in weights.items()}
     if TRANSFORMERS_MARK in plain:
         named = _fold_class_position(_rename(plain, _TRANSFORMERS))

@@ -20,7 +20,7 @@ from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import tensors_of
 from pipeline.encoders.weight_sets import WRAPPERS, WeightSet, choice_note, choose_set
 
-MOST_NAMED = 6
+MOST_PARTS_TOLD = 6
 """Parts of a file that a note names as left out. Our choice; it counts the others."""
 
 
@@ -117,8 +117,8 @@ def left_out(content: dict[str, Any], chosen: WeightSet, others: Sequence[Weight
     names += [f"{dot}{name}" for name in not_loaded]
     ways = {each.name.rsplit(".", times)[0] for each in sets for times in range(each.name.count(".") + 1)}
     counts = Counter(_part(name, ways) for name in names)
-    shown = [f"{part} ({num} tensor{'s' * (num > 1)})" for part, num in counts.most_common(MOST_NAMED)]
-    further = sum(counts.values()) - sum(num for _, num in counts.most_common(MOST_NAMED))
+    shown = [f"{part} ({num} tensor{'s' * (num > 1)})" for part, num in counts.most_common(MOST_PARTS_TOLD)]
+    further = sum(counts.values()) - sum(num for _, num in counts.most_common(MOST_PARTS_TOLD))
     return ", ".join(shown) + (f" and {further} further tensors" if further else "")
 
 

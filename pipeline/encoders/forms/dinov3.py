@@ -38,7 +38,7 @@ def is_dinov3(weights: dict[str, Tensor]) -> bool:
     return "cls_token" in weights and any(mark in weights for mark in MARKS) and SAPIENS_MARK not in weights
 
 
-def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_dinov3_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of DINOv3 under timm's names, less those of training only. Biases and periods stay, for `fitted`."""
     renamed = {}
     for name, value in weights.items():

@@ -12,7 +12,7 @@ from support.training import same_state
 from torch import Tensor, nn
 
 from pipeline.base.errors import EncoderError
-from pipeline.encoders.forms.dinov3 import PERIODS, fitted, is_dinov3, to_timm_names
+from pipeline.encoders.forms.dinov3 import PERIODS, fitted, from_dinov3_names, is_dinov3
 from pipeline.encoders.load import load_weights
 from pipeline.encoders.source import ReadWeights
 from pipeline.encoders.weight_sets import choose_set
@@ -109,7 +109,7 @@ def test_timms_filter_gives_the_same(name: str) -> None:
     model.load_state_dict(timm.models.eva.checkpoint_filter_fn(dict(own), model))
     assert same_state(model.state_dict(), saved.state_dict())
     assert is_dinov3(own)
-    assert "local_cls_norm.weight" not in to_timm_names(own | {"local_cls_norm.weight": torch.zeros(1)})
+    assert "local_cls_norm.weight" not in from_dinov3_names(own | {"local_cls_norm.weight": torch.zeros(1)})
 
 
 def test_biases_that_the_architecture_lacks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_another_architecture_is_refused() -> None:
     model = timm.create_model("test_vit", num_classes=0)
     with pytest.raises(EncoderError, match=r"w.pth: the weights are of a DINOv3 model"):
         load_weights(model, own_names(tiny(PLAIN)), "w.pth")
-    named = to_timm_names(own_names(tiny(PLAIN)))
+    named = from_dinov3_names(own_names(tiny(PLAIN)))
     assert PERIODS not in fitted(named, tiny(PLAIN), "w.pth")
 
 
