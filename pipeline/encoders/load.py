@@ -40,14 +40,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> l
         raise _misfit(source, error) from None
     left = training_only(weights, named)
     weights = fitted(named, model, source) if is_dinov3(weights) else named
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        before = weights
-        try:
-            weights = convert(dict(before), model)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise _misfit(source, error) from None
-        left += _lost(before, weights)
+    weights, lost = _filtered(weights, model, source)
     classifiers = timm_config(model).get("classifier") or ()
     names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     expected = model.state_dict()
@@ -56,7 +49,23 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> l
         raise EncoderError(f"{source}: the weights do not fit the architecture: {'; '.join(problems)}")
     require_numbers(kept, source, expected)
     model.load_state_dict(kept)
-    return left + [name for name in weights if name not in kept]
+    return left + lost + [name for name in weights if name not in kept]
+
+
+def _filtered(weights: dict[str, Tensor], model: nn.Module, source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights as timm's own filter for the architecture makes them, if it has one; and the names of what it drops.
+
+    Raises:
+        EncoderError: the filter stumbles over them.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return weights, []
+    try:
+        made = convert(dict(weights), model)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _misfit(source, error) from None
+    return made, _lost(weights, made)
 
 
 def _misfit(source: str, error: Exception) -> EncoderError:

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.base.errors import EncoderError
+from pipeline.encoders import weight_files
 from pipeline.encoders.forms.index import WeightIndex, is_index, read_index
-from pipeline.encoders.weight_files import LARGEST_FILE_BYTES, check_weight_file, read_weight_file
+from pipeline.encoders.weight_files import check_weight_file, read_weight_file
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def read_shards(index: WeightIndex) -> dict[str, Tensor]:
             all together have another size.
     """
     num_bytes = sum(file.stat().st_size for file in index.files)
-    if num_bytes > LARGEST_FILE_BYTES:
-        raise EncoderError(f"{index.path}: {num_bytes:,} bytes; no weights above {LARGEST_FILE_BYTES:,} are read")
+    if num_bytes > (most := weight_files.LARGEST_FILE_BYTES):
+        raise EncoderError(f"{index.path}: {num_bytes:,} bytes; no weights above {most:,} are read")
     tensors: dict[str, Tensor] = {}
     for file, names in zip(index.files, index.names.values(), strict=True):
         content = read_weight_file(file)

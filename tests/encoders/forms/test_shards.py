@@ -11,8 +11,8 @@ from support.extraction import tiny_model
 from torch import Tensor
 
 from pipeline.base.errors import EncoderError
+from pipeline.encoders import weight_files
 from pipeline.encoders.build import build_encoder
-from pipeline.encoders.forms import shards
 from pipeline.encoders.forms.index import INDEX_FILES
 from pipeline.encoders.forms.shards import check_weights, read_weights
 
@@ -108,6 +108,6 @@ def test_another_size_than_the_index_says_is_refused(tmp_path: Path, monkeypatch
     num_bytes = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     write_shards(tmp_path, state(), metadata={"total_size": num_bytes})  # some writers count the files
     assert read_weights(index).keys() == state().keys()
-    monkeypatch.setattr(shards, "LARGEST_FILE_BYTES", num_bytes - 1)
+    monkeypatch.setattr(weight_files, "LARGEST_FILE_BYTES", num_bytes - 1)
     with pytest.raises(EncoderError, match=rf"{index.name}: [\d,]+ bytes; no weights above"):
         read_weights(index)
