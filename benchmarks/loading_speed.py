@@ -1,7 +1,10 @@
 """Loading of stage two against bare decoding of the same pixels, for each codec and augmentation.
 
 Both sides take the same rows in the same order with as many threads, in the same process, in turn:
-    decoding  `decode_image` of encoded pixels that lie in memory, eight rows a task
+    decoding  `decode_image` of encoded pixels that lie in memory, eight rows a task, into memory that stays in the
+              processor's cache: the strictest limit, and the one that is compared with
+    batches   the same, each into its own place in five batches, as any loader must
+    boundary  the same, beginning at a boundary of 64 bytes, as torch's allocator begins (decision 0083)
     loading   `BatchLoader` over a reader of the epoch's rows: shards, checksums, decoding, views, augmentation,
               embeddings, the ring of batches; nobody uses the batches
     as before what the loader did up to version 0.1.0: a row at a time with keys of its own, the patch decoded, copied,
@@ -12,7 +15,9 @@ cores decode, so what augmentation costs is seen whole; beside a model on the sa
 
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import inputs
@@ -27,7 +32,7 @@ from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import keep_freed_memory
 from pipeline.base.draws import RunDraws
-from pipeline.base.images import decode_image
+from pipeline.base.images import BESIDE_BOUNDARY, BOUNDARY, decode_image, empty_patch
 from pipeline.base.loader import ROWS_PER_TASK, BatchLoader
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
@@ -52,12 +57,25 @@ class Loading:
         self.encoded = [files[row // per_shard].read_chunk(row % per_shard) or b"" for row in self.order.tolist()]
 
     def decoding(self) -> None:
-        """Decode all rows."""
+        """Decode all rows into memory that is used again and again."""
 
         def decode(start: int) -> None:
+            patch = empty_patch(self.store.tile_px)
             for data in self.encoded[start : start + ROWS_PER_TASK]:
-                decode_image(data, self.store.image_format, self.store.tile_px)
+                decode_image(data, self.store.image_format, self.store.tile_px, patch)
 
+        self._in_threads(decode)
+
+    def decoding_into(self, batches: NDArray[np.uint8]) -> None:
+        """Decode all rows into (B, P, P, 3) in turn."""
+
+        def decode(start: int) -> None:
+            for row, data in enumerate(self.encoded[start : start + ROWS_PER_TASK], start):
+                decode_image(data, self.store.image_format, self.store.tile_px, batches[row % len(batches)])
+
+        self._in_threads(decode)
+
+    def _in_threads(self, decode: Callable[[int], None]) -> None:
         with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(decode, range(0, len(self.encoded), ROWS_PER_TASK)))
 
@@ -98,6 +116,14 @@ class Loading:
         return embedding
 
 
+def batches_at(first: int, batch_size: int, patch_px: int) -> NDArray[np.uint8]:
+    """Memory of as many batches as the loader has, (B, P, P, 3), `first` bytes after a boundary; all of it touched."""
+    num_bytes = 5 * batch_size * patch_px * patch_px * 3
+    memory = np.ones(num_bytes + 2 * BOUNDARY, np.uint8)
+    start = -memory.ctypes.data % BOUNDARY + first
+    return memory[start : start + num_bytes].reshape(-1, patch_px, patch_px, 3)
+
+
 def main() -> int:
     """Measure and print."""
     parser = machine.parser(__doc__, rounds=5)
@@ -113,7 +139,14 @@ def main() -> int:
             store = make_store(Path(folder), num_rows, pixels)
             for augmentation in AUGMENTATIONS:
                 side = Loading(store, augmentation, args.batch_size, workers)
-                work = {"decoding": side.decoding, "loading": side.loading, "as before": side.as_before}
+                beside, on = (batches_at(first, args.batch_size, store.patch_px) for first in (BESIDE_BOUNDARY, 0))
+                work: dict[str, machine.Part] = {
+                    "decoding": side.decoding,
+                    "batches": partial(side.decoding_into, beside),
+                    "boundary": partial(side.decoding_into, on),
+                    "loading": side.loading,
+                    "as before": side.as_before,
+                }
                 rounds = machine.measure_rounds(work, wanted=args.rounds, patience=args.patience)
                 each = [f"{rounds.seconds(part) / num_rows * 1000:.3f}" for part in work]
                 ratio, before = (rounds.ratio(["decoding"], [part]) for part in ("loading", "as before"))
@@ -123,7 +156,7 @@ def main() -> int:
                 quiet &= rounds.quiet
                 worst = min(worst, ratio)
     print(f"milliseconds a row of {inputs.PATCH_PX} px, {workers} threads")
-    header = ("pixels", "augmentation", "decoding", "loading", "as before", "ratio", "before", "of CPU time")
+    header = ("pixels", "augmentation", *work, "ratio", "before", "of CPU time")
     print(table(lines, header, right=range(2, len(header))))
     return machine.conclude(worst, at_least=NEEDED, quiet=quiet)
 

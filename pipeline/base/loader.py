@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import prod
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.devices import mark
+from pipeline.base.images import BESIDE_BOUNDARY
 
 T = TypeVar("T")
 
@@ -83,7 +85,8 @@ class BatchLoader(Generic[T]):
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
         self._in_use = in_use
         shape = (BATCHES_AHEAD + in_use, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
-        self._buffers = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        memory = torch.empty(prod(shape) + BESIDE_BOUNDARY, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._buffers = memory[BESIDE_BOUNDARY:].view(shape)
 
     def __enter__(self) -> Self:
         return self

@@ -76,7 +76,7 @@ class ReadWeights:
     content: dict[str, Any]
     chosen_set: str
     published_as: str
-    page: str
+    page: str = ""
 
     def load_into(self, model: nn.Module) -> str:
         """Choose the encoder's set and load it; returns a note on what is taken and what is left out, "" where that is

@@ -164,7 +164,7 @@ class ShardFile:
 
     def _entry(self, index: int) -> tuple[int, int] | None:
         """(offset, length) of an inner chunk with its checksum, or `None` if it is missing."""
-        offset, length = (int(value) for value in self._entries[index])
+        offset, length = self._entries[index].tolist()
         if offset == MISSING and length == MISSING:
             return None
         if offset + length > self._index_start:

@@ -229,6 +229,8 @@ class StoredTeacher:
         if not self.is_first and self.plan_hash != store.first.plan_hash:
             raise StoreError(f"{self.place}: these embeddings are of another plan than the store's")
         self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard, store.files.name)
+        self._chunk_rows = chunk_rows(self.rows_per_shard)
+        self._numbers = np.dtype(self.dtype).newbyteorder("<")
         self._embedding_files = ShardCache(self.chunks_per_shard, open_file=store.files.open)
         self._paths: dict[tuple[str, int], Path] = {}
         self._compared: set[tuple[str, int, int]] = set()
@@ -354,7 +356,7 @@ class StoredTeacher:
     @property
     def chunks_per_shard(self) -> int:
         """Number of inner chunks of an `embedding` or `status` shard."""
-        return self.rows_per_shard // chunk_rows(self.rows_per_shard)
+        return self.rows_per_shard // self._chunk_rows
 
     def shard_path(self, array: str, shard: int) -> Path:
         """The file of a shard of an array."""
@@ -416,8 +418,8 @@ class StoredTeacher:
                 raise StoreError(f"{where}: view {view} was not made")
             return made.read_embedding(row)
         shard, index = divmod(row, self.rows_per_shard)
-        chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
-        row_bytes = self.width * np.dtype(self.dtype).itemsize
+        chunk, index = divmod(index, self._chunk_rows)
+        row_bytes = self.width * self._numbers.itemsize
         array = "views" if view else "embedding"
         file = self._embedding_files.open(self.shard_path(array, shard))
         place = index * (self.views.count - 1) + view - 1 if view else index
@@ -425,7 +427,7 @@ class StoredTeacher:
             file.read_chunk(chunk)
             self._compared.add((array, shard, chunk))
         data = file.read_slice(chunk, place * row_bytes, row_bytes)
-        return np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<")).astype(np.float32)
+        return np.frombuffer(data, self._numbers).astype(np.float32)
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""

@@ -17,6 +17,11 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in brightness, ITU-R BT.601."""
 
 
+def leaves_alone(key: int, augmentation: Augmentation) -> bool:
+    """Whether `augment` would copy the patch as it is."""
+    return augmentation == "none" or (augmentation == "flips" and not key & 7)
+
+
 def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation, out: NDArray[np.uint8]) -> None:
     """Augment a patch (P, P, 3) for the student, into `out` (P, P, 3), other memory than the patch's."""
     turned = patch if augmentation == "none" else dihedral(patch, key & 7)

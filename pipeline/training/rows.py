@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import Tell
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import CheckpointError, ConfigError, StoreError
+from pipeline.base.images import empty_patch
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.views import Views
 from pipeline.disk.files import sha256_json, write_json
@@ -30,7 +31,7 @@ from pipeline.store.patches import PlannedPatches
 from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
-from pipeline.training.augment import Augmentation, augment
+from pipeline.training.augment import Augmentation, augment, leaves_alone
 from pipeline.training.subset import RowSubset
 
 MIN_SCORED = 2
@@ -303,10 +304,12 @@ class AugmentedRows:
         if self._augmentation == "none":
             return [rows.read(row, patch, view) for row, patch, view in zip(numbers, out, views, strict=True)]
         keys = row_keys(chosen, self._draws.seed, self._epoch, "augment").tolist()
-        embeddings, seen = [], np.empty_like(out[0])
+        embeddings, seen = [], empty_patch(rows.patch_px)
         for row, patch, view, key in zip(numbers, out, views, keys, strict=True):
-            embeddings.append(rows.read(row, seen, view))
-            augment(seen, key, self._augmentation, patch)
+            as_it_is = leaves_alone(key, self._augmentation)
+            embeddings.append(rows.read(row, patch if as_it_is else seen, view))
+            if not as_it_is:
+                augment(seen, key, self._augmentation, patch)
         return embeddings
 
 

@@ -20,7 +20,16 @@ from support.places import ROOT
 from support.slides import make_pixels
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.images import ImageFormat, decode_image, encode_image, reduce_by_torch, require_lanczos
+from pipeline.base.images import (
+    BESIDE_BOUNDARY,
+    BOUNDARY,
+    ImageFormat,
+    decode_image,
+    empty_patch,
+    encode_image,
+    reduce_by_torch,
+    require_lanczos,
+)
 
 FORMATS: tuple[ImageFormat, ...] = ("jpegxl", "jpeg")
 PATCHES = st.integers(1, 40).flatmap(lambda side: hnp.arrays(np.uint8, (side, side, 3)))
@@ -154,3 +163,12 @@ def test_decoding_into_memory_that_was_used_gives_the_same(image_format: ImageFo
     assert (batch[[0, 2]] == 77).all()
     with pytest.raises(ValueError, match=f"not a readable {image_format} image"):
         decode_image(data, image_format, 16, batch[1, :16, :16].copy())
+
+
+@pytest.mark.parametrize("patch_px", [1, 7, 224])
+def test_memory_for_a_patch_begins_where_jpeg_is_decoded_fast(patch_px: int) -> None:
+    for _ in range(5):
+        patch = empty_patch(patch_px)
+        assert patch.shape == (patch_px, patch_px, 3)
+        assert patch.flags.c_contiguous
+        assert patch.ctypes.data % BOUNDARY == BESIDE_BOUNDARY

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.base.cores import usable_cores
+from pipeline.base.images import BESIDE_BOUNDARY
 from pipeline.base.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader
 
 CPU = torch.device("cpu")
@@ -218,3 +219,10 @@ def test_rows_read_together_are_those_read_one_by_one() -> None:
             assert batch.results == [row * 10 for row in batch.rows]
             assert is_whole(batch)
     assert sorted(together) == [5] * 6
+
+
+def test_batches_begin_where_jpeg_is_decoded_fast() -> None:
+    with loader(fill, batch_size=2, patch_px=8) as batches:
+        for batch in batches.batches([[1, 2]] * 6):
+            assert batch.pixels.data_ptr() % 64 == BESIDE_BOUNDARY
+            assert batch.pixels.is_contiguous()

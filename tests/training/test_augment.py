@@ -9,7 +9,15 @@ from support.first_augment import as_first_written
 from support.stores import make_patches
 
 from pipeline.cohort.views import dihedral
-from pipeline.training.augment import JITTER, Augmentation, augment, beyond_the_teacher, copy_pixels, jitter
+from pipeline.training.augment import (
+    JITTER,
+    Augmentation,
+    augment,
+    beyond_the_teacher,
+    copy_pixels,
+    jitter,
+    leaves_alone,
+)
 
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flips", "flips+jitter")
 
@@ -31,6 +39,7 @@ def test_pixels_are_to_the_bit_those_of_version_0_1_0(side: int, seed: int, key:
         augment(patch, key, augmentation, out)
         assert np.array_equal(out, as_first_written(patch, key, augmentation))
         assert np.array_equal(patch, before)
+        assert not leaves_alone(key, augmentation) or np.array_equal(out, patch)
 
 
 @pytest.mark.parametrize("key", [0, 2**64 - 1, 0x0123_4567_89AB_CDE6, 0xFEDC_BA98_7654_3213, 0x8000_7FFF_8000_7FF5])
