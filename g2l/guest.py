@@ -26,6 +26,11 @@ VARIABLES = (
     "MPLCONFIGDIR",
     "OMP_WAIT_POLICY",
     "CUBLAS_WORKSPACE_CONFIG",
+    "WANDB_CONFIG_DIR",
+    "WANDB_CACHE_DIR",
+    "WANDB_DATA_DIR",
+    "WANDB_ERROR_REPORTING",
+    "MLFLOW_DISABLE_TELEMETRY",
 )
 """Variables of the environment that `pipeline` sets, if they are not set, when it is imported or trains."""
 

@@ -16,6 +16,8 @@ class PlanOptions(TypedDict, total=False):
     sample: Literal["uniform", "spread", "class", "cluster"] | None
     candidates: int | None
     clusters: int | None
+    sampler_encoder: str | None
+    device: str | None
     budget: str | None
     budget_width: int | None
     budget_pixels: Literal["jpegxl", "jpeg", "none"] | None
@@ -60,6 +62,8 @@ class PlanOptions(TypedDict, total=False):
     exclude_cases: list[str] | None
     check_files: bool | None
     workers: int | None
+    stage_dir: AnyFile | None
+    stage_gb: float | None
     overlays: AnyFile | None
     seed: int | None
 
@@ -91,6 +95,7 @@ class ExtractOptions(TypedDict, total=False):
     sample: Literal["uniform", "spread", "class", "cluster"] | None
     candidates: int | None
     clusters: int | None
+    sampler_encoder: str | None
     budget: str | None
     budget_width: int | None
     budget_pixels: Literal["jpegxl", "jpeg", "none"] | None
@@ -147,6 +152,7 @@ class ImportOptions(TypedDict, total=False):
     teacher: str | None
     weights: AnyFile | None
     manifest: AnyFile | None
+    exclude_cases: list[str] | None
     coords: AnyFile | None
     patch_px: int | None
     mpp: float | None
@@ -204,6 +210,7 @@ class TrainOptions(TypedDict, total=False):
     slides_root: AnyFile | None
     stage_dir: AnyFile | None
     stage_gb: float | None
+    log: list[Literal["wandb", "mlflow"]] | None
     seed: int | None
 
 
@@ -285,6 +292,7 @@ class EvaluateOptions(TypedDict, total=False):
     precision: Literal["auto", "float32", "bfloat16", "float16"] | None
     device: str | None
     workers: int | None
+    log: list[Literal["wandb", "mlflow"]] | None
 
 
 class VerifyOptions(TypedDict, total=False):

@@ -40,6 +40,8 @@ class TensorBoard:
 
     def append(self, line: dict[str, Any]) -> None:
         """Write the figures of a line."""
+        if self._writer is None and not self._tracker:
+            return
         scalars = scalars_of(line)
         if not scalars:
             return

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor
 
-from pipeline.encoders.build import load_weights
+from pipeline.encoders.load import load_weights
 from pipeline.encoders.positions import POSITIONS, stretched_as_published
 
 MIDNIGHT = "kaiko-ai/midnight"

@@ -38,6 +38,10 @@ class Tracker:
     def __init__(self, logs: Mapping[str, Log] | None = None) -> None:
         self._logs = dict(logs or {})
 
+    def __bool__(self) -> bool:
+        """Whether any service is there to be told."""
+        return bool(self._logs)
+
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log figures of a step."""
         self._each(lambda log: log.scalars(values, step))

@@ -21,8 +21,6 @@ PROJECT = "g2l"
 RUN_THERE = "g2l-run.json"
 """In `FOLDER/wandb`: the run's id."""
 FIX = "Delete it; the next call begins another run there"
-PLACES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
-"""Folders that the library would make in the user's home."""
 
 
 class WandbLog:
@@ -65,8 +63,9 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> WandbLog:
     """Start or continue the run of this folder."""
     place = folder / "wandb"
     make_output_folder(place)
-    for name in PLACES:
-        os.environ.setdefault(name, str(place))
+    os.environ.setdefault("WANDB_CONFIG_DIR", str(place))  # these three would be in the user's home
+    os.environ.setdefault("WANDB_CACHE_DIR", str(place))
+    os.environ.setdefault("WANDB_DATA_DIR", str(place))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of its own crashes to its makers
     import wandb  # optional: in an extra; reads the variables above
 

@@ -43,7 +43,7 @@ def test_options_stand_in_the_order_of_the_help() -> None:
         *("robustness", "ri_k", "margins", "robustness_sweep", "sweep_repeats"),
         *("cost", "cost_batch_sizes", "cost_precisions", "cost_rounds"),
         *("protocol", "probe_c", "knn", "folds", "resamples", "seed"),
-        *("images_root", "patch_px", "cache", "batch_size", "precision", "device", "workers"),
+        *("images_root", "patch_px", "cache", "batch_size", "precision", "device", "workers", "log"),
     ]
     assert evaluate_config().panels == {
         "models": "What is compared",
