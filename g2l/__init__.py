@@ -16,13 +16,13 @@ if TYPE_CHECKING:
         make_manifest,
         merge,
         plan,
+        read_plan,
         train_student,
         verify,
     )
     from g2l.dataset import ShardOrder, StoreDataset, StoreRow, StoreStream, open_store
     from g2l.students import LoadedStudent, PatchTransform, StudentModel, load_student
     from pipeline.base.errors import ConfigError, EncoderError, G2LError, ManifestError, PlanError, StoreError
-    from pipeline.cohort.plan import read_plan
     from pipeline.loss import log_sum_loss
     from pipeline.projector import Projector
 
@@ -37,13 +37,13 @@ _HOMES = {
         "make_manifest",
         "merge",
         "plan",
+        "read_plan",
         "train_student",
         "verify",
     ),
     "g2l.dataset": ("ShardOrder", "StoreDataset", "StoreRow", "StoreStream", "open_store"),
     "g2l.students": ("LoadedStudent", "PatchTransform", "StudentModel", "load_student"),
     "pipeline.base.errors": ("ConfigError", "EncoderError", "G2LError", "ManifestError", "PlanError", "StoreError"),
-    "pipeline.cohort.plan": ("read_plan",),
     "pipeline.loss": ("log_sum_loss",),
     "pipeline.projector": ("Projector",),
 }

@@ -101,6 +101,18 @@ def plan(
         return write_new_plan(paths["manifest"], resolved, paths["out"])
 
 
+def read_plan(path: AnyPath) -> "Plan":
+    """Read a plan and check it against its hash.
+
+    Raises:
+        PlanError: it is missing, not a plan, or damaged.
+    """
+    with as_guest():
+        from pipeline.cohort.plan import read_plan as read
+
+        return read(_path(path))
+
+
 @with_options_shown(ExtractConfig, PlanConfig)
 def extract_teacher(
     plan: AnyPath,

@@ -222,7 +222,8 @@ class ShardOrder(Sampler[int]):
 
     Args:
         shards: the shard of each row, (N,).
-        rank, world: which process of how many this is, as in torch's DistributedSampler.
+        rank: which process this is, as in torch's DistributedSampler.
+        world: of how many.
 
     Raises:
         ConfigError: a rank that is not below `world`.

@@ -30,7 +30,8 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     `SMALLEST_DIFFERENCE`.
 
     Args:
-        projected, teacher: (B, T), standardised.
+        projected: (B, T), standardised.
+        teacher: (B, T), standardised.
         alpha: at least 1; 4 in the paper. Its default is that of `train-student` (`config.stages`).
 
     Raises:

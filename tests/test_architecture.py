@@ -61,6 +61,7 @@ INTERFACES = (
         "extract_teacher import_features merge train_student embed evaluate ablate curve doctor",
         "a verb, the function of the library, and the stage that both call",
     ),
+    (r"g2l\.commands|pipeline\.cohort\.plan", "read_plan", "the function, and that of the library, for any path"),
     (r"g2l\.commands|stages\.cli", "plan export verify inspect", "a verb, and the function of the library"),
     (
         r"g2l\.dataset|pipeline\.store\.remote\.opening",

@@ -1,0 +1,83 @@
+"""The Python of README and docs/python.md runs word for word, on small slides and encoders of the names there."""
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from support.places import ROOT
+
+from pipeline.cohort.manifest import split_of_case
+from pipeline.config.plan import PlanConfig
+from pipeline.encoders import table
+from pipeline.encoders.table import EncoderSpec
+
+SMALL = {"img_size": 224, "patch_size": 32, "depth": 1, "embed_dim": 32, "num_heads": 2}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+
+def python_of(path: Path) -> list[str]:
+    """The blocks of Python in a page that use this library."""
+    return [code for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.S) if "import timm" not in code]
+
+
+def small(name: str) -> EncoderSpec:
+    """An encoder of the table, with a small architecture."""
+    return replace(table.ENCODERS[name], architecture="vit_tiny_patch16_224", arguments=SMALL, width=0)
+
+
+@pytest.fixture
+def place(tmp_path: Path, slides_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with `slides/`, of which one is held out, and the student's weights; the teacher's are in the
+    hub's cache.
+    """
+    shutil.copytree(slides_dir, tmp_path / "slides", ignore=shutil.ignore_patterns("*.csv"))
+    fraction = PlanConfig.model_fields["val_fraction"].default
+    held_out = next(name for i in range(99) if split_of_case(name := f"slide_{i}", fraction) == "val")
+    (tmp_path / "slides" / "slide_4.svs").rename(tmp_path / "slides" / f"{held_out}.svs")
+    encoders = {name: small(name) for name in ("h-optimus-0", "hibou-l")}
+    monkeypatch.setattr(table, "ENCODERS", {**table.ENCODERS, **encoders})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL).state_dict()
+    safetensors.torch.save_file(weights, tmp_path / "hibou-l.safetensors")
+    repository = encoders["h-optimus-0"].source.removeprefix("hf-hub:").replace("/", "--")
+    folder = tmp_path / "hub" / f"models--{repository}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("commit")
+    (folder / "snapshots" / "commit").mkdir(parents=True)
+    shutil.copyfile(tmp_path / "hibou-l.safetensors", folder / "snapshots" / "commit" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    levels = logging.root.level, logging.root.handlers[:], logging.getLogger("g2l").level
+    yield tmp_path
+    logging.root.setLevel(levels[0])
+    logging.root.handlers[:] = levels[1]
+    logging.getLogger("g2l").setLevel(levels[2])
+
+
+def test_the_lines_of_the_readme_make_a_student_and_every_block_runs(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The README's block is the first of docs/python.md; it prints nothing."""
+    (readme,) = python_of(ROOT / "README.md")
+    blocks = python_of(ROOT / "docs" / "python.md")
+    assert blocks[0] == readme
+    assert len([line for line in readme.splitlines() if line and not line.startswith("import")]) == 6
+    names: dict[str, object] = {}
+    exec(compile(readme, "README.md", "exec"), names)
+    assert capfd.readouterr() == ("", "")
+    assert isinstance(names["model"], torch.nn.Module)
+    assert names["projector"] is not None
+    assert (place / "student" / "model.safetensors").is_file()
+    for number, code in enumerate(blocks[1:], start=1):
+        exec(compile(code, f"docs/python.md, block {number}", "exec"), names)
+    assert "train-student has no option epoch (did you mean epochs?)" in capfd.readouterr().out
