@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from support.commands import call_g2l
 from support.places import ROOT
 
 from pipeline.cohort.manifest import split_of_case
@@ -81,3 +83,26 @@ def test_the_lines_of_the_readme_make_a_student_and_every_block_runs(
     for number, code in enumerate(blocks[1:], start=1):
         exec(compile(code, f"docs/python.md, block {number}", "exec"), names)
     assert "train-student has no option epoch (did you mean epochs?)" in capfd.readouterr().out
+
+
+def test_the_commands_of_the_readme_lead_to_a_student_that_timm_loads(place: Path) -> None:
+    """A new user's way: each command as it stands there, then the lines that load the student."""
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```bash\n(.*?)```", text.split("## Your own cancer")[1], re.S)
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert [words[:2] for words in commands] == [
+        ["g2l", name]
+        for name in ("make-manifest", "plan", "extract-teacher", "train-student", "export", "evaluate", "embed")
+    ]
+    for words in commands:
+        code, out, errors = call_g2l(*words[1:])
+        assert code == 0, (words, out, errors)
+    assert (place / "report" / "report.html").is_file()
+    assert list((place / "features").rglob("*.h5"))
+    (snippet,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "import timm" in code]
+    names: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    model = names["model"]
+    assert isinstance(model, torch.nn.Module)
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 224, 224)).shape == (1, SMALL["embed_dim"])
