@@ -288,9 +288,10 @@ def export(
     with as_guest(progress=progress, computes=True):
         from pipeline.student.exported import read_student
         from stages.export import export_student
+        from stages.publishing.hub_card import asked_card
 
         resolved, paths = call.resolve(ExportConfig, run=_path(run), out=_path(out))
-        tell(export_student(paths["run"], paths["out"], resolved.format))
+        tell(export_student(paths["run"], paths["out"], resolved.format, asked_card(resolved)))
         return read_student(paths["out"])
 
 

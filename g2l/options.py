@@ -216,6 +216,9 @@ class TrainOptions(TypedDict, total=False):
 
 class ExportOptions(TypedDict, total=False):
     format: list[Literal["timm", "onnx", "torch-export"]] | None
+    hub_card: bool | None
+    report: AnyFile | None
+    dataset: list[str] | None
 
 
 class EmbedOptions(TypedDict, total=False):

@@ -31,7 +31,7 @@ from pipeline.config.model_names import absolute_model
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, MergeConfig, NoOptions, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
-from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig
+from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig, PublishConfig
 from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.options import ReproduceConfig
@@ -264,9 +264,22 @@ def export(
     and adapters for benchmarks.
     """
     from stages.export import export_student
+    from stages.publishing.hub_card import asked_card
 
     config, paths = call.resolve(ExportConfig, run=run, out=out)
-    show(export_student(paths["run"], paths["out"], config.format))
+    show(export_student(paths["run"], paths["out"], config.format, asked_card(config)))
+
+
+@verb("publish", PublishConfig)
+def publish(
+    call: Call, folder: Path | None = argument("FOLDER", "Student that `g2l export --hub-card` wrote.")
+) -> None:
+    """Publish an exported student on the Hugging Face Hub; says what it would send, and sends nothing without --yes."""
+    from stages.publishing.publish import publish_student, require_typed
+
+    require_typed(call.table)
+    config, paths = call.resolve(PublishConfig, folder=folder)
+    show(publish_student(paths["folder"], config))
 
 
 @verb("embed", EmbedConfig)

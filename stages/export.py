@@ -37,13 +37,14 @@ from pipeline.student.program import write_program
 from pipeline.student.student_json import PROJECTOR_FOLDER, STUDENT_JSON, write_student_json
 from pipeline.training.checkpoint import load_checkpoint, load_last_checkpoint
 from pipeline.training.run_folder import RunFolder
+from stages.publishing.hub_card import HubCard, ways_to_publish, write_hub_card
 
 EXPORT_TOLERANCE = 1e-5
 """Largest difference between the exported and the trained student. Our choice: the same weights in the same code differ
 by rounding at most."""
 
 
-def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)) -> str:
+def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",), card: HubCard | None = None) -> str:
     """Copy a finished run's student to `out`, prove that timm loads it to the embeddings of its checkpoint, and
     add the other formats (each compared with it), the adapters and their use.
 
@@ -51,10 +52,11 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
 
     Args:
         formats: of "timm" (always there), "onnx" and "torch-export".
+        card: what the header of the card is to have, for the hub; `None` for the plain one.
 
     Raises:
         G2LError: the run is not finished, or `out` exists or cannot be written.
-        ConfigError: the packages of a format are not installed.
+        ConfigError: the packages of a format are not installed, or the card's report is not of this student.
         StoreError: timm loads it to other embeddings, or not at all.
         ExportError: another format cannot be written, or gives other embeddings.
         EncoderError: a projector is damaged, or not the one that `student.json` names.
@@ -86,7 +88,9 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
                     described = describe_run_student(run, aside, checkpoint["step"], split=None, resampling=PILLOW)
                     write_student_json(aside, described)
                 difference = _difference(aside, record, checkpoint["student"])
-                others = _add_files(aside, patch_px, formats)
+                others, weights_sha256 = _add_files(aside, patch_px, formats)
+                if card is not None:
+                    write_hub_card(aside, run, checkpoint["step"], weights_sha256, card)
         except OSError as error:
             raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
     lines = [
@@ -95,7 +99,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
     ]
     lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
     lines.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
-    return "\n".join(lines)
+    return "\n".join([*lines, *ways_to_publish(out, card)])
 
 
 def _copy(student: Path, aside: Path, out: Path) -> None:
@@ -145,8 +149,9 @@ def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) 
     return difference
 
 
-def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str, float]:
-    """Write the other formats, the adapters, and the card's sections on them; returns by file how far it is from torch.
+def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Write the other formats, the adapters, and the card's sections on them; returns by file how far it is from torch,
+    and the hash of the student's weights.
 
     Raises:
         ExportError: a format cannot be written, or gives other embeddings.
@@ -182,4 +187,4 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
     with reading(card, "no text", EncoderError):
         text = read_bytes(card).decode()
     write_text(card, with_files(text, files, adapters_section(patch_px, mpp)))
-    return differences
+    return differences, built.weights_sha256

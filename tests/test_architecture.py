@@ -13,7 +13,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
-from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig
+from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig, PublishConfig
 from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.evaluate.options.config import evaluate_config
@@ -123,6 +123,7 @@ COMMANDS = (
     DoctorConfig,
     ModelsConfig,
     ExportConfig,
+    PublishConfig,
     VerifyConfig,
     TrainConfig,
     ReproduceConfig,

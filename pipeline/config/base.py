@@ -33,6 +33,7 @@ COMMANDS = (
     "import-features",
     "train-student",
     "export",
+    "publish",
     "embed",
     "inspect",
     "doctor",

@@ -311,6 +311,17 @@ class ExportConfig(Config):
         ["timm"],
         description="Files besides the timm folder: onnx adds model.onnx, torch-export model.pt2; repeat for several.",
     )
+    hub_card: bool = option(
+        False, description="Give the card the header of the Hugging Face Hub, with the run's held-out figures."
+    )
+    report: Path | None = option(
+        None,
+        description="With --hub-card: folder of `g2l evaluate` whose scores of this student go into it [none].",
+        in_card=False,
+    )
+    dataset: list[str] = option(
+        [], description="With --hub-card: data set on the hub (OWNER/NAME) that it was trained on; repeat for several."
+    )
 
 
 class VerifyConfig(Config):

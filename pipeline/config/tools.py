@@ -262,3 +262,14 @@ class ModelsConfig(Config):
     precision: Literal["float32", "bfloat16", "float16"] = option(
         "float32", description="Arithmetic of the check.", decides="nothing"
     )
+
+
+class PublishConfig(Config):
+    """Options of `g2l publish`."""
+
+    repo: str = option(description="Repository on the hub, OWNER/NAME; made if there is none.", decides="nothing")
+    public: bool = option(False, description="Show it to everybody; else the repository is private.", decides="nothing")
+    i_may_share: bool = option(
+        False, description="You have read the terms that the student inherits, and may share it.", decides="nothing"
+    )
+    yes: bool = option(False, description="Send it; without this, only what would be sent is said.", decides="nothing")

@@ -28,6 +28,7 @@ COMMANDS = (
     "import-features",
     "train-student",
     "export",
+    "publish",
     "inspect",
     "doctor",
     "verify",
