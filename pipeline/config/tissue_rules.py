@@ -36,7 +36,7 @@ RULE_WORDS: dict[RuleName, RuleWords] = {
     "haze": RuleWords("drops pale areas without any texture: stain on the glass"),
     "pen": RuleWords("drops black, blue, green and red ink, on the glass and over the tissue"),
     "edges": RuleWords("drops edges of air bubbles and coverslips with what is within a ring, hairs and threads"),
-    "folds": RuleWords("drops strips in which the section lies on itself; misses some among dark strands, and takes time", is_on=False),
+    "folds": RuleWords("drops strips in which the section lies on itself; not all, and it takes time", is_on=False),
     "blank": RuleWords("drops rectangles of one colour: tiles that a scanner or a converter left blank"),
     "blur": RuleWords("drops what is out of focus against the slide's own sharpness, as far as 8 um/px shows it"),
     "fat": RuleWords("drops fat and empty lumen: places that are mostly as clear as the glass", is_on=False),
