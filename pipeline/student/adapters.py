@@ -3,11 +3,14 @@
 eva_student.py, eva.yaml      kaiko-eva 0.4.5
 pathorob_model.py             PathoROB's model wrapper
 plismbench_extractor.py       plismbench's extractor
+slide2vec_encoder.py          slide2vec 7's registered encoder
+thunder_model.py              THUNDER's custom model (thunder-bench 0.2.2)
 trident_encoder.py            TRIDENT's custom encoder
 
 Each needs timm, safetensors, torch and its tool, and nothing of this project. It finds the student in the folder above
 `adapters/`. It builds the architecture by its name and loads the weights itself, so that it works whatever a version of
-timm makes of a folder (before 1.0.16: nothing; decision 0037). The interfaces were read in 2026-11 (decision 0019).
+timm makes of a folder (before 1.0.16: nothing; decision 0037). The interfaces were read in 2026-11 (decisions 0019,
+0087).
 Left out: tools that take a timm name.
 """
 
@@ -32,7 +35,15 @@ FORWARD: dict[EmbeddingRule, str] = {
 }
 """How the module of an adapter takes the embedding, by the rule."""
 
-ADAPTERS = ("eva.yaml", "eva_student.py", "pathorob_model.py", "plismbench_extractor.py", "trident_encoder.py")
+ADAPTERS = (
+    "eva.yaml",
+    "eva_student.py",
+    "pathorob_model.py",
+    "plismbench_extractor.py",
+    "slide2vec_encoder.py",
+    "thunder_model.py",
+    "trident_encoder.py",
+)
 """File names of the adapters. Each has a template in `data/adapters/`."""
 STUDENT = "student.py"
 """The template of the module that builds the student, which the adapters in Python have in them."""

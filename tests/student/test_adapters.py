@@ -1,7 +1,8 @@
 """Adapters give the student's embeddings to tools of others: run against stand-ins with the interfaces of those tools.
 
 The stand-ins are written after kaiko-eva 0.4.5, PathoROB (pathorob/models/utils.py), plismbench
-(plismbench/models/extractor.py, utils.py) and TRIDENT (trident/patch_encoder_models/load.py) as read in 2026-11.
+(plismbench/models/extractor.py, utils.py), TRIDENT (trident/patch_encoder_models/load.py), thunder-bench 0.2.2
+(thunder/models/pretrained_models.py, utils.py) and slide2vec 7.1.4 (slide2vec/encoders/base.py) as read in 2026-11.
 """
 
 import importlib.util
@@ -142,7 +143,53 @@ class CustomInferenceEncoder(torch.nn.Module):
         return z
 
 
-TOOLS = {
+class PretrainedModel(torch.nn.Module, ABC):
+    """THUNDER's."""
+
+    @abstractmethod
+    def get_transform(self) -> Any: ...
+
+    @abstractmethod
+    def get_linear_probing_embeddings(self, x: Any) -> torch.Tensor: ...
+
+    @abstractmethod
+    def get_segmentation_embeddings(self, x: Any) -> torch.Tensor: ...
+
+
+class TorchTileEncoder:
+    """slide2vec's: owns the module, and builds a transform that only normalises."""
+
+    def __init__(
+        self, model: Any, *, encode_dim: int, input_size: int, mean: Any, std: Any, output_variant: str | None = None
+    ) -> None:
+        self._model, self.encode_dim, self.input_size = model.eval(), encode_dim, input_size
+        self._mean, self._std = tuple(mean), tuple(std)
+
+    def get_normalization_transform(self) -> Any:
+        to_float = v2.ToDtype(torch.float32, scale=True)
+        return v2.Compose([v2.ToImage(), to_float, v2.Normalize(self._mean, self._std)])
+
+    def encode_tiles(self, batch: torch.Tensor) -> torch.Tensor:
+        embeddings: torch.Tensor = self._model(batch)
+        return embeddings
+
+
+REGISTERED: dict[str, tuple[type, dict[str, Any]]] = {}
+"""slide2vec's registry: class and what was said of it, by name."""
+
+
+def register_encoder(name: str, *, supported_spacing_um: float | None, **told: Any) -> Any:
+    """slide2vec's decorator. A name may be used once."""
+
+    def register(made: type) -> type:
+        assert name not in REGISTERED
+        REGISTERED[name] = (made, {"supported_spacing_um": supported_spacing_um, **told})
+        return made
+
+    return register
+
+
+TOOLS: dict[str, dict[str, dict[str, Any]]] = {
     "pathorob": {"pathorob": {}, "pathorob.models": {}, "pathorob.models.utils": {"ModelWrapper": ModelWrapper}},
     "plismbench": {
         "plismbench": {},
@@ -150,6 +197,13 @@ TOOLS = {
         "plismbench.models.extractor": {"Extractor": Extractor},
         "plismbench.models.utils": {"DEFAULT_DEVICE": -1, "prepare_module": prepare_module},
     },
+    "slide2vec": {
+        "slide2vec": {},
+        "slide2vec.encoders": {},
+        "slide2vec.encoders.base": {"TorchTileEncoder": TorchTileEncoder},
+        "slide2vec.encoders.registry": {"register_encoder": register_encoder},
+    },
+    "thunder": {"thunder": {}, "thunder.models": {"PretrainedModel": PretrainedModel}},
     "trident": {"trident": {}, "trident.patch_encoder_models": {"CustomInferenceEncoder": CustomInferenceEncoder}},
 }
 
@@ -226,6 +280,42 @@ def test_trident_embeds_as_the_student(student: tuple[Path, Any], load: Any) -> 
     encoder.eval()
     images = torch.stack([encoder.eval_transforms(Image.fromarray(patch)) for patch in patches])
     torch.testing.assert_close(encoder(images), expected_of(built, patches), rtol=1e-5, atol=1e-5)
+
+
+def test_thunder_finds_one_model_that_gives_embeddings_and_tokens(student: tuple[Path, Any], load: Any) -> None:
+    folder, built = student
+    loaded = load("thunder_model", "thunder")
+    classes = [found for found in vars(loaded).values() if isinstance(found, type)]
+    (made,) = [found for found in classes if issubclass(found, PretrainedModel) and found is not PretrainedModel]
+    model = made()
+    assert model.name == folder.name
+    patches = make_patches(4, PATCH_PX)
+    images = torch.stack([model.get_transform()(Image.fromarray(patch)) for patch in patches])
+    embeddings = model.get_linear_probing_embeddings(images)
+    assert embeddings.shape == (4, model.emb_dim)
+    torch.testing.assert_close(embeddings, expected_of(built, patches), rtol=1e-5, atol=1e-5)
+    tokens = model.get_segmentation_embeddings(images)
+    assert tokens.shape == (4, (PATCH_PX // 14) ** 2, model.emb_dim_seg)
+    features = built.module.model.forward_features(images)
+    prefix = features.shape[1] - tokens.shape[1]
+    torch.testing.assert_close(tokens, features[:, prefix:], rtol=1e-5, atol=1e-5)
+
+
+def test_slide2vec_registers_an_encoder_that_embeds_as_the_student(
+    student: tuple[Path, Any], load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, built = student
+    monkeypatch.setattr(sys.modules[__name__], "REGISTERED", {})
+    load("slide2vec_encoder", "slide2vec")
+    ((name, (made, told)),) = REGISTERED.items()
+    assert name == folder.name
+    assert (told["input_size"], told["encode_dim"]) == (PATCH_PX, built.spec.width)
+    assert told["precision"] == "fp32"
+    encoder = made(output_variant=None)
+    patches = make_patches(4, PATCH_PX)
+    for transform in (encoder.get_transform(), encoder.get_normalization_transform()):
+        images = torch.stack([transform(Image.fromarray(patch)) for patch in patches])
+        torch.testing.assert_close(encoder.encode_tiles(images), expected_of(built, patches), rtol=1e-5, atol=1e-5)
 
 
 def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:
