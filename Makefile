@@ -12,12 +12,13 @@ INSTALLED := $(VENV)/installed
 LOWEST ?= .venv-lowest
 LOWEST_INSTALLED := $(LOWEST)/installed
 
-.PHONY: help demo test test-slow test-lowest site lint types format check clean
+.PHONY: help demo test test-slow test-lowest test-tools site lint types format check clean
 
 help:
 	@echo "make demo    both stages on a real slide (a few minutes); writes demo-out/"
 	@echo "make test    the test suite; make test-slow has the long cases (kills at every write)"
 	@echo "make test-lowest  the suite with the lowest versions that are allowed"
+	@echo "make test-tools  adapters within the tools that they are for; installs these"
 	@echo "make site    the documentation as a site, in site/"
 	@echo "make check   linter, formatter's check and type checker"
 
@@ -49,6 +50,10 @@ $(LOWEST_INSTALLED): pyproject.toml .ci/lowest.py
 test-lowest: $(LOWEST_INSTALLED)
 	$(LOWEST)/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile -W ignore::DeprecationWarning $(PYTEST_ARGS)
 	cp $(LOWEST)/constraints.txt .ci/lowest-proven.txt
+
+# Other tools, installed beside this project one after another: minutes, gigabytes, a package index.
+test-tools: $(INSTALLED)
+	G2L_TOOLS=1 $(BIN)/python -m pytest -s tests/tools $(PYTEST_ARGS)
 
 site: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
