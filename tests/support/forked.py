@@ -61,7 +61,8 @@ class ForkedCommands:
         """Start `g2l ARGUMENTS`."""
         self._count += 1
         log = self._logs / f"{self._count}.log"
-        process: BaseProcess = self._context.Process(target=call, args=([str(word) for word in arguments], log))
+        words, now = [str(word) for word in arguments], dict(os.environ)  # the process that forks may be older
+        process: BaseProcess = self._context.Process(target=call, args=(words, log, now))
         process.start()
         return ForkedRun(process, log)
 
@@ -81,8 +82,10 @@ def forked_commands(logs: Path) -> Iterator[ForkedCommands]:
         os.environ.update(before)
 
 
-def call(arguments: list[str], log: Path) -> None:
-    """The command, in the fork."""
+def call(arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+    """The command, in the fork, in the environment of whoever starts it."""
+    os.environ.clear()
+    os.environ.update(environment)
     with open(log, "w") as f, contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
         from stages import cli
 
