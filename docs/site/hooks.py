@@ -34,7 +34,16 @@ API = {
     "Errors": "pipeline.base.errors",
 }
 NAV: dict[str, list[str]] = {
-    "Use": ["guide.md", "commands/", "python.md", "manifests.md", "annotations.md", "tissue.md", "encoders.md", "tools.md"],
+    "Use": [
+        "guide.md",
+        "commands/",
+        "python.md",
+        "manifests.md",
+        "annotations.md",
+        "tissue.md",
+        "encoders.md",
+        "tools.md",
+    ],
     "Understand": ["paper.md", "sampling.md", "cluster-sampling.md", "cohort.md", "caching.md", "ablation.md"],
     "Scale": ["scale.md", "results.md"],
     "Look up": ["api.md", "formats.md", "architecture.md", "gallery.md", "changelog.md"],

@@ -117,8 +117,8 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
 
 
 def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Patches that would be kept if no rule had dropped anything: their corners in level 0 (M, 2), and the rule that
-    took most of each, uint8 (M,), numbered as in `TissueMask.reasons`.
+    """Patches that would be kept if all that rules dropped were tissue: their corners in level 0 (M, 2), and the rule
+    that took most of each, uint8 (M,), numbered as in `TissueMask.reasons`.
     """
     tissue, coords, fraction = grid.tissue, grid.rejected_l0_px, grid.rejected_fraction
     shares = np.zeros((len(RULE_NAMES) + 1, len(coords)))

@@ -4,7 +4,7 @@ Both rules hold together: a patch must be on tissue, and within the classes. Lef
 (`annotations.read`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +52,8 @@ def within_classes(
     rules = sampling.classes
     coords, side = grid.coords_l0_px, grid.geometry.patch_l0_px
     names = annotations.classes
+    if not names:
+        notes = (*notes, *_without_effect(sampling, "its annotations have no region"))
     shares = _rounded(annotations.fractions(names, coords, side)).astype(np.float32)
     kept, why_none = np.ones(len(coords), np.bool_), ""
     if rules.include:
@@ -93,11 +95,16 @@ def _without_annotations(grid: TissueGrid, sampling: Sampling, notes: tuple[str,
         return replace(
             grid, coords_l0_px=grid.coords_l0_px[none], tissue_fraction=grid.tissue_fraction[none], of_class=why
         )
-    if rules.exclude:
-        notes = (*notes, "it has no annotations, so --exclude drops nothing")
-    if sampling.method == "class":
-        notes = (*notes, "it has no annotations, so its sample is uniform")
+    notes = (*notes, *_without_effect(sampling, "it has no annotations"))
     return replace(grid, annotation_notes=notes) if notes else grid
+
+
+def _without_effect(sampling: Sampling, why: str) -> Iterator[str]:
+    """What the options ask for and a slide without classes cannot do."""
+    if sampling.classes.exclude:
+        yield f"{why}, so --exclude drops nothing"
+    if sampling.method == "class":
+        yield f"{why}, so its sample is uniform"
 
 
 def _why_none(flag: str, names: Sequence[str], present: Sequence[str], rules: ClassRules) -> str:

@@ -104,6 +104,18 @@ def test_a_slide_without_annotations(grid: TissueGrid) -> None:
     assert by_class.warnings == ("it has no annotations, so its sample is uniform",)
 
 
+def test_annotations_without_a_region_are_told(grid: TissueGrid, tmp_path: Path) -> None:
+    (tmp_path / "s.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    empty = read_annotations(tmp_path / "s.geojson", size_l0_px=(704, 512), mpp=0.5, slide_names={"s"})
+    sampling = Sampling(None, 0, 0.1, method="class", classes=ClassRules(exclude=("tumour",)))
+    kept = within_classes(grid, empty, sampling)
+    assert len(kept.coords_l0_px) == len(grid.coords_l0_px)
+    assert kept.warnings == (
+        "its annotations have no region, so --exclude drops nothing",
+        "its annotations have no region, so its sample is uniform",
+    )
+
+
 def test_the_sample_is_drawn_as_the_options_say() -> None:
     coords = np.stack([np.arange(100) * 64, np.zeros(100, np.int64)], axis=1)
     fractions = np.zeros((100, 2), np.float32)
