@@ -22,6 +22,7 @@ from pipeline.base.devices import choose_batch_size, choose_device, choose_preci
 from pipeline.base.errors import ConfigError
 from pipeline.base.versions import versions as used_versions
 from pipeline.config.base import Config
+from pipeline.config.groups import TrackingService
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.embed import embed_rows, model_key
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource, load_benchmark
@@ -33,7 +34,7 @@ from pipeline.evaluate.report_folder import EMBEDDINGS_FOLDER, start_folder
 from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import TEACHER, Figure, Report, ReportModel, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
-from pipeline.report.logs.tracker import Service, tracked
+from pipeline.report.logs.tracker import tracked
 from pipeline.report.page import write_report
 from pipeline.report.size_figure import draw_score_against_size, figure_scores
 from pipeline.student.resolve import NamedModel, name_models, reference_of
@@ -105,7 +106,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     return report
 
 
-def log_report(report: Report, out: Path, services: Sequence[Service]) -> None:
+def log_report(report: Report, out: Path, services: Sequence[TrackingService]) -> None:
     """Log a report's scores and files to tracking services."""
     with tracked(services, out, "evaluate", report.settings) as tracker:
         tracker.scalars(

@@ -412,8 +412,8 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
     leader = distributed.is_leader()
-    board = TensorBoard(folder.tensorboard if leader else None, first, tracker)
-    log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board)
+    board = TensorBoard(folder.tensorboard if leader else None, first)
+    log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board, tracker)
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:

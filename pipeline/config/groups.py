@@ -1,9 +1,10 @@
-"""Options that go together wherever they are used: the grid of patches, and the sample that is drawn from it."""
+"""Options that are the same wherever they are used: the grid of patches, the sample that is drawn from it, `--log`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pipeline.config.base import option
 from pipeline.config.class_rules import ClassRules
 from pipeline.config.tissue_rules import EARLIER_RULES, RuleName
 
@@ -18,6 +19,20 @@ Decode = Literal["full", "half"]
 
 SampleMethod = Literal["uniform", "spread", "class", "cluster"]
 """How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md, docs/cluster-sampling.md)."""
+
+TrackingService = Literal["wandb", "mlflow"]
+"""Where runs and reports can be logged (`report.logs`)."""
+
+
+def log_option(what: str, otherwise: str) -> Any:
+    """Define the option `--log` of a command that makes a run or a report; `otherwise` says where else it is seen."""
+    return option(
+        None,
+        description=f"Log the {what} to Weights & Biases or MLflow as well; repeat for both. Both stay on this machine "
+        f"unless WANDB_MODE or MLFLOW_TRACKING_URI says otherwise [{otherwise}].",
+        decides="nothing",
+        stored=False,
+    )
 
 
 @dataclass(frozen=True)

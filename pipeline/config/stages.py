@@ -9,6 +9,7 @@ from pydantic import field_validator
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, option
+from pipeline.config.groups import TrackingService, log_option
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RecipeName, recipe_option
@@ -269,13 +270,7 @@ class TrainConfig(Config):
     )
     stage_dir: Path | None = stage_dir_option(STAGES_STORE)
     stage_gb: float | None = stage_gb_option("files")
-    log: list[Literal["wandb", "mlflow"]] | None = option(
-        None,
-        description="Log the run to Weights & Biases or MLflow as well; repeat for both. Both stay on this "
-        "machine unless WANDB_MODE or MLFLOW_TRACKING_URI says otherwise [TensorBoard alone].",
-        decides="nothing",
-        stored=False,
-    )
+    log: list[TrackingService] | None = log_option("run", "TensorBoard alone")
     seed: int = option(0, ge=0, description="Seed of initial weights, order and augmentation.")
 
     _stage_gb = field_validator("stage_gb")(check_stage_gb)

@@ -94,7 +94,7 @@ class ReadWeights:
             raise EncoderError(f"{error}{way_from_file(self.file)}") from None
         if self.published_as:
             return "" if self.chosen_set else choice_note(str(self.file), chosen, others)
-        return self._note(chosen, others, left_out(self.content, chosen, others, left))
+        return self._note(chosen, others, parts_left_out(self.content, chosen, others, left))
 
     def _note(self, chosen: WeightSet, others: Sequence[WeightSet], left: str) -> str:
         """What is said of a user's file."""
@@ -108,7 +108,9 @@ class ReadWeights:
         return f"note: {self.file}: {parts}" if parts else ""
 
 
-def left_out(content: dict[str, Any], chosen: WeightSet, others: Sequence[WeightSet], not_loaded: Sequence[str]) -> str:
+def parts_left_out(
+    content: dict[str, Any], chosen: WeightSet, others: Sequence[WeightSet], not_loaded: Sequence[str]
+) -> str:
     """The parts of a file that belong to no set, and those of the chosen one that were not loaded, each with its
     tensors counted; "" if there are none.
 

@@ -29,10 +29,11 @@ from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.disk.objects.urls import absolute
+from pipeline.report.logs.tracker import Tracker
 from pipeline.training.early_stop import STOP, Stop
 from pipeline.training.held_out import Best, best_validation, vals_by_teacher
 from pipeline.training.identity import loss_weights, random_start_differs, require_sound_identity
-from pipeline.training.tensorboard import TensorBoard
+from pipeline.training.tensorboard import TensorBoard, scalars_of
 
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:", f"{RECIPE}.", f"{RECIPE}:")
 """Recorded, but allowed to differ when a run is continued: where weights came from (`weights_sha256` is compared
@@ -302,7 +303,8 @@ def open_metrics(path: Path) -> IO[bytes]:
 
 
 class MetricsLog:
-    """Append to `metrics.jsonl`; do nothing if `path` is `None`.
+    """Append to `metrics.jsonl`, for TensorBoard and in services that track the run; not to the file if `path` is
+    `None`.
 
     A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`.
 
@@ -310,9 +312,12 @@ class MetricsLog:
         CheckpointError: the file is shorter than that, or a link, pipe or device has its name.
     """
 
-    def __init__(self, path: Path | None, num_bytes: int, board: TensorBoard | None = None) -> None:
+    def __init__(
+        self, path: Path | None, num_bytes: int, board: TensorBoard | None = None, tracker: Tracker | None = None
+    ) -> None:
         self._file = None
         self._board = board or TensorBoard(None, 0)
+        self._tracker = tracker or Tracker()
         if path is None:
             return
         if path.is_symlink():
@@ -334,6 +339,8 @@ class MetricsLog:
         """
         check_line(line)
         self._board.append(line)
+        if self._tracker and (scalars := scalars_of(line)):
+            self._tracker.scalars(scalars, line["step"])
         if self._file is not None:
             try:
                 self._file.write((json.dumps(line) + "\n").encode())

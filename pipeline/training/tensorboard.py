@@ -1,4 +1,4 @@
-"""Write metrics for TensorBoard if the extra `tensorboard` is installed, and for services that track runs.
+"""Name the figures of metrics for whoever shows them, and write them for TensorBoard if that extra is installed.
 
 For watching a run; `metrics.jsonl` is the record. A run that continues hides points after its checkpoint.
 """
@@ -6,8 +6,6 @@ For watching a run; `metrics.jsonl` is the record. A run that continues hides po
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from pipeline.report.logs.tracker import Tracker
 
 STEP_FIGURES = ("loss", "lr", "grad_norm")
 
@@ -26,13 +24,12 @@ def scalars_of(line: dict[str, Any]) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Write lines of `metrics.jsonl` as scalars into `folder`, and into `tracker`; not into `folder` if it is `None` or
-    the extra is missing.
+    """Write lines of `metrics.jsonl` as scalars into `folder`; do nothing if `folder` is `None` or the extra is
+    missing.
     """
 
-    def __init__(self, folder: Path | None, first_step: int, tracker: Tracker | None = None) -> None:
+    def __init__(self, folder: Path | None, first_step: int) -> None:
         self._writer: Any = None
-        self._tracker = tracker or Tracker()
         if folder is not None and find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter  # optional: in an extra
 
@@ -40,14 +37,8 @@ class TensorBoard:
 
     def append(self, line: dict[str, Any]) -> None:
         """Write the figures of a line."""
-        if self._writer is None and not self._tracker:
-            return
-        scalars = scalars_of(line)
-        if not scalars:
-            return
-        self._tracker.scalars(scalars, line["step"])
         if self._writer is not None:
-            for name, value in scalars.items():
+            for name, value in scalars_of(line).items():
                 self._writer.add_scalar(name, value, line["step"])
 
     def close(self) -> None:

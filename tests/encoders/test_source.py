@@ -8,7 +8,7 @@ import torch
 from support.extraction import tiny_model
 
 from pipeline.base.errors import EncoderError
-from pipeline.encoders.source import ReadWeights, find_weights, left_out, read_source
+from pipeline.encoders.source import ReadWeights, find_weights, parts_left_out, read_source
 from pipeline.encoders.table import named_spec
 from pipeline.encoders.weight_sets import choose_set
 
@@ -85,7 +85,7 @@ def test_many_parts_are_counted() -> None:
     content: dict[str, Any] = BARE | {"many": {f"{i}.w": torch.zeros(1) for i in range(8)}}
     content |= {f"p{i}": {"w": torch.zeros(1), "v": torch.zeros(1)} for i in range(7)}
     chosen, others = choose_set(content, tiny_model(NAME, num_classes=0), "w.pth")
-    said = left_out(content, chosen, others, [])
+    said = parts_left_out(content, chosen, others, [])
     assert said == "many (8 tensors), " + ", ".join(f"p{i} (2 tensors)" for i in range(5)) + " and 4 further tensors"
 
 

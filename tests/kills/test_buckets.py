@@ -2,8 +2,6 @@
 
 import random
 import shutil
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from support.extraction import TEACHER, array_files, plan_cohort, write_cohort, 
 from support.forked import ForkedCommands, forked_commands
 from support.launched import ended, kill_worker, start_torchrun
 from support.object_server import ObjectServer, object_server
-from support.staging import staged_files, watching
+from support.staging import kill_soon_after_a_copy, watching
 
 from pipeline.cohort.plan import read_plan, write_plan
 
@@ -52,19 +50,12 @@ def extract(work: Path, out: Path, *more: object) -> list[object]:
 
 def killed(forks: ForkedCommands, command: list[object], stage: Path, out: Path, rng: random.Random) -> bool:
     """Run a command and kill it soon after a copy began; whether it was."""
-    left = set(staged_files(stage))
-    process = forks.start(*command)
-    while process.poll() is None and not set(staged_files(stage)) - left:
-        time.sleep(0.001)
-    time.sleep(rng.uniform(0, 0.1))
-    process.kill()
-    process.communicate()
-    assert process.returncode in (-signal.SIGKILL, 0)
-    if process.returncode == 0:
+    was_killed = kill_soon_after_a_copy(lambda: forks.start(*command), stage, rng)
+    if not was_killed:
         shutil.rmtree(out, ignore_errors=True)
         for path in out.parent.glob(f"{out.stem}.*"):
             path.unlink()
-    return process.returncode != 0
+    return was_killed
 
 
 @pytest.mark.slow

@@ -4,8 +4,6 @@ folder is within its bound and empty at the end.
 
 import random
 import shutil
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from support.commands import call_g2l, leftovers
 from support.extraction import TEACHER, array_files, plan_cohort, write_cohort, write_teacher
 from support.forked import ForkedCommands, forked_commands
-from support.staging import staged_files, watching
+from support.staging import kill_soon_after_a_copy, watching
 
 from pipeline.cohort.plan import write_plan
 
@@ -64,16 +62,9 @@ def test_killed_at_random_moments(
     kills = 0
     with watching(stage) as seen:
         for _ in range(KILLS):
-            left = set(staged_files(stage))
-            process = forks.start(*staged)
-            while process.poll() is None and not set(staged_files(stage)) - left:
-                time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.1))
-            process.kill()
-            process.communicate()
-            assert process.returncode in (-signal.SIGKILL, 0)
-            kills += process.returncode != 0
-            if process.returncode == 0:
+            if kill_soon_after_a_copy(lambda: forks.start(*staged), stage, rng):
+                kills += 1
+            else:
                 shutil.rmtree(out)
         assert call_g2l(*staged)[0] == 0
     assert kills >= KILLS // 2

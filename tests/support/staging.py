@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import random
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from pipeline.disk.locks import LOCK_SUFFIX
@@ -16,6 +19,19 @@ from pipeline.slides.staging import copies
 from support.commands import child_environment
 
 BLOCK_BYTES = 4096
+
+
+def kill_soon_after_a_copy(start: Callable[[], Any], stage: Path, rng: random.Random) -> bool:
+    """Start a command, and kill it soon after its first copy began in the folder `stage`; whether it was at work."""
+    left = set(staged_files(stage))
+    process = start()
+    while process.poll() is None and not set(staged_files(stage)) - left:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.1))
+    process.kill()
+    process.communicate()
+    assert process.returncode in (-signal.SIGKILL, 0)
+    return bool(process.returncode)
 
 
 @contextlib.contextmanager

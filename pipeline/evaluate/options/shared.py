@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator
 
 from pipeline.config.base import Config, option
+from pipeline.config.groups import TrackingService, log_option
 from pipeline.config.model_names import absolute_model
 
 
@@ -102,13 +103,7 @@ class RunOptions(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read images [number of cores].", decides="nothing"
     )
-    log: list[Literal["wandb", "mlflow"]] | None = option(
-        None,
-        description="Log the report to Weights & Biases or MLflow as well; repeat for both. Both stay on this "
-        "machine unless WANDB_MODE or MLFLOW_TRACKING_URI says otherwise [neither].",
-        decides="nothing",
-        stored=False,
-    )
+    log: list[TrackingService] | None = log_option("report", "neither")
 
 
 SHARED: tuple[type[Config], ...] = (ProbeOptions, ResampleOptions, ImageOptions, RunOptions)

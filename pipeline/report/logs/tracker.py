@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
+from pipeline.config.groups import TrackingService
 
-Service = Literal["wandb", "mlflow"]
-MODULES: dict[Service, str] = {"wandb": "pipeline.report.logs.wandb_log", "mlflow": "pipeline.report.logs.mlflow_log"}
+MODULES: dict[TrackingService, str] = {
+    "wandb": "pipeline.report.logs.wandb_log",
+    "mlflow": "pipeline.report.logs.mlflow_log",
+}
 """Modules that start each service's log; imported when it is asked for."""
 
 
@@ -64,7 +67,7 @@ class Tracker:
                 say(f"warning: --log {name}: {type(error).__name__}: {error}. The work goes on without it")
 
 
-def require_services(services: Collection[Service]) -> None:
+def require_services(services: Collection[TrackingService]) -> None:
     """Check that the packages of services are installed, before anything is computed.
 
     Raises:
@@ -77,7 +80,7 @@ def require_services(services: Collection[Service]) -> None:
 
 @contextmanager
 def tracked(
-    services: Collection[Service], folder: Path, kind: str, config: Mapping[str, Any], *, here: bool = True
+    services: Collection[TrackingService], folder: Path, kind: str, config: Mapping[str, Any], *, here: bool = True
 ) -> Iterator[Tracker]:
     """A run in each service for the time of the block; none if not `here`, in processes that do not lead.
 
