@@ -272,14 +272,23 @@ def export(
 
 @verb("publish", PublishConfig)
 def publish(
-    call: Call, folder: Path | None = argument("FOLDER", "Student that `g2l export --hub-card` wrote.")
+    call: Call,
+    folder: Path | None = argument("FOLDER", "Student that `g2l export --hub-card` wrote, or a finished store."),
 ) -> None:
-    """Publish an exported student on the Hugging Face Hub; says what it would send, and sends nothing without --yes."""
+    """Publish an exported student or a store on the Hugging Face Hub; says what it would send, and sends nothing
+    without --yes.
+    """
+    from pipeline.store.zarr_format import METADATA
     from stages.publishing.publish import publish_student, require_typed
 
     require_typed(call.table)
     config, paths = call.resolve(PublishConfig, folder=folder)
-    show(publish_student(paths["folder"], config))
+    if (paths["folder"] / METADATA).exists():
+        from stages.publishing.publish_store import publish_store
+
+        show(publish_store(paths["folder"], config))
+    else:
+        show(publish_student(paths["folder"], config))
 
 
 @verb("embed", EmbedConfig)

@@ -270,6 +270,9 @@ class PublishConfig(Config):
     repo: str = option(description="Repository on the hub, OWNER/NAME; made if there is none.", decides="nothing")
     public: bool = option(False, description="Show it to everybody; else the repository is private.", decides="nothing")
     i_may_share: bool = option(
-        False, description="You have read the terms that the student inherits, and may share it.", decides="nothing"
+        False, description="You have read the terms that hold for it, and may share it.", decides="nothing"
+    )
+    slides_terms: str = option(
+        "", description="Of a store: licence of its slides, such as CC-BY-4.0, or terms in words.", decides="nothing"
     )
     yes: bool = option(False, description="Send it; without this, only what would be sent is said.", decides="nothing")

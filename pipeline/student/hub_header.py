@@ -33,9 +33,9 @@ TASK = "image-feature-extraction"
 """The hub's name of what a student does."""
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """What a repository of the hub is called in full: OWNER/NAME."""
-PAPER = "2510.11176"
+ARXIV_PAPER = "2510.11176"
 """The method's paper on arXiv: the hub makes the tag `arxiv:2510.11176` of a link to it."""
-PAPER_SECTION = f"\n## Paper\n\nThe method: <https://arxiv.org/abs/{PAPER}>.\n"
+PAPER_SECTION = f"\n## Paper\n\nThe method: <https://arxiv.org/abs/{ARXIV_PAPER}>.\n"
 NOT_OF_THE_STUDENT = ("cost",)
 """Sections of a report that say something of the machine, not of the student."""
 
@@ -146,7 +146,7 @@ def hub_header(
     return ModelCardData(
         library_name="timm",
         pipeline_tag=TASK,
-        tags=[TASK, "timm", "pathology", "knowledge-distillation", f"arxiv:{PAPER}"],
+        tags=[TASK, "timm", "pathology", "knowledge-distillation", f"arxiv:{ARXIV_PAPER}"],
         datasets=list(datasets) or None,
         model_name=f"{start['name']} distilled from {' and '.join(each['name'] for each in teachers)}",
         eval_results=list(results) or None,

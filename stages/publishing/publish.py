@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.constants import HF_HUB_OFFLINE
-
-from pipeline.base.errors import ConfigError, ExportError, first_line
+from pipeline.base.errors import ConfigError, ExportError
 from pipeline.base.outside import format_size
 from pipeline.config.tools import PublishConfig
-from pipeline.encoders.hub import OFFLINE_VARIABLE, TOKEN_VARIABLE, quiet_hub, redacted
-from pipeline.student.hub_header import REPOSITORY
 from stages.publishing.sendable import files_to_send, in_the_way
+from stages.publishing.upload import require_name, send
 
 TYPED = ("yes", "public", "i_may_share")
 """Options that only the command line may give."""
@@ -41,9 +37,10 @@ def publish_student(folder: Path, config: PublishConfig) -> str:
         ExportError: the folder must not be sent, its terms stand in the way, or the hub refuses.
         EncoderError: a file of the folder is damaged.
     """
-    if not REPOSITORY.fullmatch(config.repo):
-        raise ConfigError(f"--repo {config.repo}: not the name of a repository. Give OWNER/NAME")
+    require_name(config.repo)
     files = files_to_send(folder)
+    if config.slides_terms:
+        raise ConfigError("--slides-terms: of a store's slides; a student's card has the terms that it inherits")
     if not config.i_may_share and (terms := in_the_way(folder)):
         listing = "\n".join(f"  {line}" for line in terms)
         raise ExportError(
@@ -55,33 +52,6 @@ def publish_student(folder: Path, config: PublishConfig) -> str:
     lines.append(f"{len(files)} files, {sum(files.values()):,} bytes, to {config.repo} ({who})")
     if not config.yes:
         return "\n".join([*lines, "Nothing was sent. Add --yes to send it"])
-    return "\n".join([*lines, _send(folder, list(files), config.repo, public=config.public)])
-
-
-def _send(folder: Path, files: list[str], repo: str, *, public: bool) -> str:
-    """Make the repository if there is none, and send the files as one commit; returns what to say.
-
-    Raises:
-        ConfigError: there is no token, or the hub is switched off.
-        ExportError: the repository is there and not as private as asked, or the hub refuses.
-    """
-    if HF_HUB_OFFLINE:
-        raise ConfigError(f"{OFFLINE_VARIABLE} is set: nothing can be sent. Unset it to publish")
-    token = get_token()
-    if not token:
-        raise ConfigError(f"no access token. Set {TOKEN_VARIABLE} to one that may write, or run `hf auth login`")
-    quiet_hub()
-    api = HfApi(token=token)
-    try:
-        api.create_repo(repo, private=not public, exist_ok=True)
-        if bool(api.model_info(repo).private) == public:  # it was there before
-            seen = "private; its page makes it public" if public else "public; type --public to publish to everybody"
-            raise ExportError(f"{repo} is there, and is {seen}. Nothing was sent")
-        commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, allow_patterns=files, commit_message="Student exported by G2L"
-        )
-    except ExportError:
-        raise
-    except Exception as error:  # noqa: BLE001  (the client's errors, and those of its proxies, are not documented)
-        raise ExportError(redacted(f"{repo}: the hub did not take it ({first_line(error)})")) from None
-    return f"Sent: {commit.commit_url}"
+    paths = {name: folder / name for name in files}
+    sent = send(paths, config.repo, "model", public=config.public, message="Student exported by G2L")
+    return "\n".join([*lines, sent])

@@ -39,7 +39,9 @@ def files_to_send(folder: Path) -> dict[str, int]:
         EncoderError: `student.json` or a projector is damaged.
     """
     if not folder.is_dir() or not is_student(folder):
-        raise ExportError(f"{folder}: not an exported student. Name the folder that `g2l export --hub-card` wrote")
+        raise ExportError(
+            f"{folder}: neither an exported student nor a store. Name what `g2l export --hub-card` wrote, or a store"
+        )
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ExportError(f"{folder}: has no {missing[0]}. {AGAIN}")
     projectors = {teacher.projector for teacher in read_student(folder).teachers}

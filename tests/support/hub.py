@@ -1,12 +1,16 @@
 """A stand-in for the Hugging Face Hub on this machine: makes repositories, takes commits, and notes every request."""
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+TOKEN = "hf_abcdefghijklmnop"
+"""A token as tests give it."""
 
 
 class StandIn:
@@ -18,6 +22,8 @@ class StandIn:
         files: of each repository, its files.
         asked: method, path and token of every request.
         refuses: status that every request is answered with; 0 for none.
+        commits: how many were taken.
+        most_commits: takes no more, as a connection that breaks.
     """
 
     def __init__(self) -> None:
@@ -26,6 +32,7 @@ class StandIn:
         self.files: dict[str, dict[str, bytes]] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.refuses = 0
+        self.commits, self.most_commits = 0, 1_000
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and answer to a request."""
@@ -46,14 +53,26 @@ class StandIn:
             held = [{"rfilename": name} for name in self.files.get(repo, {})]
             return 200, {"id": repo, "private": self.private[repo], "siblings": held, "sha": "0" * 40, "tags": []}
         if rest[0] == "preupload":
-            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(body)["files"]]
+            held = self.files.get(repo, {})
+            files = [
+                {"path": each["path"], "uploadMode": "regular", "oid": git_blob(held.get(each["path"]))}
+                for each in json.loads(body)["files"]
+            ]
             return 200, {"files": [each | {"shouldIgnore": False} for each in files]}
         if rest[0] == "commit":
+            if self.commits >= self.most_commits:
+                return 413, {"error": "that is enough"}
+            self.commits += 1
             lines = [json.loads(line) for line in body.splitlines()]
             sent = [line["value"] for line in lines if line["key"] == "file"]
             self.files.setdefault(repo, {}).update({each["path"]: base64.b64decode(each["content"]) for each in sent})
             return 200, {"commitOid": "1" * 40, "commitUrl": f"{self.url}/{repo}/commit/1"}
         return 404, {"error": f"{method} {path}"}
+
+
+def git_blob(content: bytes | None) -> str | None:
+    """The hash that git, and so the hub, gives a file; by it the client knows what it need not send again."""
+    return None if content is None else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @contextmanager

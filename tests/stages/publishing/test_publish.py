@@ -1,31 +1,15 @@
 """`publish` against a stand-in for the hub: nothing is sent but what was typed, and then all of it, to the byte."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 from support.commands import call_g2l, run_g2l
-from support.hub import StandIn, stand_in_hub
+from support.hub import TOKEN, StandIn, stand_in_hub
 
 from pipeline.base.errors import ConfigError, ExportError
 from pipeline.config.tools import PublishConfig
-from stages.publishing import publish
+from stages.publishing import upload
 from stages.publishing.publish import publish_student, require_typed
-
-TOKEN = "hf_abcdefghijklmnop"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
-    """The stand-in, which this process takes for the hub."""
-    with stand_in_hub() as standing:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", standing.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no login"))
-        monkeypatch.setattr(publish, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield standing
 
 
 def wanted(**values: object) -> PublishConfig:
@@ -80,7 +64,7 @@ def test_nothing_is_asked_of_the_hub_without_a_token_or_a_yes(
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(ConfigError, match="no access token"):
         publish_student(student, wanted(yes=True))
-    monkeypatch.setattr(publish, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(upload, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
         publish_student(student, wanted(yes=True))
     assert hub.asked == []

@@ -54,7 +54,7 @@ def test_what_is_no_whole_export_is_refused(student: Path, change: Callable[[Pat
 
 def test_a_folder_that_is_no_student_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ExportError, match="not an exported student"):
+        with pytest.raises(ExportError, match="neither an exported student nor a store"):
             files_to_send(folder)
 
 

@@ -1,0 +1,81 @@
+"""`g2l publish STORE`: send a whole store to the Hugging Face Hub as a data set with a card, only when all is typed."""
+
+from pathlib import Path
+
+from pipeline.base.errors import ConfigError, ExportError
+from pipeline.base.units import format_bytes
+from pipeline.cohort.barcodes import BARCODE
+from pipeline.config.tools import PublishConfig
+from pipeline.store.store import Store
+from pipeline.store.zarr_format import METADATA
+from pipeline.student.hub_header import TERMS, TERMS_FILE
+from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way
+from stages.publishing.sendable import CARD
+from stages.publishing.store_files import files_of_store, require_complete_store, seen_places
+from stages.publishing.upload import require_name, send
+
+
+def publish_store(folder: Path, config: PublishConfig) -> str:
+    """Say what of a store would be sent where, and send it if `yes`.
+
+    Raises:
+        ConfigError: the repository is not OWNER/NAME, the slides' terms are not stated, or there is no token.
+        StoreError: the store is not whole.
+        ExportError: terms stand in the way, or the hub refuses.
+    """
+    require_name(config.repo)
+    if not config.slides_terms.strip():
+        raise ConfigError(
+            "--slides-terms: a store holds what was made of slides. State their licence, such as CC-BY-4.0, or their "
+            "terms in words"
+        )
+    store = Store(folder)
+    if not config.i_may_share and (terms := store_terms_in_the_way(store, config.slides_terms)):
+        listing = "\n".join(f"  {line}" for line in terms)
+        raise ExportError(
+            f"{folder}: terms that hold for it forbid to share it, or do not say that you may:\n{listing}\n"
+            "Read them; if you may share the store, add --i-may-share"
+        )
+    require_complete_store(store)
+    files = {**files_of_store(store), **card_files(store, config.slides_terms)}
+    lines = [*_told(store, files), _summary(files, config.repo, public=config.public)]
+    if not config.yes:
+        return "\n".join([*lines, "Nothing was sent. Add --yes to send it"])
+    sent = send(
+        files,
+        config.repo,
+        "dataset",
+        public=config.public,
+        message="Store of embeddings made by G2L",
+        last=[METADATA, *card_files(store, config.slides_terms)],
+        only=True,
+    )
+    return "\n".join([*lines, sent])
+
+
+def card_files(store: Store, slides_terms: str) -> dict[str, Path | bytes]:
+    """The card, and the terms by themselves, which its header may name.
+
+    Raises:
+        StoreError: the store is damaged.
+    """
+    card = data_card(store, slides_terms)
+    terms = f"# Terms of this data set\n{card.partition(TERMS)[2]}"
+    return {CARD: card.encode(), TERMS_FILE: terms.encode()}
+
+
+def _summary(files: dict[str, Path | bytes], repo: str, *, public: bool) -> str:
+    """How many files and bytes go where, and who sees them."""
+    num_bytes = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in files.values())
+    who = "public: everybody sees it" if public else "private"
+    return f"{len(files):,} files, {format_bytes(num_bytes)} ({num_bytes:,} bytes), to data set {repo} ({who})"
+
+
+def _told(store: Store, files: dict[str, Path | bytes]) -> list[str]:
+    """What whoever sees the data set learns beside the embeddings."""
+    lines = [patients_note(store)]
+    if barcode := next((found for slide in store.plan.slides if (found := BARCODE.search(slide.slide_id))), None):
+        lines.append(f"Its ids are barcodes such as {barcode[0]}: everybody can look the patients' records up.")
+    if places := seen_places(files):
+        lines.append(f"Places of this machine that the store's hash covers, and that stay: {', '.join(places)}")
+    return lines
