@@ -10,7 +10,7 @@ from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
 from pipeline.student.hub_header import TERMS, TERMS_FILE
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way
-from stages.publishing.sendable import CARD
+from stages.publishing.sendable import CARD_FILE
 from stages.publishing.store_files import files_of_store, require_complete_store, seen_places
 from stages.publishing.upload import require_name, send
 
@@ -61,7 +61,7 @@ def card_files(store: Store, slides_terms: str) -> dict[str, Path | bytes]:
     """
     card = data_card(store, slides_terms)
     terms = f"# Terms of this data set\n{card.partition(TERMS)[2]}"
-    return {CARD: card.encode(), TERMS_FILE: terms.encode()}
+    return {CARD_FILE: card.encode(), TERMS_FILE: terms.encode()}
 
 
 def _summary(files: dict[str, Path | bytes], repo: str, *, public: bool) -> str:

@@ -19,8 +19,8 @@ from pipeline.student.hub_header import HUB_LICENCES, MAY_PASS_ON, TERMS, TERMS_
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
 from pipeline.student.student_json import STUDENT_JSON
 
-CARD = "README.md"
-NEEDED = ("config.json", "model.safetensors", STUDENT_JSON, CARD)
+CARD_FILE = "README.md"
+NEEDED = ("config.json", "model.safetensors", STUDENT_JSON, CARD_FILE)
 """Files without which a folder is no whole export."""
 OPTIONAL = (PROJECTORS_JSON, ONNX_FILE, WEIGHTS_FILE, PROGRAM_FILE, TERMS_FILE)
 HASHED = re.compile(r"^    ([0-9a-f]{64})  (.+)$", re.MULTILINE)
@@ -65,7 +65,7 @@ def _require_unchanged(folder: Path, card: str, found: Collection[str]) -> None:
     for digest, name in HASHED.findall(card):
         if name not in found or sha256_file(folder / name) != digest:
             raise ExportError(f"{folder / name}: not the file that the card names by its SHA-256. {AGAIN}")
-    for name in (CARD, STUDENT_JSON):
+    for name in (CARD_FILE, STUDENT_JSON):
         if barcode := BARCODE.search(read_bytes(folder / name).decode()):
             raise ExportError(f"{folder / name}: holds {barcode[0]!r}, which reads as a patient's barcode. Take it out")
 
@@ -93,14 +93,14 @@ def _card_text(folder: Path) -> str:
         ExportError: its header is not the hub's.
         EncoderError: it is no text.
     """
-    with reading(folder / CARD, "no text", EncoderError):
-        text = read_bytes(folder / CARD).decode()
-    with reading(folder / CARD, f"the hub would not read its header. {AGAIN}", ExportError):
+    with reading(folder / CARD_FILE, "no text", EncoderError):
+        text = read_bytes(folder / CARD_FILE).decode()
+    with reading(folder / CARD_FILE, f"the hub would not read its header. {AGAIN}", ExportError):
         header = vars(ModelCard(text).data)
     if header.get("library_name") != "timm" or not (
         header.get("license") in HUB_LICENCES or header.get("license_name")
     ):
-        raise ExportError(f"{folder / CARD}: has not the hub's header. {AGAIN}")
+        raise ExportError(f"{folder / CARD_FILE}: has not the hub's header. {AGAIN}")
     return text
 
 
@@ -110,8 +110,8 @@ def in_the_way(folder: Path) -> list[str]:
     Raises:
         EncoderError: the card is no text.
     """
-    with reading(folder / CARD, "no text", EncoderError):
-        terms = read_bytes(folder / CARD).decode().partition(TERMS)[2]
+    with reading(folder / CARD_FILE, "no text", EncoderError):
+        terms = read_bytes(folder / CARD_FILE).decode().partition(TERMS)[2]
     lines = [line[2:] for line in terms.splitlines() if line.startswith("- ")]
     return [line for line in lines if not _allows(line)] or ([] if lines else ["The card says nothing of terms."])
 
