@@ -29,8 +29,9 @@ DEVICE = torch.device("cpu")
 PATCH_PX = 224
 
 
-SLIDE_PX, SLIDE_ROWS = 20_000, 700
-"""Side of the slide, and how many patches it has at least; a larger one has as many more as its area is larger."""
+SLIDE_PX, SLIDE_ROWS = 20_000, 600
+"""Side of the slide, and how many patches it has at least (762); a larger one has about as many more as its area is
+larger."""
 
 
 def make_plan(folder: Path, num_rows: int, *, size_px: int | None = None, val_strip: float | None = None) -> Plan:
