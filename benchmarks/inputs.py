@@ -4,6 +4,7 @@
 import pipeline  # noqa: F401  (before torch, as in the command: it says how OpenMP's threads wait)
 
 # isort: on
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -28,12 +29,20 @@ DEVICE = torch.device("cpu")
 PATCH_PX = 224
 
 
-def make_plan(folder: Path, num_rows: int, *, size_px: int = 20_000, val_strip: float | None = None) -> Plan:
+SLIDE_PX, SLIDE_ROWS = 20_000, 600
+"""Side of the slide, and how many patches it has at least (762); a larger one has about as many more as its area is
+larger."""
+
+
+def make_plan(folder: Path, num_rows: int, *, size_px: int | None = None, val_strip: float | None = None) -> Plan:
     """A plan of `num_rows` patches on a synthesised Aperio slide of tissue, JPEG tiles, 0.25 um/px, planned at 0.5.
+
+    By default the slide is as large as the rows need.
 
     Raises:
         ValueError: the slide has too few patches.
     """
+    size_px = size_px or max(SLIDE_PX, math.ceil(SLIDE_PX * math.sqrt(num_rows / SLIDE_ROWS) / 16) * 16)
     path = make_big_slide(folder / "slide.svs", width=size_px, height=size_px)
     row = ManifestRow(slide_id="slide", path=path.name, case_id="case")
     config = PlanConfig(patches_per_slide=num_rows, val_fraction=0, val_strip=val_strip, patch_px=PATCH_PX)

@@ -102,7 +102,7 @@ def plan_slides(
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
     planned = [rows[name] for name in sorted(chosen)]
     stage = config.stage_folder
-    require_copies(manifest, planned, stage, are_read_twice=sampler is not None)
+    require_copies(manifest, planned, stage)
     require_known_classes(replace(manifest, rows=tuple(planned)), sampling.classes, sampling.method, stage)
 
     def audit(row: ManifestRow, copy: Path | None) -> Audited:
@@ -115,7 +115,7 @@ def plan_slides(
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
     parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
-    parts, audit_rows, examples = within_clusters(audited, parts, audit_rows, sampling, sampler, root)
+    parts, audit_rows, examples = within_clusters(audited, parts, audit_rows, sampling, sampler, root, manifest, stage)
     audit_rows += audit_of_excluded(parted)
     if audit_csv is not None:
         write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
@@ -191,13 +191,19 @@ def within_clusters(
     sampling: Sampling,
     sampler: PoolSampler | None,
     slides_root: Path,
+    manifest: Manifest,
+    stage: StageFolder | None,
 ) -> tuple[list[SlidePlan], list[AuditRow], dict[int, list[tuple[str, int, int]]]]:
-    """Slides and audit, cut to equal shares of clusters if the options ask for it; and examples of each cluster."""
+    """Slides and audit, cut to equal shares of clusters if the options ask for it; and examples of each cluster. A
+    `sampler` reads slides once more, those in a bucket from another copy in `stage`.
+    """
     if sampling.method != "cluster":
         return slides, audit, {}
     facts = {a.audit.slide_id: a.facts for a in audited if a.facts is not None}
     if sampler is not None:
-        pool = sampler.describe(slides, audit, slides_root)
+        rows = {row.slide_id: row for row in manifest.rows}
+        with staged_objects(manifest, [rows[part.slide_id] for part in slides], stage) as staging:
+            pool = sampler.describe(slides, audit, slides_root, staging)
         slides, audit, facts = pool.slides, pool.audit, pool.facts
     cut = cut_by_cluster(slides, audit, facts, sampling)
     header = ("cluster", "candidates", "taken", "uniform takes", "slides", "cases")

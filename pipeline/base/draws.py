@@ -7,14 +7,14 @@ that need a single number get it here. A run of stage two keeps the draws it was
 import hashlib
 from dataclasses import dataclass
 
-RUN_VERSION = 4
+RUN_VERSION = 5
 """Version of the draws, figures and precision of runs begun now.
 
 Version 1 used one key both to choose a row's view and to make the view; one seed for the projector's weights, dropout
 and a student's random weights; the first epoch's order for calibration; explained variance to score the projection; and
 TensorFloat-32 in float32 convolutions on CUDA. Records of version 1 have no `version`. Versions 1 and 2 drew a row's
 view anew in each epoch, so that some were shown more often than others. Versions 1 to 3, in several processes, computed
-a student's own batch normalisation in each process alone.
+a student's own batch normalisation in each process alone. Versions 1 to 4 changed colours in float32.
 """
 
 
@@ -62,6 +62,11 @@ class RunDraws:
         another number of them.
         """
         return self.version > 3
+
+    @property
+    def jitters_in_floats(self) -> bool:
+        """Whether augmentation changes colours in float32, not in whole numbers."""
+        return self.version < 5
 
     def dropout_seed(self, rank: int, step: int = 0) -> int:
         """Seed of the draws within a step (dropout, drop-path) in the process of that rank, for a run that begins, or

@@ -21,22 +21,17 @@ from pipeline.disk.objects.places import ObjectPath
 from pipeline.disk.objects.present import look_at_objects
 from pipeline.slides.staging.ahead import Staging
 from pipeline.slides.staging.copies import ExpectedSlide
-from pipeline.slides.staging.objects import refuse_objects, require_stage
+from pipeline.slides.staging.objects import require_stage
 from pipeline.slides.staging.one import left_open
 
 
-def require_copies(
-    manifest: Manifest, rows: Iterable[ManifestRow], stage: StageFolder | None, *, are_read_twice: bool
-) -> None:
-    """See that the slides of `rows` that are in a bucket can be copied, and that a copy is all that is read of them.
+def require_copies(manifest: Manifest, rows: Iterable[ManifestRow], stage: StageFolder | None) -> None:
+    """See that the slides of `rows` that are in a bucket can be copied.
 
     Raises:
-        ConfigError: there is no folder to copy them into, or an encoder describes their candidates later.
+        ConfigError: there is no folder to copy them into.
     """
-    paths = [manifest.slide_path(row) for row in rows]
-    if are_read_twice:
-        refuse_objects(paths, "--sampler-encoder reads slides once more, when the copy has gone; leave it out")
-    require_stage(paths, stage)
+    require_stage((manifest.slide_path(row) for row in rows), stage)
 
 
 @contextmanager

@@ -57,10 +57,18 @@ def read_header(path: Path) -> DicomHeader | None:
         return None
     try:
         with open(path, "rb") as f:
-            f.seek(PREAMBLE_BYTES)
-            if f.read(len(MAGIC)) != MAGIC:
-                return None
-            values = _values(f)
+            return header_of(f)
+    except OSError:
+        return None
+
+
+def header_of(f: IO[bytes]) -> DicomHeader | None:
+    """The header at the beginning of an open file, or of as much of it as `f` has; `None` as `read_header`."""
+    try:
+        f.seek(PREAMBLE_BYTES)
+        if f.read(len(MAGIC)) != MAGIC:
+            return None
+        values = _values(f)
     except (OSError, ValueError, struct.error, RecursionError):
         return None
     kinds = values.get(IMAGE_TYPE, "").lower().split("\\")

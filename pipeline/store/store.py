@@ -405,8 +405,12 @@ class StoredTeacher:
         return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
 
     def read_embedding(self, row: int, view: int = 0) -> NDArray[np.float32]:
-        """The embedding of a view of one row, float32 (D,). The checksum of the chunk that it lies in is compared when
-        the chunk is read for the first time, here or with its shard.
+        """The embedding of a view of one row, float32 (D,); raises as `read_stored_embedding`."""
+        return self.read_stored_embedding(row, view).astype(np.float32)
+
+    def read_stored_embedding(self, row: int, view: int = 0) -> NDArray[Any]:
+        """The same in the stored type, (D,), read-only. The checksum of the chunk that it lies in is compared when the
+        chunk is read for the first time, here or with its shard.
 
         Raises:
             StoreError: it is not there, or damaged.
@@ -416,7 +420,7 @@ class StoredTeacher:
             if made is None:
                 where = self.store.files.name(self.round_folder(view))
                 raise StoreError(f"{where}: view {view} was not made")
-            return made.read_embedding(row)
+            return made.read_stored_embedding(row)
         shard, index = divmod(row, self.rows_per_shard)
         chunk, index = divmod(index, self._chunk_rows)
         row_bytes = self.width * self._numbers.itemsize
@@ -427,7 +431,7 @@ class StoredTeacher:
             file.read_chunk(chunk)
             self._compared.add((array, shard, chunk))
         data = file.read_slice(chunk, place * row_bytes, row_bytes)
-        return np.frombuffer(data, self._numbers).astype(np.float32)
+        return np.frombuffer(data, self._numbers)
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""

@@ -245,13 +245,17 @@ class StoredRows:
         Raises:
             StoreError: pixels or embedding are damaged, or the slide can no longer be read.
         """
+        return self.read_as_stored(row, out, view).astype(np.float32)
+
+    def read_as_stored(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[Any]:
+        """As `read`, but the embeddings are of the stored type; of several teachers, of one that holds all."""
         if self._slides is None and view == 0 and self._tile_px == self.patch_px:
             self._store.read_pixels(row, out)
         else:
             out[:] = self.views.apply(self._read_tile(row), row, view)
         if len(self._teachers) == 1:
-            return self._teachers[0].read_embedding(row, view)
-        return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
+            return self._teachers[0].read_stored_embedding(row, view)
+        return np.concatenate([teacher.read_stored_embedding(row, view) for teacher in self._teachers])
 
     def read_ahead(self, rows: Sequence[int]) -> None:
         """Say that these rows will be read next, so that a store in a bucket is asked for them early."""
@@ -288,11 +292,15 @@ class AugmentedRows:
     def __init__(self, rows: StoredRows, draws: RunDraws, epoch: int, augmentation: Augmentation) -> None:
         self._rows, self._draws, self._epoch, self._augmentation = rows, draws, epoch, augmentation
 
-    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Read the epoch's view of the row as `StoredRows.read` does, then augment it."""
+    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[Any]:
+        """Read the epoch's view of the row as `StoredRows.read_as_stored` does, then augment it.
+
+        The step makes float32 of a batch of embeddings at once, on its device: NumPy takes as long for one of float16
+        as for all else that is read of it (decision 0094).
+        """
         return self.read_some([row], out[None])[0]
 
-    def read_some(self, numbers: Sequence[int], out: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def read_some(self, numbers: Sequence[int], out: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """`read` of several rows at once, into uint8 (B, P, P, 3)."""
         chosen, rows, size = np.array(numbers), self._rows, len(numbers)
         if rows.fresh is not None:
@@ -302,14 +310,14 @@ class AugmentedRows:
         else:
             views = row_views(chosen, rows.views, self._draws, self._epoch, plain=rows.plain_view).tolist()
         if self._augmentation == "none":
-            return [rows.read(row, patch, view) for row, patch, view in zip(numbers, out, views, strict=True)]
+            return [rows.read_as_stored(row, patch, view) for row, patch, view in zip(numbers, out, views, strict=True)]
         keys = row_keys(chosen, self._draws.seed, self._epoch, "augment").tolist()
-        embeddings, seen = [], empty_patch(rows.patch_px)
+        in_floats, embeddings, seen = self._draws.jitters_in_floats, [], empty_patch(rows.patch_px)
         for row, patch, view, key in zip(numbers, out, views, keys, strict=True):
             as_it_is = leaves_alone(key, self._augmentation)
-            embeddings.append(rows.read(row, patch if as_it_is else seen, view))
+            embeddings.append(rows.read_as_stored(row, patch if as_it_is else seen, view))
             if not as_it_is:
-                augment(seen, key, self._augmentation, patch)
+                augment(seen, key, self._augmentation, patch, in_floats=in_floats)
         return embeddings
 
 

@@ -20,12 +20,14 @@ from pipeline.base.console import Progress, say
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import ConfigError, SlideError
 from pipeline.cohort.draws.candidates import NONE_READABLE, DescribedPool, unread_words
+from pipeline.cohort.object_slides import copy_to_audit
 from pipeline.cohort.plan import AuditRow, PlannedSlides, SlidePlan
 from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.embed import MOST_AT_ONCE, EncoderForward, batches_at_once, read_and_embed
 from pipeline.encoders.projected import NUM_PROJECTED, ProjectedEncoder, as_facts
 from pipeline.encoders.table import ENCODERS
+from pipeline.slides.staging.ahead import KnownCopy, Staging
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
 from pipeline.student.resolve import name_model
@@ -54,8 +56,11 @@ class EncoderSampler:
     patch_px: int
     workers: int
 
-    def describe(self, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> DescribedPool:
-        """Embed the candidates of slides; those that cannot be read are passed over, and the audit says so.
+    def describe(
+        self, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path, staging: Staging
+    ) -> DescribedPool:
+        """Embed the candidates of slides; those that cannot be read are passed over, and the audit says so. Slides in a
+        bucket are read from the copies of `staging`.
 
         Raises:
             ConfigError: the device has too little memory for a batch.
@@ -64,9 +69,9 @@ class EncoderSampler:
         kept, facts, rows = list[SlidePlan](), dict[str, NDArray[np.uint16]](), {row.slide_id: row for row in audit}
         with Progress("embedding candidates", sum(len(part.split) for part in slides), "patches") as progress:
             for part in slides:
-                read, row = self._reader(part, slides_root), rows[part.slide_id]
+                row = rows[part.slide_id]
                 try:
-                    found, readable = self.embed(read, len(part.split), progress.step)
+                    found, readable = self._embed_slide(part, slides_root, staging, progress.step)
                 except SlideError as error:
                     rows[part.slide_id] = failed_row(row, str(error))
                     continue
@@ -77,6 +82,21 @@ class EncoderSampler:
                 facts[part.slide_id] = found
                 rows[part.slide_id] = row.with_warning(unread_words(readable))
         return DescribedPool(kept, [rows[row.slide_id] for row in audit], facts)
+
+    def _embed_slide(
+        self, part: SlidePlan, slides_root: Path, staging: Staging, on_batch: Callable[[int], object]
+    ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """`embed` of a slide's candidates; the slide is closed at the end.
+
+        Raises:
+            SlideError: it cannot be read, or not be copied.
+            ConfigError, EncoderError: as `describe`.
+        """
+        path = PlannedSlides((part,), slides_root).slide_path(part)
+        with copy_to_audit(path, staging) as (copy, why):
+            if why:
+                raise SlideError(why)
+            return self.embed(self._reader(part, slides_root, copy), len(part.split), on_batch)
 
     def embed(
         self, read: Callable[[int, NDArray[np.uint8]], bool], num: int, on_batch: Callable[[int], object]
@@ -115,9 +135,12 @@ class EncoderSampler:
                 on_batch(len(embedded.rows))
         return facts[:done], readable
 
-    def _reader(self, part: SlidePlan, slides_root: Path) -> Callable[[int, NDArray[np.uint8]], bool]:
-        """Reads patches of a slide for `embed`: of a tile the middle, as the teacher will see it."""
-        patches, side = PlannedPatches(PlannedSlides((part,), slides_root), None, tell=say), part.geometry.patch_px
+    def _reader(
+        self, part: SlidePlan, slides_root: Path, copy: Path | None
+    ) -> Callable[[int, NDArray[np.uint8]], bool]:
+        """Reads patches of a slide, or of its copy, for `embed`: of a tile the middle, as the teacher will see it."""
+        slides, side = PlannedSlides((part,), slides_root), part.geometry.patch_px
+        patches = PlannedPatches(slides, None, tell=say, copies=KnownCopy(copy))
         start = (side - self.patch_px) // 2
         middle = slice(start, start + self.patch_px)
 

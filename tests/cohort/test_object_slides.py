@@ -28,8 +28,9 @@ def test_only_objects_are_copied_and_one_that_cannot_be_says_why(tmp_path: Path)
     assert (failed.slide_id, failed.status, failed.reason) == ("b", "failed", found[1][1])
     with pytest.raises(ConfigError, match="--stage-dir"), staged_objects(manifest, manifest.rows, None):
         pass
-    with pytest.raises(ConfigError, match="--sampler-encoder reads slides once more"):
-        require_copies(manifest, manifest.rows, stage, are_read_twice=True)
-    require_copies(manifest, manifest.rows[2:], None, are_read_twice=True)
+    with pytest.raises(ConfigError, match="--stage-dir"):
+        require_copies(manifest, manifest.rows, None)
+    require_copies(manifest, manifest.rows, stage)
+    require_copies(manifest, manifest.rows[2:], None)
     with staged_objects(manifest, manifest.rows[2:], None) as staging:
         assert staging.copy_of(there[2]) is None

@@ -169,14 +169,14 @@ def test_a_run_of_version_1_continues_as_it_was_begun(
     assert list(val)[4:] == ["rows", "explained_variance", "cosine", "retrieval_top1", "neighbour_overlap", "cka"]
     assert "explained variance, unscaled" in inspect_path(continued.folder)
     new = train_student(store, tmp_path / "new", short).run
-    assert new.read_identity()["version"] == RUN_VERSION == 4
+    assert new.read_identity()["version"] == RUN_VERSION == 5
     assert run_files(new.folder)["student/model.safetensors"] != run_files(whole.folder)["student/model.safetensors"]
 
 
 def test_a_run_of_a_later_version_is_refused(best: Trained, store: Store, config: TrainConfig, tmp_path: Path) -> None:
     run = RunFolder(Path(shutil.copytree(best.run.folder, tmp_path / "run")))
-    run.identity_path.write_text(run.identity_path.read_text().replace('"version": 4', '"version": 5'))
-    with pytest.raises(CheckpointError, match="a run of version 5; this G2L continues runs up to version 4"):
+    run.identity_path.write_text(run.identity_path.read_text().replace('"version": 5', '"version": 6'))
+    with pytest.raises(CheckpointError, match="a run of version 6; this G2L continues runs up to version 5"):
         train_student(store, run.folder, keeping_best(config))
 
 

@@ -14,7 +14,10 @@ from urllib.parse import quote
 
 import pytest
 from support.commands import call_g2l
+from support.dicom import RGB
+from support.dicom import write_slide as write_dicom
 from support.extraction import TEACHER, array_files, big_slide, write_cohort, write_teacher
+from support.object_kinds import KINDS, Kind, store_of_kind
 from support.object_server import KEY, SECRET, ObjectServer, object_server
 from support.slides import make_slide
 from support.staging import watching
@@ -119,6 +122,57 @@ def test_a_plan_is_that_of_the_local_slides(root: Path, tmp_path: Path) -> None:
     assert left_in(tmp_path / "stage") == []
     texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] + [(out + said).encode()]
     assert not [text for text in texts if KEY.encode() in text or SECRET.encode() in text]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_of_another_kind_of_store_is_that_of_the_local_slides(root: Path, tmp_path: Path, kind: Kind) -> None:
+    with store_of_kind(kind, tmp_path) as (url, put):
+        for path in (root / "slides").glob("*.svs"):
+            put(f"{IN}/{path.name}", path.read_bytes())
+        slides = f"{url}/{quote(IN) if kind == 'https' else IN}"
+        code, out, said = plan(root, tmp_path / "plan.h5", slides, *stage(tmp_path / "stage"))
+    assert code == 0, out + said
+    made, local = read_plan(tmp_path / "plan.h5"), read_plan(root / "plan.h5")
+    assert (made.hash, str(made.slides_root)) == (local.hash, slides)
+    assert left_in(tmp_path / "stage") == []
+
+
+@pytest.mark.slow
+def test_a_plan_of_dicom_slides_is_that_of_the_local_ones(root: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Each is all objects of its series, of which the manifest names one."""
+    images = {"3": RGB, "4": RGB[::-1]}
+    paths = [write_dicom(tmp_path / "slides", name, image, f"1.2.{name}")[2] for name, image in images.items()]
+    for path in (tmp_path / "slides").iterdir():
+        server.put(f"dicom/{path.name}", path.read_bytes())
+    rows = tmp_path / "m.csv"
+    rows.write_text("slide_id,path\n" + "".join(f"s{path.stem[0]},{path.name}\n" for path in paths))
+    plans = []
+    for name, slides in (("local", tmp_path / "slides"), ("bucket", "s3://bucket/dicom")):
+        more = stage(tmp_path / "stage") if name == "bucket" else ()
+        code, out, said = plan(root, tmp_path / f"{name}.h5", slides, *more, manifest=rows)
+        assert code == 0, out + said
+        plans.append(read_plan(tmp_path / f"{name}.h5"))
+    assert plans[0].hash == plans[1].hash
+    assert plans[1].slides[0].identity.series_sha256 is not None
+    assert left_in(tmp_path / "stage") == []
+
+
+@pytest.mark.slow
+def test_candidates_are_described_from_another_copy(root: Path, tmp_path: Path) -> None:
+    """`--sampler-encoder` reads slides once more: the plan is that of the local slides, within room for one."""
+    encoder = f"{TEACHER}@{root / 'teacher.safetensors'}"
+    more = ("--sample", "cluster", "--clusters", 2, "--sampler-encoder", encoder, "--device", "cpu")
+    assert plan(root, tmp_path / "local.h5", root / "slides", *more)[0] == 0
+    bound = biggest(root) + 5000
+    with watching(tmp_path / "stage") as seen:
+        code, out, said = plan(root, tmp_path / "plan.h5", URL, *more, *stage(tmp_path / "stage", bound))
+    assert code == 0, out + said
+    assert said.count("slides in a bucket: each is copied whole") == 2
+    made, local = read_plan(tmp_path / "plan.h5"), read_plan(tmp_path / "local.h5")
+    assert (made.hash, made.audit) == (local.hash, local.audit)
+    assert 0 < max(seen) <= bound
+    assert left_in(tmp_path / "stage") == []
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import call_g2l
+from support.object_kinds import KINDS, Kind, store_of_kind
 from support.object_server import KEY, SECRET, ObjectServer, object_server
 from support.stores import dropping_cnn, make_store
 
@@ -100,6 +101,18 @@ def test_inspect_and_verify_say_what_they_say_of_the_folder(root: Path, url: str
     local, there = call_g2l("inspect", folder), call_g2l("inspect", url)
     assert there == (0, local[1].replace(folder, url), "")
     assert call_g2l("verify", url, "--sample", 0)[:2] == (0, "4 of 4 shards: all files are as written\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_of_stores_are_opened_alike(root: Path, tmp_path: Path, kind: Kind) -> None:
+    folder = root / "store.zarr"
+    with store_of_kind(kind, tmp_path) as (url, put):
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            put(f"deep/store.zarr/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        url += "/deep/store.zarr"
+        assert call_g2l("inspect", url) == (0, call_g2l("inspect", folder)[1].replace(str(folder), url), "")
+        assert call_g2l("verify", url, "--sample", 0)[:2] == (0, "4 of 4 shards: all files are as written\n")
 
 
 @pytest.mark.slow

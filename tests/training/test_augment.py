@@ -1,11 +1,15 @@
-"""Augmentation, to the bit as in version 0.1.0, and what is said where the student sees more than its teacher."""
+"""Augmentation: of earlier runs to the bit, of new ones in whole numbers; what is said where the student sees more."""
+
+import hashlib
+import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.first_augment import as_first_written
+from support.first_augment import as_first_written, jitter_as_first_written
 from support.stores import make_patches
 
 from pipeline.cohort.views import dihedral
@@ -15,8 +19,11 @@ from pipeline.training.augment import (
     augment,
     beyond_the_teacher,
     copy_pixels,
-    jitter,
+    drawn_factors,
+    jitter_in_floats,
+    jitter_whole,
     leaves_alone,
+    mean_level,
 )
 
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flips", "flips+jitter")
@@ -36,8 +43,11 @@ def test_pixels_are_to_the_bit_those_of_version_0_1_0(side: int, seed: int, key:
     key, out = key & ~7 | which, np.empty_like(patch)
     for augmentation in AUGMENTATIONS:
         before = patch.copy()
-        augment(patch, key, augmentation, out)
+        augment(patch, key, augmentation, out, in_floats=True)
         assert np.array_equal(out, as_first_written(patch, key, augmentation))
+        augment(patch, key, augmentation, out)
+        if augmentation != "flips+jitter":
+            assert np.array_equal(out, as_first_written(patch, key, augmentation))
         assert np.array_equal(patch, before)
         assert not leaves_alone(key, augmentation) or np.array_equal(out, patch)
 
@@ -47,8 +57,10 @@ def test_so_are_those_of_whole_patches_in_a_batch(key: int) -> None:
     patch = np.random.default_rng(key % 97).integers(0, 256, (224, 224, 3), np.uint8)
     batch = np.zeros((3, 224, 224, 3), np.uint8)
     for augmentation in AUGMENTATIONS:
-        augment(patch, key, augmentation, batch[1])
+        augment(patch, key, augmentation, batch[1], in_floats=True)
         assert np.array_equal(batch[1], as_first_written(patch, key, augmentation))
+        augment(patch, key, augmentation, batch[1])
+        assert largest_difference(batch[1], as_first_written(patch, key, augmentation)) <= 1
     assert not batch[[0, 2]].any()
 
 
@@ -71,28 +83,106 @@ def test_turns_are_the_eight_symmetries() -> None:
     assert np.array_equal(turned[0], patch)
 
 
-def changed(patch: NDArray[np.uint8], key: int) -> NDArray[np.int64]:
+def largest_difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
+    """In grey levels."""
+    return int(np.abs(first.astype(np.int64) - second).max())
+
+
+Jitter = Callable[[NDArray[np.uint8], int, NDArray[np.uint8]], None]
+BOTH = pytest.mark.parametrize("jitter", [jitter_whole, jitter_in_floats])
+CORNERS = [
+    0,
+    2**64 - 1,
+    *(0xFFFF << bit for bit in (16, 32, 48)),
+    *(0xFFFFFFFF << bit for bit in (16, 32)),
+    0xFFFF << 16 | 0xFFFF << 48,
+]
+"""Keys of the smallest and the largest change of brightness, contrast and saturation, in all ways."""
+
+
+def changed(jitter: Jitter, patch: NDArray[np.uint8], key: int) -> NDArray[np.int64]:
     """The patch with jitter."""
     out = np.empty_like(patch)
     jitter(patch, key, out)
     return out.astype(np.int64)
 
 
+def in_long_numbers(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
+    """What `jitter_whole` is to give, a pixel at a time as its sum is written, in numbers that nothing can overflow."""
+    brightness, contrast, saturation = drawn_factors(key)
+    gain, x = brightness * contrast, patch.astype(np.int64)
+    level = round(512 * (saturation * gain - 1))
+    rest = gain - 1 - level / 512
+    constant = 128 * (gain - 1) + brightness * (1 - contrast) * (int(x.sum()) / x.size)
+    rounding = round(512 * (constant - math.floor(constant) + 0.5 + rest / 2))
+    luma = (((x - 128) * (77, 150, 29)).sum(axis=-1, keepdims=True) // 256) * round(512 * rest) + rounding
+    changes = ((x - 128) * level + luma) // 512 + math.floor(constant)
+    return np.clip(x + changes, 0, 255).astype(np.uint8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(side=st.integers(1, 40), seed=st.integers(0, 2**31), key=st.integers(0, 2**64 - 1), kind=st.integers(0, 2))
+def test_whole_numbers_are_within_a_grey_level_of_float32(side: int, seed: int, key: int, kind: int) -> None:
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (side, side, 3), np.uint8)
+    patch = (make_patches(1, side, seed)[0], noise, noise // 128 * np.uint8(255))[kind]
+    out = changed(jitter_whole, patch, key).astype(np.uint8)
+    assert np.array_equal(out, in_long_numbers(patch, key))
+    assert largest_difference(out, jitter_as_first_written(patch, key)) <= 1
+
+
+@pytest.mark.parametrize("key", CORNERS)
+def test_nothing_overflows_in_16_bits(key: int) -> None:
+    """Every colour of black, white and full channels, in patches that are black, white or mixed otherwise."""
+    colours = np.array(np.meshgrid(*[(0, 127, 128, 255)] * 3), np.uint8).reshape(3, 64).T
+    for rest in (0, 77, 128, 255):
+        patch = np.full((16, 16, 3), rest, np.uint8)
+        patch.reshape(-1, 3)[:64] = colours
+        out = changed(jitter_whole, patch, key).astype(np.uint8)
+        assert np.array_equal(out, in_long_numbers(patch, key))
+        assert largest_difference(out, jitter_as_first_written(patch, key)) <= 1
+
+
+def test_means_of_more_rows_than_fit_into_16_bits_are_exact() -> None:
+    levels = np.full((300, 300, 3), 255, np.int16)
+    assert mean_level(levels) == 255
+    levels[:, :7] = np.random.default_rng(0).integers(0, 256, (300, 7, 3))
+    assert mean_level(levels) == int(levels.sum(dtype=np.int64)) / levels.size
+
+
+def test_whole_numbers_are_the_same_on_every_machine() -> None:
+    """The digest that was computed where they were written: no sum in it hangs on a processor or a library."""
+    patch = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3)
+    patch = ((patch * 2654435761) >> np.uint32(24)).astype(np.uint8)
+    digest = hashlib.sha256()
+    for key in [*CORNERS, 0x0123_4567_89AB_CDE6, 0xFEDC_BA98_7654_3213]:
+        digest.update(changed(jitter_whole, patch, key).astype(np.uint8).tobytes())
+    assert digest.hexdigest() == "9f06a1e3dd34f55502144de56a0311c72344110d5859db43e97cfcb7abfaa234"
+
+
+def test_factors_of_one_change_nothing() -> None:
+    patch = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    assert np.array_equal(changed(jitter_whole, patch, 0x7FFF_7FFF_7FFF_0000), patch)
+
+
+@BOTH
 @settings(max_examples=60, deadline=None)
 @given(key=st.integers(0, 2**64 - 1), level=st.integers(0, 255))
-def test_jitter_is_bounded_and_deterministic(key: int, level: int) -> None:
+def test_jitter_is_bounded_and_deterministic(jitter: Jitter, key: int, level: int) -> None:
     patch = np.full((8, 8, 3), level, np.uint8)
-    assert np.array_equal(changed(patch, key), changed(patch, key))
+    assert np.array_equal(changed(jitter, patch, key), changed(jitter, patch, key))
     # a plain patch has neither contrast nor saturation: only brightness acts
-    assert np.abs(changed(patch, key) - level).max() <= JITTER * level + 1
+    assert np.abs(changed(jitter, patch, key) - level).max() <= JITTER * level + 1
 
 
-def test_jitters_extremes_are_its_limits() -> None:
+@BOTH
+def test_jitters_extremes_are_its_limits(jitter: Jitter) -> None:
     grey = np.full((4, 4, 3), 100, np.uint8)
-    assert changed(grey, 0).tolist() == np.full((4, 4, 3), 90).tolist()
-    assert changed(grey, 2**64 - 1).tolist() == np.full((4, 4, 3), 110).tolist()
+    assert changed(jitter, grey, 0).tolist() == np.full((4, 4, 3), 90).tolist()
+    assert changed(jitter, grey, 2**64 - 1).tolist() == np.full((4, 4, 3), 110).tolist()
     half = np.concatenate([grey, grey + 40])
-    low, high = changed(half, 0xFFFF << 16), changed(half, 0xFFFF << 16 | 0xFFFF << 32)  # contrast 0.9 and 1.1
+    keys = 0xFFFF << 16, 0xFFFF << 16 | 0xFFFF << 32  # contrast 0.9 and 1.1
+    low, high = (changed(jitter, half, key) for key in keys)
     assert int(low[-1, 0, 0]) - int(low[0, 0, 0]) == pytest.approx(40 * 1.1 * 0.9, abs=1)
     assert int(high[-1, 0, 0]) - int(high[0, 0, 0]) == pytest.approx(40 * 1.1 * 1.1, abs=1)
 

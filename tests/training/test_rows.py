@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from support.first_augment import as_first_written
 from support.stores import WIDTH, embed_patches, make_patches, make_store
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.views import Views
+from pipeline.cohort.views import Views, dihedral
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.create import create_store
@@ -23,6 +24,7 @@ from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead, PlannedPatches
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
+from pipeline.training.augment import jitter_whole
 from pipeline.training.rows import (
     ROWS_AT_ONCE,
     KeptStatistics,
@@ -149,6 +151,23 @@ def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(t
     assert first == again[::-1]
     other = [rows.reader(RunDraws(1), 3, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
     assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("version", [1, 4, 5])
+def test_runs_up_to_version_4_go_on_with_their_colours(tmp_path: Path, version: int) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(16,), rows_per_shard=8)
+    rows, patches, out = StoredRows([store.first], tell=print), make_patches(16), np.empty((32, 32, 3), np.uint8)
+    reader = rows.reader(RunDraws(1, version), 2, "flips+jitter")
+    for row, key in enumerate(row_keys(np.arange(16), 1, 2, "augment").tolist()):
+        read = reader.read(row, out)
+        assert (read.dtype, rows.read(row, np.empty_like(out)).dtype) == (np.float16, np.float32)
+        assert np.array_equal(read, store.first.read_embedding(row))
+        if version < 5:
+            assert np.array_equal(out, as_first_written(patches[row], key, "flips+jitter"))
+        else:
+            expected = np.empty_like(out)
+            jitter_whole(dihedral(patches[row], key & 7), key, expected)
+            assert np.array_equal(out, expected)
 
 
 def test_teacher_statistics_are_numpys_over_all_good_rows_of_a_split(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.cohort.draws.descriptors import NUM_FACTS, describe_patch
 from pipeline.cohort.plan import AuditRow, SlidePlan
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.reader import Slide
+from pipeline.slides.staging.ahead import Staging
 
 NONE_READABLE: Final = "no candidate patch can be read"
 """Why a slide with candidates gives none."""
@@ -41,8 +42,12 @@ class PoolSampler(Protocol):
     def name(self) -> str:
         """What it is, as the plan records it."""
 
-    def describe(self, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> DescribedPool:
-        """Read and describe the candidates of slides, whose paths start from `slides_root`."""
+    def describe(
+        self, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path, staging: Staging
+    ) -> DescribedPool:
+        """Read and describe the candidates of slides, whose paths start from `slides_root`; those that are in a bucket
+        are copied by `staging`, in this order.
+        """
 
 
 def describe_candidates(slide: Slide, part: SlidePlan) -> tuple[SlidePlan, NDArray[np.uint16], str]:

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from pipeline.base.errors import G2LError
+from pipeline.disk.objects.places import WEB
 
 T = TypeVar("T")
 BLOCK_BYTES = 1 << 23
@@ -34,7 +36,24 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 PERMANENT = re.compile(r"status code: 4(?!08|25|29)\d\d")
 """Answers that another try will not change: 400 to 499 but for those that mean "later"."""
 STATUS = re.compile(r"status code: (\d{3}[A-Za-z -]*)")
-ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL")
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the machine's role; AWS_SKIP_SIGNATURE=true reads a "
+    "public bucket",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT, or from the machine's role; "
+    "GOOGLE_SKIP_SIGNATURE=true reads a public bucket",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or from the machine's identity; "
+    "AZURE_SKIP_SIGNATURE=true reads a public container",
+}
+CREDENTIALS |= {"abfs": CREDENTIALS["az"], "abfss": CREDENTIALS["az"]}
+"""By the kind of an address, the variables that an error names."""
+ENDPOINTS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AZURE_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "GOOGLE_BASE_URL",
+)
 INSTALL = "pip install 'g2l[objects]'"
 
 
@@ -75,6 +94,9 @@ class Bucket:
         self.url = url
         self._stopped = threading.Event()
         self._is_local = url.startswith("file:")
+        self._kind = url.partition(":")[0]
+        # obstore names what a web server lists from the server's root on
+        self._above = unquote(urlsplit(url).path).strip("/") + "/" if self._kind == WEB else ""
         try:
             import obstore  # optional: an extra
             from obstore.store import from_url  # optional: an extra
@@ -105,7 +127,8 @@ class Bucket:
 
         def listed() -> dict[str, int]:
             found = (meta for some in self._library.list(self._store) for meta in some)
-            return {meta["path"]: meta["size"] for meta in found if _is_path(meta["path"])}
+            sizes = {meta["path"].removeprefix(self._above): meta["size"] for meta in found}
+            return {name: size for name, size in sizes.items() if _is_path(name)}
 
         return self._tried("", "listed", listed)
 
@@ -128,10 +151,27 @@ class Bucket:
 
         def listed() -> dict[str, ObjectFacts]:
             found = (meta for some in self._library.list(self._store, prefix=prefix) for meta in some)
-            below = {meta["path"].removeprefix(f"{prefix}/"): _facts(meta) for meta in found}
+            above = f"{self._above}{prefix}/"
+            below = {meta["path"].removeprefix(above): _facts(meta) for meta in found}
             return {name: facts for name, facts in below.items() if _is_path(name)}
 
         return self._tried(prefix, "listed", listed)
+
+    def sizes_in(self, folder: str) -> dict[str, int]:
+        """Names and sizes of the objects directly in a folder, "" for the address itself, ascending by name; those that
+        no path can have left out.
+
+        Raises:
+            ObjectError: they cannot be listed.
+        """
+
+        def listed() -> dict[str, int]:
+            found = self._library.list_with_delimiter(self._store, prefix=folder or None)["objects"]
+            above = f"{self._above}{folder}/" if folder else self._above
+            sizes = sorted((meta["path"].removeprefix(above), meta["size"]) for meta in found)
+            return {name: size for name, size in sizes if _is_path(name) and "/" not in name}
+
+        return self._tried(folder, "listed", listed)
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes of an object, fewer where it ends.
@@ -214,11 +254,7 @@ class Bucket:
                 kind, words = type(error).__name__, _words(error)
                 is_denied = kind in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError")
                 if is_denied or "169.254.169.254" in str(error):
-                    raise ObjectError(
-                        f"{place}: access is denied, or there are no credentials ({words}). They are taken from the "
-                        "environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the machine's "
-                        "role; AWS_SKIP_SIGNATURE=true reads a public bucket"
-                    ) from None
+                    raise ObjectError(f"{place}: {self._denied(words)}") from None
                 if self._is_local or PERMANENT.search(str(error)):
                     raise ObjectError(f"{place}: cannot be {verb} ({words})") from None
                 if time.monotonic() + pause > until:
@@ -228,6 +264,15 @@ class Bucket:
                     ) from None
             self._stopped.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _denied(self, words: str) -> str:
+        """What to say where access is denied, and the server has said `words`."""
+        if (variables := CREDENTIALS.get(self._kind)) is None:
+            return f"access is denied ({words})"
+        return (
+            f"access is denied, or there are no credentials ({words}). They are taken from the environment, such as "
+            f"{variables}"
+        )
 
 
 def _words(error: Exception) -> str:

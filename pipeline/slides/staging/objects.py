@@ -5,11 +5,14 @@ local disk, read back, have the SHA-256 of those that came, and if that is the m
 is the planned slide is compared by whoever opens it: there is no other place to read it from, so what differs must be
 told of the slide, not of the copy. A copy that fails is fetched once more.
 
-An .mrxs object has those below the folder of its name beside it. Left out: DICOM slides, whose series is told by the
-headers of all files of a folder, and Hamamatsu's .vms and .vmu, an index that only OpenSlide interprets.
+An .mrxs object has those below the folder of its name beside it, a DICOM object those of its series in its folder,
+whose headers are read. Left out: Hamamatsu's .vms and .vmu, an index that only OpenSlide interprets, and DICOM slides
+whose object is not called .dcm.
 """
 
+import io
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,14 @@ AT_ONCE = 8
 """Requests of one object that are made at once. Our choice: a bucket gives one stream little."""
 TRIES = 2
 """How often a copy is made that comes out wrong."""
+HEADER_BYTES = 1 << 18
+"""Bytes that are read of an object to see of which DICOM series it is. Our choice: before a file's series stand some kB
+of texts.
+"""
+MOST_IN_FOLDER = 1000
+"""Most objects of a folder that are asked of which series they are, for each slide. Our choice: some seconds of
+requests.
+"""
 MOUNT = "Mount the bucket as a folder (rclone mount, mountpoint-s3), and give --stage-dir"
 """What can be done about a slide that is not fetched."""
 
@@ -84,7 +95,7 @@ def object_parts(path: ObjectPath, buckets: Buckets) -> list[ObjectPart]:
         ObjectError: there is no such object, or the store does not say.
     """
     suffix = path.suffix.lower()
-    if suffix in (*HAMAMATSU, dicom.SUFFIX):
+    if suffix in HAMAMATSU:
         raise SlideError(f"{path}: {suffix} slides are several files, which their names do not tell. {MOUNT}")
     bucket, key = buckets.of(path)
     parts = [ObjectPart(path.name, bucket, key, bucket.look(key))]
@@ -92,7 +103,44 @@ def object_parts(path: ObjectPath, buckets: Buckets) -> list[ObjectPart]:
         folder = key[: -len(suffix)]
         beside = sorted(bucket.look_below(folder).items())
         parts += [ObjectPart(f"{path.stem}/{name}", bucket, f"{folder}/{name}", facts) for name, facts in beside]
+    if suffix == dicom.SUFFIX:
+        keys = series_beside(path, bucket, key, parts[0].num_bytes)
+        parts += [ObjectPart(key.rpartition("/")[2], bucket, key, bucket.look(key)) for key in keys]
     return parts
+
+
+def series_beside(path: ObjectPath, bucket: Bucket, key: str, num_bytes: int) -> list[str]:
+    """Keys of the other objects in the folder of a DICOM object, of a size, that are of its series.
+
+    Raises:
+        SlideError: it does not say of which series it is, or too many objects would have to be asked.
+        ObjectError: the store does not say.
+    """
+    own = _series_of(bucket, key, num_bytes)
+    if not own:
+        raise SlideError(
+            f"{path}: DICOM slides are several files, and its header does not say of which series. {MOUNT}"
+        )
+    folder, _, name = key.rpartition("/")
+    others = {
+        f"{folder}/{other}" if folder else other: size
+        for other, size in bucket.sizes_in(folder).items()
+        if other != name
+    }
+    if len(others) > MOST_IN_FOLDER:
+        raise SlideError(
+            f"{path}: its folder has {len(others) + 1:,} objects, each of which would be asked of which series it is. "
+            f"Put each slide into a folder of its own. {MOUNT}"
+        )
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="g2l-series") as pool:
+        series = list(pool.map(lambda other: _series_of(bucket, *other), others.items()))
+    return [other for other, uid in zip(others, series, strict=True) if uid == own]
+
+
+def _series_of(bucket: Bucket, key: str, num_bytes: int) -> str:
+    """UID of the DICOM series of an object, "" if it is of none."""
+    header = dicom.header_of(io.BytesIO(bucket.read(key, 0, min(num_bytes, HEADER_BYTES))))
+    return header.series if header else ""
 
 
 def copy_objects(parts: Sequence[ObjectPart], into: Path, expected: ExpectedSlide, go_on: Callable[[], object]) -> Path:
@@ -111,8 +159,8 @@ def copy_objects(parts: Sequence[ObjectPart], into: Path, expected: ExpectedSlid
     if expected.sha256 is not None and digests[0] != expected.sha256.lower():
         raise SlideError(f"{expected.path}: its SHA-256 is not the manifest's; the file is damaged or another one")
     copy = into / parts[0].name
-    if dicom.read_header(copy) is not None:
-        raise SlideError(f"{expected.path}: DICOM slides are several files, which their names do not tell. {MOUNT}")
+    if copy.suffix.lower() != dicom.SUFFIX and dicom.read_header(copy) is not None:
+        raise SlideError(f"{expected.path}: DICOM slides are several files. Call them .dcm, so that all are copied")
     return copy
 
 

@@ -12,6 +12,7 @@ What it needs of memory is the activations of one part; what it takes is one mor
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ class HowToStep:
 
 def train_step(
     distillation: Distillation,
-    batch: Batch[NDArray[np.float32]],
+    batch: Batch[NDArray[Any]],
     loss_of: Loss,
     optimizer: torch.optim.Optimizer,
     clip: float,
@@ -135,7 +136,7 @@ def train_step(
     """
     assert gradients is not None or distributed.world_size() == 1, "who averages the gradients?"
     parts = distillation.parts(batch.pixels_on(distillation.device))
-    teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
+    teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True).float()
     before = random_states(distillation.device) if len(parts) > 1 else {}
     embedding = distillation.embed(parts[0]) if len(parts) == 1 else embed_without_graph(distillation, parts)
     losses = [head.weight * loss_of(*head.projector(embedding, z)) for head, z in distillation.by_head(teachers)]

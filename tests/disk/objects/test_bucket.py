@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.object_kinds import Kind, store_of_kind
 from support.object_server import BUCKET, KEY, SECRET, ObjectServer, object_server
 
 from pipeline.base.errors import G2LError
@@ -131,3 +132,27 @@ def test_a_server_that_dies_is_waited_for_and_then_named(monkeypatch: pytest.Mon
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
         with pytest.raises(ObjectError, match=r"trying again for 0\.5 s .* run the same command again"):
             bucket.read("one", 0, 3)
+
+
+@pytest.mark.parametrize("kind", ["https", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gs", "az"))])
+def test_other_kinds_of_stores_are_read_alike(kind: Kind, tmp_path: Path) -> None:
+    data, into = os.urandom(5000), tmp_path / "copy"
+    with store_of_kind(kind, tmp_path) as (url, put):
+        put("deep/er/one of us.svs", data)
+        put("deep/two", b"2")
+        put("else/three", b"3")
+        bucket = Bucket(f"{url}/deep")
+        assert bucket.sizes() == {"er/one of us.svs": 5000, "two": 1}
+        assert list(bucket.look_below("er")) == list(bucket.sizes_in("er")) == ["one of us.svs"]
+        assert bucket.sizes_in("") == {"two": 1}
+        facts = bucket.look("er/one of us.svs")
+        assert facts.num_bytes == 5000
+        assert bucket.look("er/one of us.svs") == facts
+        assert bucket.read("er/one of us.svs", 1000, 50) == data[1000:1050]
+        assert bucket.read("er/one of us.svs", 4990, 50) == data[4990:]
+        into.write_bytes(bytes(5000))
+        assert bucket.fetch("er/one of us.svs", 5000, into, at_once=2) == hashlib.sha256(data).hexdigest()
+        with pytest.raises(NoObjectError, match="deep/none: no such object"):
+            bucket.look("none")
+        put("deep/er/one of us.svs", data[::-1])
+        assert bucket.look("er/one of us.svs").version != facts.version

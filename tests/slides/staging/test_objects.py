@@ -16,6 +16,7 @@ from pipeline.disk.objects import bucket
 from pipeline.disk.objects.bucket import Bucket, NoObjectError
 from pipeline.disk.objects.places import ObjectPath
 from pipeline.disk.objects.present import Buckets
+from pipeline.slides.reader import Slide
 from pipeline.slides.staging import objects
 from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.slides.staging.objects import copy_objects, object_parts, refuse_objects, require_stage
@@ -61,9 +62,28 @@ def test_formats_of_files_that_are_not_told_by_names_are_refused_with_what_to_do
     dicom.rename(tmp_path / "s" / "dicom.tiff")
     (tmp_path / "s" / "x.dcm").touch()
     (tmp_path / "s" / "x.vms").touch()
-    for name in ("dicom.tiff", "x.dcm", "x.vms"):
-        with pytest.raises(SlideError, match=rf"{name}: .*several files.* Mount the bucket"):
+    for name, words in (("dicom.tiff", "Call them .dcm"), ("x.dcm", "which series. Mount"), ("x.vms", "Mount the")):
+        with pytest.raises(SlideError, match=rf"{name}: .*several files.* {words}"):
             copy(tmp_path / "s" / name, tmp_path / "into")
+
+
+def test_a_dicom_slide_has_the_objects_of_its_series_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    own = write_slide(there, "a", RGB, "1.2.3")
+    write_slide(there, "b", RGB, "1.2.4")
+    write_slide(there / "deeper", "c", RGB, "1.2.3")
+    (there / "notes.txt").write_text("no DICOM")
+    (there / "empty").touch()
+    made = copy(own[1], tmp_path / "into", sha256_file(own[1]))
+    assert made.name == "a-2.dcm"
+    found = {p.relative_to(made.parent).as_posix(): p.read_bytes() for p in made.parent.rglob("*") if p.is_file()}
+    assert found == {path.name: path.read_bytes() for path in own}
+    assert Slide(made).identity() == Slide(own[1]).identity()
+    monkeypatch.setattr(objects, "MOST_IN_FOLDER", 8)
+    with pytest.raises(SlideError, match=r"a-2\.dcm: its folder has 10 objects, .* a folder of its own"):
+        copy(own[1], tmp_path / "into")
 
 
 def test_another_hash_than_the_manifests_and_an_object_that_is_gone_are_named(slide: Path, tmp_path: Path) -> None:

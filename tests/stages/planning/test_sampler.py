@@ -20,6 +20,7 @@ from pipeline.cohort.plan import AuditRow, Plan, read_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.projected import as_facts, random_signs
+from pipeline.slides.staging.ahead import Staging
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches
 from stages import plan as plan_stage
@@ -93,7 +94,7 @@ def test_the_plan_says_by_which_encoder_and_weights(by_encoder: Plan, cohort: Pa
 def test_of_a_tile_the_encoder_sees_the_middle(sampler: EncoderSampler, cohort: Path) -> None:
     part = make_plan(cohort, tile_px=80).slides[0]
     root = cohort.parent
-    found = sampler.describe([part], [AuditRow(part.slide_id, "ok")], root).facts[part.slide_id]
+    found = sampler.describe([part], [AuditRow(part.slide_id, "ok")], root, IN_PLACE).facts[part.slide_id]
     tile = np.empty((80, 80, 3), np.uint8)
     patches = PlannedPatches(replace(make_plan(cohort, tile_px=80), slides=(part,)), None, tell=print)
 
@@ -104,6 +105,9 @@ def test_of_a_tile_the_encoder_sees_the_middle(sampler: EncoderSampler, cohort: 
 
     one = replace(sampler, workers=1)
     np.testing.assert_array_equal(one.embed(read, len(part.split), len_of)[0], found)
+
+
+IN_PLACE = Staging(None, tell=print)
 
 
 def len_of(count: int) -> int:
@@ -126,7 +130,7 @@ def test_candidates_that_cannot_be_read_are_passed_over(
 
     monkeypatch.setattr(PlannedPatches, "read", read)
     audit = [AuditRow(part.slide_id, "ok", patches_taken=12, split="train") for part in (first, second, third)]
-    pool = sampler.describe([first, second, third], audit, plan.slides_root)
+    pool = sampler.describe([first, second, third], audit, plan.slides_root, IN_PLACE)
     np.testing.assert_array_equal(pool.slides[0].coords_l0_px, np.delete(first.coords_l0_px, 4, axis=0))
     assert [part.slide_id for part in pool.slides] == list(pool.facts) == [first.slide_id]
     assert len(pool.facts[first.slide_id]) == 11

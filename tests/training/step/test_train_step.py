@@ -73,6 +73,16 @@ def stepped(distillation: Distillation, batch: Batch[NDArray[np.float32]], loss:
     return train_step(distillation, batch, build_loss(loss, 4.0), optimizer, 0.0)[0]
 
 
+def test_embeddings_of_float16_count_as_in_float32(tmp_path: Path) -> None:
+    """The loader gives them as they are stored."""
+    batch, losses = batch_of(), []
+    for dtype in (np.float16, np.float32):
+        results = [each.astype(np.float16).astype(dtype) for each in batch.results]
+        losses.append(stepped(build(tmp_path / "student"), Batch(batch.rows, batch.pixels, results), "log-sum"))
+    assert torch.equal(*losses)
+    assert losses[0].dtype == torch.float32
+
+
 def gradients(distillation: Distillation) -> dict[str, Tensor]:
     return {
         f"{number}.{name}": p.grad
