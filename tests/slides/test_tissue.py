@@ -23,7 +23,9 @@ from pipeline.slides import tissue
 from pipeline.slides.geometry import area_fractions, integral_image, patch_grid
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import (
+    TissueMask,
     find_tissue,
+    like_tissue,
     long_reading_note,
     look_for_tissue,
     read_thumbnail,
@@ -522,3 +524,24 @@ def test_the_scale_of_a_slide_does_not_move_the_contour(tmp_path: Path) -> None:
     assert 0.1 < reference.mean() < 0.9
     for mpp, mask in masks.items():
         assert not ((mask != reference) & ~near).any(), mpp
+
+
+def test_black_and_glass_are_not_like_tissue() -> None:
+    """Of a frame, a black mark and a pen's stroke on a slide with tissue: the rim beside the frame, and the stroke."""
+    image = stain(glass(), PIECE, HE)
+    rng = np.random.default_rng(4)
+    image[:60] = rng.normal(60, 4, (60, WIDTH, 3)).round()
+    image[180:190, 20:40] = rng.normal(20, 4, (10, 20, 3)).round().clip(0, 255)
+    image[100:104, 60:160] = (30, 4, 30)  # dark, and with a colour
+    found = look_for_tissue(image, 8.0, np.zeros_like(PIECE), ALL)
+    mask = TissueMask(found.mask, 1.0, np.zeros_like(PIECE), image, found.reasons, tuple(found.glass), ALL)
+    like = like_tissue(mask, 8.0)
+    rim = (found.reasons == reason_of("border")) & (np.arange(HEIGHT) >= 60)[:, None]
+    assert rim.any()
+    assert like[rim & ndimage.binary_erosion(PIECE, iterations=3)].all()
+    assert not like[rim & ~ndimage.binary_dilation(PIECE, iterations=3)].any()
+    assert not like[:60].any()
+    assert not like[180:190, 20:40].any()
+    assert like[(found.reasons == reason_of("dark")) & (np.arange(HEIGHT) < 110)[:, None]].all()
+    assert not like[found.mask].any()
+    assert not like_tissue(replace(mask, reasons=None), 8.0).any()

@@ -11,8 +11,8 @@ from pipeline.base.errors import SlideError
 from pipeline.config.plan import PlanConfig
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask
-from pipeline.slides.tissue_grid import lay_grid
+from pipeline.slides.tissue import TissueMask, reason_of
+from pipeline.slides.tissue_grid import dropped_patches, lay_grid
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,23 @@ def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: 
     with pytest.raises(SlideError, match=r"a\.svs: .*enlarged 2\.00 times"):
         lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25).grid)
     assert lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25, allow_upsampling=True).grid).geometry.patch_l0_px == 32
+
+
+def test_of_a_frame_the_sheet_has_what_lies_beside_it(tmp_path: Path) -> None:
+    """A frame of noisy dark grey, which counts as coloured, along tissue and along glass: patches of its rim on tissue
+    are seen, none of the frame itself and none of glass.
+    """
+    pixels = np.random.default_rng(0).integers(240, 245, (1024, 2048, 3)).astype(np.uint8)
+    stained = sf.make_pixels("tissue", 1600, 1600, mpp=0.5)[300:1324, 300:1324]
+    pixels[:, :1024] = np.minimum(stained, 215)
+    pixels[:160] = np.clip(np.random.default_rng(1).normal(60, 6, (160, 2048, 3)), 0, 255)
+    found = Slide(sf.write_slide(tmp_path / "a.tif", pixels, mpp=0.5))
+    grid = lay_grid(found, PlanConfig(patch_px=64, stride_px=16).grid)
+    assert grid.tissue.dropped_by("border")[:9].all()
+    corners, reasons = dropped_patches(grid)
+    assert set(reasons.tolist()) == {reason_of("border")}
+    x, y = corners.T
+    assert len(corners) > 10
+    assert (y + 64 >= 160 + 32).all()  # half of each is below the frame
+    assert (y < 160 + 48).all()  # and it reaches into the frame's rim
+    assert (x < 1024).all()
