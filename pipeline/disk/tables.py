@@ -30,8 +30,10 @@ MAX_TABLE_BYTES = 1 << 28
 """Our choice: a million rows of 250 bytes; keeps a slide named by mistake from being read whole."""
 OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
 """Other separators; spreadsheets of some countries save CSV with semicolons."""
+STORE_MARK = "zarr.json"
+"""A file that every store has at its top."""
 BINARY_KINDS = {
-    b"\x89HDF": "an HDF5 file",
+    b"\x89HDF": "an HDF5 file (a plan, or features)",
     b"PK\x03\x04": "a zip archive or an Excel file",
     b"II": "a TIFF file",
     b"MM": "a TIFF file",
@@ -102,6 +104,11 @@ def _text(path: Path) -> str:
     Raises:
         ManifestError: it cannot be read, is no regular file, is too large, or is not UTF-8 text.
     """
+    if os.path.exists(os.path.join(path, STORE_MARK)):
+        raise ManifestError(
+            f"{path} is a store, not a table. Its plan is in it: `g2l inspect` shows it, and `g2l extract-teacher` and "
+            "`g2l train-student` take the store itself. A new plan is made from the manifest of its slides (CSV)"
+        )
     if os.path.isdir(path):
         raise ManifestError(
             f"{path} is a folder, not a table. A manifest of the slides in it is made with: "
