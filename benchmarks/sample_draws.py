@@ -4,29 +4,19 @@ uniform draw and greedy farthest points.
 Made-up tissue of several pieces on a grid, by smoothed noise; 40 seeds. Distances are in patches: the least between two
 that were taken, and the greatest from any patch to one that was taken. The rim is what lies beside a place without
 tissue. Time is of the largest slide, measured in turn.
-
-With --picture FILE it draws docs/images/sampling.png instead: 100 patches of the demo's slide by each draw, small ones,
-so that the slide has enough of them.
 """
 
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import machine
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial import cKDTree
 
 from pipeline.base.console import table
 from pipeline.cohort.draws.spread import spread_patches
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.config.plan import PlanConfig
-from pipeline.demo_data import fetch_slide
 from pipeline.sampling import patch_keys, sample_patches
-from stages.plan import plan_slides
 
 STRIDE = 448
 SEEDS = 40
@@ -78,34 +68,10 @@ def qualities(num: int, taken: int) -> list[tuple[str, ...]]:
     return lines
 
 
-def draw_picture(path: Path) -> None:
-    """Overlays of both draws, side by side."""
-    slide, pictures = fetch_slide(), []
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        write_manifest(folder / "m.csv", [ManifestRow("demo", slide.name, "demo")])
-        manifest = read_manifest(folder / "m.csv", slide.parent)
-        for sample in ("uniform", "spread"):
-            options = {"patch_px": 48, "patches_per_slide": 100, "val_fraction": 0, "sample": sample}
-            plan_slides(manifest, PlanConfig.build(options), workers=1, overlays=folder / sample)
-            with Image.open(folder / sample / "demo.png") as picture:
-                pictures.append(picture.convert("RGB"))
-    width, height = pictures[0].size
-    both = Image.new("RGB", (2 * width + 20, height), "white")
-    for place, drawn in enumerate(pictures):
-        both.paste(drawn, (place * (width + 20), 0))
-    both.thumbnail((1600, 1600))
-    both.quantize(128).save(path, optimize=True)
-
-
 def main() -> int:
     """Measure and print."""
     parser = machine.parser(__doc__, rounds=5)
-    parser.add_argument("--picture", type=Path, help="draw this picture, and measure nothing")
     args = parser.parse_args()
-    if args.picture:
-        draw_picture(args.picture)
-        return 0
     lines = [line for num, taken in CASES for line in qualities(num, taken)]
     header = ("taken", "draw", "least between two", "farthest from one", "rim against by chance")
     print(table(lines, header, right=[2, 3, 4]))

@@ -425,7 +425,8 @@ def choose_settings(
         "precision": running.precision,
         "batch_size": min(batch_size, rows_per_shard),
     }
-    return settings | ({"patch_qc": PATCH_RULES} if config.patch_qc else {}) | of_views
+    rules = min(begun.settings.get("patch_qc", PATCH_RULES), PATCH_RULES) if begun else PATCH_RULES
+    return settings | ({"patch_qc": rules} if config.patch_qc else {}) | of_views
 
 
 def settings_of_views(plan: Plan, count: int, seed: int | None, strength: str | None) -> dict[str, Any]:
@@ -541,7 +542,9 @@ def embed_shards(
     is_plain = teacher.views.count == 1 and not own and teacher.tile_px == teacher.patch_px
     read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px, own).read
     with (
-        StoreWriter(teacher, patches.describe, describe_device(device), shared.done if shared else None) as writer,
+        StoreWriter(
+            teacher, patches.describe, describe_device(device), shared.done if shared else None, patches.seen_before
+        ) as writer,
         read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
             read,

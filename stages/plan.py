@@ -71,6 +71,45 @@ class Audited:
     facts: NDArray[np.uint16] | None = None
 
 
+@dataclass(frozen=True)
+class CheckedCohort:
+    """What a plan is made from, once the options have been held against it.
+
+    Attributes:
+        sampler: the encoder of candidates, if there is one.
+        parted: the manifest's rows, with and without the cases to exclude.
+        planned: the rows that are planned, by slide id.
+    """
+
+    sampler: PoolSampler | None
+    parted: PartedRows
+    planned: list[ManifestRow]
+
+
+def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> CheckedCohort:
+    """See whether a manifest can be planned by these options, before anything is written or a slide is opened.
+
+    Raises:
+        PlanError: no slide has a class that an option names.
+        ConfigError: this torch cannot reduce patches, and the options ask for it; a list of cases cannot be used;
+            slides in a bucket have no folder to be copied into.
+        G2LError: there is no such encoder of candidates, or it has no such weights.
+    """
+    if config.resampling == "lanczos-torch":
+        require_lanczos("--resampling lanczos-torch")
+    if config.tissue_from and (config.use_rule or config.skip_rule != PlanConfig.model_fields["skip_rule"].default):
+        say("note: --tissue-from takes the tissue from files, so --use-rule and --skip-rule change nothing")
+    sampler = load_sampler(config, workers)
+    parted = part_manifest(manifest, config.exclude_cases)
+    rows = {row.slide_id: row for row in parted.kept}
+    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
+    planned = [rows[name] for name in sorted(chosen)]
+    require_copies(manifest, planned, config.stage_folder)
+    of_planned = replace(manifest, rows=tuple(planned))
+    require_known_classes(of_planned, config.sampling.classes, config.sampling.method, config.stage_folder)
+    return CheckedCohort(sampler, parted, planned)
+
+
 def plan_slides(
     manifest: Manifest,
     config: PlanConfig,
@@ -79,44 +118,39 @@ def plan_slides(
     overlays: Path | None = None,
     audit_csv: Path | None = None,
     prices: Prices = USUAL_PRICES,
+    checked: CheckedCohort | None = None,
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
     Writes the audit to `audit_csv` even if there is no plan. With a budget or balance all patches of all slides are
     held until all slides are audited, 17 bytes each; `prices` is what one costs. Overlays then are drawn from the
-    slides once more.
+    slides once more. `checked` are the inputs, if they have been checked already.
 
     Raises:
-        PlanError: no slide gives a patch, or has a class that an option names.
+        PlanError: no slide gives a patch.
         ManifestError: slides of several cases are one slide.
-        ConfigError: this torch cannot reduce patches, and the options ask for it; a list of cases cannot be used.
-        G2LError: there is no such encoder of candidates, or it has no such weights.
+        G2LError: as `check_cohort`.
     """
-    if config.resampling == "lanczos-torch":
-        require_lanczos("--resampling lanczos-torch")
-    sampler, root = load_sampler(config, workers), as_place(real_name(manifest.slides_root))
-    parted = part_manifest(manifest, config.exclude_cases)
-    rows = {row.slide_id: row for row in parted.kept}
-    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
-    num_measured = patches_to_measure(len(chosen))
+    inputs = checked or check_cohort(manifest, config, workers)
+    sampler, root = inputs.sampler, as_place(real_name(manifest.slides_root))
+    num_measured = patches_to_measure(len(inputs.planned))
     grid, sampling, check, tissue = config.grid, config.sampling, config.check_files, config.tissue_files
-    planned = [rows[name] for name in sorted(chosen)]
     stage = config.stage_folder
-    require_copies(manifest, planned, stage)
-    require_known_classes(replace(manifest, rows=tuple(planned)), sampling.classes, sampling.method, stage)
 
     def audit(row: ManifestRow, copy: Path | None) -> Audited:
         how = grid, sampling, check, overlays, num_measured, tissue, config.cuts_late
         return audit_slide(row, manifest, *how, copy)
 
-    found = audit_with_copies(manifest, planned, audit, stage, workers, check_files=check, tissue_from=tissue.read_from)
+    found = audit_with_copies(
+        manifest, inputs.planned, audit, stage, workers, check_files=check, tissue_from=tissue.read_from
+    )
     audited, same = note_near_copies(found)
     audited = note_rescans(audited, same)
     if config.balance:
         audited = balance_centers(audited, config.patches_per_slide, sampling)
     parts, audit_rows, spent = within_budget(audited, config.parsed_budget, prices, sampling)
     parts, audit_rows, examples = within_clusters(audited, parts, audit_rows, sampling, sampler, root, manifest, stage)
-    audit_rows += audit_of_excluded(parted)
+    audit_rows += audit_of_excluded(inputs.parted)
     if audit_csv is not None:
         write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
     refuse_near_copies(manifest, same)

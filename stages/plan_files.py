@@ -6,8 +6,9 @@ PLAN.cases.csv     what each case gives
 PLAN.config.toml   the options; can be passed to --config
 """
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import ConfigError, PlanError
+from pipeline.base.errors import ConfigError, G2LError, PlanError
 from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH, Prices
 from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
@@ -41,7 +42,7 @@ from pipeline.store.create import is_store
 from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
-from stages.plan import audit_slide, load_sampler, plan_slides
+from stages.plan import audit_slide, check_cohort, load_sampler, plan_slides
 from stages.reports.plan import audit_table, estimate
 from stages.reports.plan_cases import write_cases
 
@@ -95,8 +96,9 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
     """Plan a manifest, and write the plan and the files beside it. `prices` is what a patch costs, by default
     by these options.
 
-    The options are written first. Options without a plan show that an attempt was stopped or failed, and the same
-    command may then overwrite its files.
+    A call that is refused before it opens a slide leaves nothing new. Then the options are written. Options without a
+    plan show that an attempt was stopped, or found no patch, which its audit explains; the same command may then
+    overwrite its files.
 
     Raises:
         G2LError: a file would be overwritten or cannot be written; wrong input.
@@ -104,19 +106,21 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
     prices, manifest = prices or prices_of(config), read_manifest(manifest_path, config.slides_root)
     for note in manifest.notes:
         say(f"note: {note}")
-    with ExitStack() as locks:
+    overlays, tissue = config.overlays, config.tissue_geojson
+    folders = [(folder, end) for folder, end in ((overlays, PICTURE_ENDING), (tissue, TISSUE_ENDING)) if folder]
+    with without_new_folders(out.parent, *(folder for folder, _ in folders)), ExitStack() as locks:
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
-        folders = [(config.overlays, PICTURE_ENDING), (config.tissue_geojson, TISSUE_ENDING)]
         for folder, _ in folders:
-            if folder:
-                locks.enter_context(exclusive(folder, "g2l plan"))
-        make_way(manifest, out, [(folder, ending) for folder, ending in folders if folder])
+            locks.enter_context(exclusive(folder, "g2l plan"))
+        require_way(manifest, out, folders)
+        workers = config.workers or usable_cores()
+        checked = check_cohort(manifest, config, workers)
+        make_way(manifest, out, folders)
         audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
         record = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())} | config.stored()
         write_text(record_path, to_toml({"plan": record}))
-        workers = config.workers or usable_cores()
         rows = {manifest.slide_path(row): row for row in manifest.rows}
         num_measured = patches_to_measure(min(len(rows), config.max_slides or len(rows)))
 
@@ -127,26 +131,45 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
 
         with watched(out, rows, audit_again, tell=say):
             plan = plan_slides(
-                manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv, prices=prices
+                manifest,
+                config,
+                workers=workers,
+                overlays=overlays,
+                audit_csv=audit_csv,
+                prices=prices,
+                checked=checked,
             )
             write_cases(plan, beside(out, ".cases.csv"))
             write_plan(plan, out)
         return plan
 
 
-def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]]) -> None:
-    """See that a plan and the files beside it can be written, and clear away what a killed run left half written.
+@contextmanager
+def without_new_folders(*folders: Path) -> Iterator[None]:
+    """If the block refuses, remove those of the folders and their parents that are new and have stayed empty."""
+    new = {place for folder in folders for place in (folder, *folder.parents) if not os.path.lexists(place)}
+    try:
+        yield
+    except G2LError:
+        for place in sorted(new, key=lambda place: len(place.parts), reverse=True):
+            with suppress(OSError):  # something is in it, or it was never made
+                place.rmdir()
+        raise
+
+
+def require_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]]) -> None:
+    """See that nothing is overwritten by a plan and the files beside it; writes nothing.
 
     Args:
         folders: folders that get a file of each slide, and the ending of its name.
 
     Raises:
-        G2LError: one exists that no earlier attempt wrote, or a folder cannot be made.
+        G2LError: one exists that no earlier attempt wrote.
     """
     if out.is_file():
         remove_notes(out)
     require_new_file(out, "Delete it first, or choose another --out.")
-    *tables, record_path = (beside(out, ending) for ending in (".audit.csv", ".cases.csv", ".config.toml"))
+    *tables, record_path = files_beside(out)
     if not is_attempt(record_path, out):
         hint = "Delete it first, or choose another place."
         for path in (*tables, record_path):
@@ -155,13 +178,26 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]])
             sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if ending == PICTURE_ENDING else []
             for name in (*sheets, *(f"{row.slide_id}{ending}" for row in manifest.rows)):
                 require_absent(folder / name, hint)
+
+
+def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]]) -> None:
+    """Make the folders, and clear away what a killed run left half written; as `require_way`.
+
+    Raises:
+        G2LError: a folder cannot be made.
+    """
     for folder, _ in folders:
         make_output_folder(folder)
         for place in (folder, (folder / CLUSTER_SHEET).parent):
             remove_asides(place, recursive=False)
         require_names_apart(folder, [row.slide_id for row in manifest.rows])
-    for path in (out, *tables, record_path):
+    for path in (out, *files_beside(out)):
         remove_asides_of(path)
+
+
+def files_beside(out: Path) -> list[Path]:
+    """The files that belong to a plan: its tables, and last the record of its options."""
+    return [beside(out, ending) for ending in (".audit.csv", ".cases.csv", ".config.toml")]
 
 
 def is_attempt(record_path: Path, out: Path) -> bool:
@@ -248,6 +284,7 @@ def plan_to_extract(
     """
     if source.suffix.lower() == ".csv":
         config = plan_config()
+        require_teacher(extract.teacher, config.patch_px)
         made, path = plan_beside(source, config, store, partial(prices_of, config, extract))
         reports = [audit_table(made)]
         if not (store / METADATA).exists():
@@ -267,6 +304,17 @@ def plan_to_extract(
         verb = "holds" if is_store else "is"
         raise ConfigError(f"{flags}: {source} {verb} a finished plan; these options belong to g2l plan")
     return PlanToExtract(Store(source).plan if is_store else read_plan(source), source)
+
+
+def require_teacher(name: str, patch_px: int) -> None:
+    """See, before slides are audited for hours, that there is a teacher of that name for patches of this side.
+
+    Raises:
+        EncoderError: there is none.
+    """
+    from pipeline.encoders.build import require_known  # loads torch, which a plan alone does not need
+
+    require_known(name, patch_px)
 
 
 def changed_rows(

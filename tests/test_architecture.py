@@ -101,6 +101,7 @@ MAY_READ = {
     "pipeline.slides.dicom": "the head of a regular file, for which it asks first",
     "pipeline.slides.identity": "parts of slides that OpenSlide has opened",
     "pipeline.slides.staging.copies": "a regular file, for which it asks first, opened without waiting; and its copy",
+    "stages.doctor.reading": "asks for a regular file first, opened without waiting; only how fast it comes counts",
     "pipeline.store.shards": "opened without waiting; reads as many bytes as the index says",
 }
 """Modules that open files for reading themselves, and why; all others read through `base.outside`."""

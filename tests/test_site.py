@@ -54,7 +54,9 @@ def test_every_page_is_in_the_navigation_and_every_picture_in_the_gallery(site: 
         assert f'href="{page}.html"' in start, page
     gallery = (site / "gallery.html").read_text()
     shown = {
-        name for path in (ROOT / "docs").glob("*.md") for name in re.findall(r"images/([\w-]+\.png)", path.read_text())
+        name
+        for path in (ROOT / "docs").glob("*.md")
+        for name in re.findall(r"images/([\w-]+\.(?:png|jpg))", path.read_text())
     }
     assert len(shown) > 4
     assert all(name in gallery for name in shown)

@@ -62,6 +62,11 @@ def one_line(problem: BaseException) -> str:
         return "it needs more memory than there is"
     if isinstance(problem, RecursionError):
         return "nested too deeply"
+    if isinstance(problem, UnicodeDecodeError):
+        return f"it is not {problem.encoding.upper()} text from byte {problem.start + 1} on"
+    if isinstance(problem, json.JSONDecodeError):
+        where = f"line {problem.lineno}, column {problem.colno}"
+        return f"it is not JSON from {where} on: {problem.msg.lower()}" if problem.doc.strip() else "it is empty"
     text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
     if isinstance(problem, KeyError) and " " not in text:
         text = f"no {text}"  # a bare key; HDF5 raises KeyError with whole sentences

@@ -166,10 +166,23 @@ def _missing_annotations(manifest: Manifest) -> list[Problem]:
     """Files of annotations that are not there, but for those in a bucket, which are not read at all."""
     annotations = [(row, file) for row in manifest.rows if (file := manifest.annotations_path(row))]
     return [
-        (row.line, f"no file of annotations {file}, of the slide {row.slide_id!r}")
+        (row.line, f"no file of annotations {file}, of the slide {row.slide_id!r}{_found_elsewhere(manifest, row)}")
         for row, file in annotations
         if not (isinstance(file, ObjectPath) or os.path.isfile(file))
     ]
+
+
+def _found_elsewhere(manifest: Manifest, row: ManifestRow) -> str:
+    """Where a file of annotations is that is not at its place: beside the slide, or below the manifest's folder; "" if
+    it is at neither.
+    """
+    name, slide = Path(row.annotations or ""), manifest.slide_path(row)
+    places = [manifest.path.parent / name, manifest.path.parent / name.name]
+    places += [] if isinstance(slide, ObjectPath) else [slide.parent / name, slide.parent / name.name]
+    for place in places:
+        if os.path.isfile(place):
+            return f"; there is one at {os.path.abspath(place)}: write that path"
+    return ""
 
 
 def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem]]:

@@ -144,7 +144,9 @@ class Config(BaseModel):
             for problem in error.errors():
                 # Of a list's member the value says which one it is, and its number is none that a user typed.
                 name = ".".join(part for part in problem["loc"] if isinstance(part, str))
-                value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+                value = (
+                    "" if problem["type"] == "missing" or problem["input"] is None else f" (got {problem['input']!r})"
+                )
                 hint = ""
                 if problem["type"] == "extra_forbidden":
                     hint = did_you_mean(name, cls.model_fields)

@@ -56,5 +56,6 @@ def parse_budget(text: str) -> Budget:
     if kind == "patches" and exact.denominator != 1:
         raise ValueError("should be a whole number of patches")
     if not 1 <= exact <= LARGEST:
-        raise ValueError("should be at least 1" if exact < 1 else "is too much to mean anything")
+        one = {"patches": "patch", "bytes": "byte", "seconds": "second"}[kind]
+        raise ValueError(f"should be at least 1 {one}: {FORMS}" if exact < 1 else "is too much to mean anything")
     return Budget(digits + spelled[unit], kind, int(exact))

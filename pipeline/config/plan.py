@@ -312,7 +312,11 @@ class PlanConfig(Config):
             needed = {"bytes": "bytes, such as --budget 200GB", "seconds": "time, such as --budget 12h"}[wanted]
             raise PydanticCustomError("price", "goes with a budget in {needed}", {"needed": needed})
         if name == "rate_from" and kind == "seconds" and (value is None) == (others.data.get("rate") is None):
-            raise PydanticCustomError("rate", "a budget in time needs either --rate or --rate-from, and not both")
+            words = (
+                f"--budget {text} is of time and needs a rate: give --rate, patches a second, or --rate-from, a store"
+            )
+            both = "--rate and --rate-from both say how fast stage one is; a budget in time needs one, and not both"
+            raise PydanticCustomError("rate", "{words}", {"words": words if value is None else both})
         return value
 
     @classmethod

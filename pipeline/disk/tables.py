@@ -30,6 +30,16 @@ MAX_TABLE_BYTES = 1 << 28
 """Our choice: a million rows of 250 bytes; keeps a slide named by mistake from being read whole."""
 OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
 """Other separators; spreadsheets of some countries save CSV with semicolons."""
+STORE_MARK = "zarr.json"
+"""A file that every store has at its top."""
+BINARY_KINDS = {
+    b"\x89HDF": "an HDF5 file (a plan, or features)",
+    b"PK\x03\x04": "a zip archive or an Excel file",
+    b"II": "a TIFF file",
+    b"MM": "a TIFF file",
+    b"\x89PNG": "a PNG picture",
+}
+"""Binary files that are named by mistake, by their first bytes."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 MAX_SHOWN_PROBLEMS = 20
 MAX_SHOWN_COLUMNS = 12
@@ -94,6 +104,11 @@ def _text(path: Path) -> str:
     Raises:
         ManifestError: it cannot be read, is no regular file, is too large, or is not UTF-8 text.
     """
+    if os.path.exists(os.path.join(path, STORE_MARK)):
+        raise ManifestError(
+            f"{path} is a store, not a table. Its plan is in it: `g2l inspect` shows it, and `g2l extract-teacher` and "
+            "`g2l train-student` take the store itself. A new plan is made from the manifest of its slides (CSV)"
+        )
     if os.path.isdir(path):
         raise ManifestError(
             f"{path} is a folder, not a table. A manifest of the slides in it is made with: "
@@ -108,15 +123,20 @@ def _text(path: Path) -> str:
         text = data.decode().removeprefix("\ufeff")
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
-            line = data.count(b"\n", 0, error.start) + 1
-            kind = f"is not UTF-8 text (line {line})"
-            if data.startswith(UTF16_MARKS):
-                kind = f"is UTF-16, not UTF-8 text (line {line})"
-            raise ManifestError(f"{path} {kind}; save it as CSV UTF-8") from error
+            raise ManifestError(f"{path} {_other_than_text(data, error.start)}") from error
         raise ManifestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if "\0" in text:
         raise ManifestError(f"{path} is not a text file: it contains NUL bytes; save it as CSV UTF-8")
     return text
+
+
+def _other_than_text(data: bytes, start: int) -> str:
+    """What bytes are, of which the one at `start` is not of UTF-8 text, and what to do."""
+    if b"\0" in data and not data.startswith(UTF16_MARKS):
+        kind = next((kind for first, kind in BINARY_KINDS.items() if data.startswith(first)), "a binary file")
+        return f"is {kind}, not a table; a CSV in UTF-8 is expected"
+    line = data.count(b"\n", 0, start) + 1
+    return f"is {'UTF-16, ' if data.startswith(UTF16_MARKS) else ''}not UTF-8 text (line {line}); save it as CSV UTF-8"
 
 
 def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:

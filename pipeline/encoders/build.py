@@ -190,6 +190,33 @@ def _refusal(spec: EncoderSpec, error: Exception, *, pretrained: bool) -> Encode
     return EncoderError(redacted(text))
 
 
+def require_known(name: str, patch_px: int) -> None:
+    """See that a name is of an encoder for patches of `patch_px`, as far as that is known without its weights.
+
+    Raises:
+        EncoderError: it is not.
+    """
+    spec = named_spec(name)
+    if spec.source.startswith("timm:") and not known_to_timm(_timm_name(spec, pretrained=False)):
+        hint = mistyped_encoder(name)
+        raise EncoderError(
+            redacted(f"cannot get the encoder {name}: timm has none{hint}; `g2l models` lists the encoders")
+        )
+    require_patch_size(spec, name, patch_px)
+
+
+def require_patch_size(spec: EncoderSpec, name: str, patch_px: int) -> None:
+    """See that an encoder takes patches of `patch_px`.
+
+    Raises:
+        EncoderError: it takes others.
+    """
+    if spec.patch_px not in (0, patch_px):
+        raise EncoderError(
+            f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
+        )
+
+
 def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 0) -> BuiltEncoder:
     """Build an encoder for patches of `patch_px`.
 
@@ -204,11 +231,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     logging.getLogger("timm").setLevel(logging.ERROR)
     quiet_hub()
     require_buildable(name)
-    spec = _with_folders_rule(named_spec(name))
-    if spec.patch_px not in (0, patch_px):
-        raise EncoderError(
-            f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
-        )
+    require_patch_size(spec := _with_folders_rule(named_spec(name)), name, patch_px)
     by_timm = weights == PRETRAINED and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
     if by_timm and spec.source.startswith(FOLDER_PREFIX) and (file := weights_here(spec)):
         by_timm = not is_index(file)  # timm reads one file of a folder

@@ -19,7 +19,7 @@ from skimage.filters import threshold_otsu
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.config.tissue_rules import EARLIER_RULES, RULE_NAMES, RuleName
 from pipeline.slides.artefacts.density import opened, steps
-from pipeline.slides.artefacts.frame import find_border, find_haze
+from pipeline.slides.artefacts.frame import black_areas, find_border, find_haze
 from pipeline.slides.geometry import integral_image
 from pipeline.slides.glass import (
     REACH,
@@ -68,6 +68,8 @@ FAINT_RIM_UM = 24.0
 """What it adds beside dark tissue is wider than this, and no speck. Our choice: the rim that filter and optics leave
 around tissue is one to two pixels of the mask.
 """
+BLIND_RULES: tuple[RuleName, ...] = ("border", "dark")
+"""Rules that run before tissue is looked for: what they drop is too dark to be judged."""
 BLOCK_PX = 2048
 """Side of the blocks in which a level is read, so that memory does not grow with the slide."""
 MIN_BLOCK_PX = 256
@@ -208,6 +210,25 @@ def look_for_tissue(
     mask |= holes & ~without_small(holes, int(MAX_HOLE_MM2 / pixel_mm2))
     reasons[mask] = 0
     return FoundTissue(mask, reasons, glass)
+
+
+def like_tissue(found: TissueMask, pixel_um: float) -> NDArray[np.bool_]:
+    """Where rules dropped what the finder would take for tissue without them: bool (H, W).
+
+    Rules from "specks" on drop of what was taken for tissue; "border" and "dark" run before anything is, and drop
+    black and glass as well. Of these two it is what the finder takes without both, and what has a colour: black is seen
+    to be no tissue.
+    """
+    if found.reasons is None:
+        return np.zeros_like(found.mask)
+    early = np.isin(found.reasons, [reason_of(name) for name in BLIND_RULES])
+    like = (found.reasons > 0) & ~early
+    if early.any():
+        image = found.thumbnail
+        black = black_areas(image, brightest(image), ~found.unreadable)
+        rules = [name for name in found.rules if name not in BLIND_RULES]
+        like |= early & ~black & segment(image, pixel_um, found.unreadable | black, rules)
+    return like
 
 
 def _drop(reasons: NDArray[np.uint8], kept: NDArray[np.bool_], dropped: NDArray[np.bool_], rule: RuleName) -> None:

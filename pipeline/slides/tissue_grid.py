@@ -17,7 +17,7 @@ from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, find_tissue
+from pipeline.slides.tissue import TissueMask, find_tissue, like_tissue
 
 EDGE_POINTS = 2
 """Border points of a patch that must be on tissue, with `--tiling level0`. The paper's authors ask for two; which they
@@ -117,14 +117,16 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
 
 
 def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Patches that would be kept if all that rules dropped were tissue: their corners in level 0 (M, 2), and the rule
-    that took most of each, uint8 (M,), numbered as in `TissueMask.reasons`.
+    """Patches that would be kept if what rules dropped, and the finder takes for tissue, were tissue: their corners in
+    level 0 (M, 2), and the rule that took most of each, uint8 (M,), numbered as in `TissueMask.reasons`.
     """
     tissue, coords, fraction = grid.tissue, grid.rejected_l0_px, grid.rejected_fraction
     shares = np.zeros((len(RULE_NAMES) + 1, len(coords)))
-    for number in [] if tissue.reasons is None else np.unique(tissue.reasons[tissue.reasons > 0]).tolist():
-        area = integral_image(tissue.reasons == number)
-        shares[number] = area_fractions(area, coords, grid.geometry.patch_l0_px, tissue.pixel_l0_px)
+    if tissue.reasons is not None and len(coords):
+        reasons = np.where(like_tissue(tissue, tissue.pixel_l0_px * grid.geometry.slide_mpp), tissue.reasons, 0)
+        for number in np.unique(reasons[reasons > 0]).tolist():
+            area = integral_image(reasons == number)
+            shares[number] = area_fractions(area, coords, grid.geometry.patch_l0_px, tissue.pixel_l0_px)
     lost = shares.sum(axis=0)
     dropped = (lost > 0) & (fraction < grid.min_tissue) & (fraction + lost >= grid.min_tissue)
     return coords[dropped], shares[:, dropped].argmax(axis=0).astype(np.uint8)

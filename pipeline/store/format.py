@@ -53,7 +53,7 @@ class Status(IntEnum):
     NO_TISSUE = 7  # glass, or nearly so
     PEN = 8
     OUT_OF_FOCUS = 9
-    DUPLICATE = 10  # the pixels of an earlier row of the slide, in the same shard
+    DUPLICATE = 10  # the pixels of an earlier row of the slide
 
     @property
     def is_dropped(self) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.console import Tell, counted
+from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
 from pipeline.slides.artefacts.patch_checks import PatchFault
-from pipeline.slides.artefacts.patch_qc import PatchChecks
+from pipeline.slides.artefacts.patch_qc import LOOKS_BACK, PatchChecks
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import Accepts, SlidePool
@@ -51,8 +53,9 @@ class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
     file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`. `copies`: where copies of the slides are to
     be found; `stage` is the folder where `staged` makes them itself. Where rows are read `in_order`, and not from
-    copies, the next slide is opened while one is read, so that nothing waits for it. `checks` drop patches; `dropped`
-    are rows that were dropped before, by number, which are not read.
+    copies, the next slide is opened while one is read, so that nothing waits for it. `checks` drop patches, and with
+    `looks_back` also a field of an earlier shard; `dropped` are rows that were dropped before, by number, which are not
+    read.
 
     Raises:
         ConfigError: torch reduces the plan's patches, and the one that is installed cannot.
@@ -70,12 +73,14 @@ class PlannedPatches:
         stage: StageFolder | None = None,
         in_order: bool = False,
         checks: PatchChecks | None = None,
+        looks_back: bool = False,
         dropped: Mapping[int, PatchRead] = MappingProxyType({}),
     ) -> None:
         if any(slide.geometry.resampling != PILLOW for slide in plan.slides):
             require_lanczos("torch reduces the patches of this plan")
         self._plan = plan
         self._checks = checks
+        self._looks_back = looks_back and checks is not None
         self._dropped = dropped
         self._tell = tell
         self._copies = copies or KnownCopy(None)
@@ -148,6 +153,8 @@ class PlannedPatches:
         """The slides of `rows` in the plan's order, with how many of the rows each has."""
         uses = np.zeros(len(self._plan.slides), np.int64)
         for some in rows:
+            if self._looks_back and len(some):
+                uses[self._slide_of_row[some[0]]] += len(self._rows_before(some[0]))
             uses += np.bincount(self._slide_of_row[np.asarray(some)], minlength=len(uses))
         for number in np.flatnonzero(uses):
             slide = self._plan.slides[number]
@@ -187,6 +194,39 @@ class PlannedPatches:
         encoded = encode_image(patch, self._format)
         out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format, len(patch))
         return PatchRead(Status.OK, encoded, digest=digest)
+
+    def _rows_before(self, row: int) -> range:
+        """The rows of the slide of a row that come before it: rows lie in the order of slides."""
+        return range(int(np.searchsorted(self._slide_of_row, self._slide_of_row[row])), row)
+
+    def seen_before(self, row: int) -> dict[bytes, int]:
+        """Hashes of the patches of the rows of its slide that come before a row, each with the first row that has it;
+        reads them once more, in threads. Without patches that fail or are dropped; nothing without `looks_back`.
+        """
+        if not self._looks_back:
+            return {}
+
+        def digest_of(earlier: int) -> bytes:
+            planned = self._plan.slides[self._slide_of_row[earlier]]
+            path = self._plan.slide_path(planned, self._slides_root)
+            try:
+                with self._copies.use(path, self._pool.close) as copy:
+                    patch = self._read_patch(earlier, planned, path, copy)
+            except SlideError:  # it is in a bucket, and cannot be copied
+                return b""
+            return (
+                b""
+                if isinstance(patch, PatchRead) or self._checks is None
+                else self._checks.digest(planned.slide_id, patch)
+            )
+
+        first_of: dict[bytes, int] = {}
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            rows = self._rows_before(row)
+            for earlier, digest in zip(rows, pool.map(digest_of, rows), strict=True):
+                if digest:
+                    first_of.setdefault(digest, earlier)
+        return first_of
 
     def _read_patch(self, row: int, planned: SlidePlan, path: Path, copy: Path | None) -> NDArray[np.uint8] | PatchRead:
         """A row's tile or patch, uint8 (T, T, 3), or why it cannot be read, or is dropped."""
@@ -261,6 +301,10 @@ class StoredPatches:
     def claimed_ahead(self, shards: Iterable[int], rows_of: Callable[[int], Sequence[int]]) -> Iterator[int]:
         """As `PlannedPatches.claimed_ahead`; there are no slides."""
         yield from shards
+
+    def seen_before(self, row: int) -> dict[bytes, int]:
+        """As `PlannedPatches.seen_before`; what was there twice has been dropped."""
+        return {}
 
     def describe(self, row: int) -> dict[str, str | int]:
         """As `PlannedPatches.describe`."""
@@ -343,5 +387,6 @@ def patches_to_embed(
         stage=stage,
         in_order=encode,
         checks=PatchChecks(teacher.patch_px) if checked else None,
+        looks_back=checked and teacher.settings["patch_qc"] >= LOOKS_BACK,
         dropped={} if teacher.is_first else dropped_rows(teacher.store.first),
     )

@@ -164,9 +164,11 @@ class StoreWriter:
     """Takes batches in order and commits shards in a thread of its own; `put` waits while the disk is behind.
 
     `describe(row)` says where a row is from, for the list of failures; `committed(shard)` is told, in the writer's
-    thread, of each shard that is in the ledger. As a context: leaving it well, or by an error that the run itself
-    raises (such as too many failures), waits until every whole shard is committed; leaving it by any other, such as
-    Ctrl-C, discards what is in flight.
+    thread, of each shard that is in the ledger. `seen_before(row)` gives the hashes of patches of earlier shards that
+    the rows of a shard which begins with that row may repeat, with their rows.
+
+    As a context: leaving it well, or by an error that the run itself raises (such as too many failures), waits until
+    every whole shard is committed; leaving it by any other, such as Ctrl-C, discards what is in flight.
 
     Attributes:
         num_failures: failed rows among those that `put` was given.
@@ -179,8 +181,10 @@ class StoreWriter:
         describe: Callable[[int], dict[str, Any]],
         device: str,
         committed: Callable[[int], None] | None = None,
+        seen_before: Callable[[int], dict[bytes, int]] | None = None,
     ) -> None:
         self._committed = committed
+        self._seen_before = seen_before
         self._teacher = teacher
         self._describe = describe
         self._device = device
@@ -254,11 +258,11 @@ class StoreWriter:
         return _Rows(shard, stored, status, failures, dropped, images)
 
     def _without_repeats(self, rows: Sequence[int], reads: Sequence[PatchRead]) -> Sequence[PatchRead]:
-        """The same, but rows with the pixels of an earlier row of their slide and shard are dropped. A shard's rows
-        come in order and from one process, so nothing else decides which row stays.
+        """The same, but rows with the pixels of an earlier row of their slide are dropped. A shard's rows come in order
+        and from one process, and patches of earlier shards are read again, so nothing else decides which row stays.
         """
         if self._teacher.ledger.rows(rows[0] // self._teacher.rows_per_shard).start == rows[0]:
-            self._first_of = {}
+            self._first_of = self._seen_before(rows[0]) if self._seen_before else {}
         judged = []
         for row, read in zip(rows, reads, strict=True):
             first = self._first_of.setdefault(read.digest, row) if read.digest else row

@@ -15,6 +15,8 @@ from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_proc
 from stages.doctor.place import look_at_place
 from stages.doctor.work import TriedSlides, look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
 
+PLAN_ENDINGS = (".h5", ".hdf5")
+
 
 def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: TriedSlides) -> tuple[str, int]:
     """Look at everything; returns the text and the exit code, 1 if there is trouble.
@@ -61,7 +63,23 @@ def kind_of(path: Path) -> str:
     if path.is_file() and path.suffix.lower() == ".csv":
         return "manifest"
     words = f"{path} is no manifest (CSV), store or run" if path.exists() else f"{path} does not exist"
-    raise G2LError(f"{words}. `g2l inspect` looks at plans and students")
+    raise G2LError(f"{words}. {_what_then(path)}")
+
+
+def _what_then(path: Path) -> str:
+    """What to do with what a doctor does not look at."""
+    if path.is_dir() and (stores := sorted(place.parent for place in path.glob(f"*/{METADATA}"))):
+        return f"There is a store in it: g2l doctor {stores[0]}"
+    if path.is_dir() and (tables := sorted(path.glob("*.csv"))):
+        return f"There is a table in it: g2l doctor {tables[0]}"
+    if path.is_dir():
+        return (
+            f"If slides are in it, make a manifest of them first: g2l make-manifest {path} --out slides.csv, and then "
+            "g2l doctor slides.csv"
+        )
+    if path.suffix.lower() in PLAN_ENDINGS:
+        return f"Of a plan it looks at the manifest that it was made from; g2l inspect {path} shows the plan"
+    return "`g2l inspect` looks at plans and students"
 
 
 def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> list[Finding]:

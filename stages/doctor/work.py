@@ -32,6 +32,7 @@ from pipeline.store.store import Store
 from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
 from stages.doctor.findings import Finding, good, note, trouble
+from stages.doctor.reading import look_at_reading
 from stages.plan import Audited, audit_slide
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
@@ -79,10 +80,11 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
     if not any(row.has_case for row in manifest.rows):
         advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
         yield note("cases", "no row names its case, so each slide counts as one", advice)
-    there = [row.slide_id for row in manifest.rows][:FIRST_SLIDES]  # all are: `read_manifest` has looked
+    first = manifest.rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
+    yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
     audited = []
-    for slide_id in there:
-        finding, result = try_slide(manifest, slide_id, slides)
+    for row in first:
+        finding, result = try_slide(manifest, row.slide_id, slides)
         yield finding
         audited += [result] if result.slide is not None and result.sample is not None else []
     num_slides = min(len(manifest.rows), slides.most_slides or len(manifest.rows))
@@ -137,7 +139,7 @@ def _estimate(
     pixels = rows * sum(each.pixel_bytes or 0 for each in samples) / len(samples)
     embeddings = rows * ASSUMED_WIDTH * 2
     teacher = (
-        "the teacher's time is unknown: name one with --teacher"
+        "the teacher's time is unknown"
         if teacher_seconds is None
         else f"about {format_seconds(rows * teacher_seconds)} for the teacher, beside it"
     )
@@ -152,7 +154,13 @@ def _estimate(
         )
         yield trouble("estimate", f"{words}; only {format_bytes(free)} are free in {place}", advice)
     else:
-        yield good("estimate", words)
+        yield Finding("ok", "estimate", words, "" if teacher_seconds is not None else HOW_TO_TIME)
+
+
+HOW_TO_TIME = (
+    "for the teacher's hours name it: `g2l doctor MANIFEST --teacher NAME` times it here with random weights, which "
+    "need not be there; `g2l models` lists the names. `g2l plan --budget 12h` then takes its rate as --rate"
+)
 
 
 def look_at_store(store: Store) -> Iterator[Finding]:

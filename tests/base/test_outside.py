@@ -85,6 +85,26 @@ def test_json_of_any_kind_is_an_error_of_its_file(tmp_path: Path, text: str) -> 
         read_json(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"slide", "it is not JSON from line 1, column 1 on: expecting value"),
+        (b'{"a": 1,\n"b"}', "it is not JSON from line 2, column 4 on"),
+        (b'{"a": "\x89HDF"}', "it is not UTF-8 text from byte 8 on"),
+    ],
+)
+def test_what_is_no_json_is_told_without_the_words_of_a_decoder(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    with (
+        pytest.raises(StoreError, match=rf"a\.json: damaged \({words}.*\)\. Make it anew$"),
+        reading(path, "damaged", StoreError, "Make it anew"),
+    ):
+        read_json(path)
+
+
 @pytest.mark.parametrize("data", [b"a = ", b"a = " + b"[" * 100_000, b"\xff\xfe", b"a = 1\na = 2"])
 def test_toml_of_any_kind_is_an_error_of_its_file(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.toml"

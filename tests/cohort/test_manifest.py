@@ -73,6 +73,22 @@ def test_a_missing_file_of_annotations_is_refused_with_its_row(tmp_path: Path) -
     assert parse_manifest(path).rows[0].annotations == "a.xml"
 
 
+@pytest.mark.parametrize("place", ["a.xml", "drawn/a.xml", "slides/a.xml"])
+def test_annotations_that_lie_elsewhere_are_pointed_at(tmp_path: Path, place: str) -> None:
+    """Below the manifest, where paths start from the slides' folder; or beside the slide."""
+    for folder in ("slides", "drawn"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "slides" / "a.svs").touch()
+    named = "drawn/a.xml" if place == "drawn/a.xml" else "b/a.xml"
+    path = write(tmp_path, f"slide_id,path,annotations\na,a.svs,{named}\n")
+    (tmp_path / place).touch()
+    with pytest.raises(ManifestError, match=rf"there is one at {tmp_path / place}: write that path"):
+        read_manifest(path, tmp_path / "slides")
+    (tmp_path / place).unlink()
+    with pytest.raises(ManifestError, match=r"of the slide 'a'\n"):
+        read_manifest(path, tmp_path / "slides")
+
+
 def test_every_column_is_read(tmp_path: Path) -> None:
     manifest = parse_manifest(write(tmp_path, FULL))
     a, b, c = manifest.rows
@@ -220,6 +236,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert f"is a folder, not a table. A manifest of the slides in it is made with: g2l make-manifest {tmp_path}" in (
         refusal(tmp_path)
     )
+    (tmp_path / "zarr.json").touch()
+    assert f"{tmp_path} is a store, not a table" in refusal(tmp_path)
 
 
 def test_all_problems_are_told_in_the_order_of_lines(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ from pipeline.config.recipes import with_recipe
         ({"budget": 0}, "budget: should be at least 1"),
         ({"budget": True}, "budget: "),
         ({"budget": "9", "patches_per_slide": 9}, "both say how many patches there are"),
-        ({"budget": "12h"}, "rate_from: a budget in time needs either --rate or --rate-from"),
+        (
+            {"budget": "12h"},
+            r"rate_from: --budget 12h is of time and needs a rate: give --rate, .*, or --rate-from, a store$",
+        ),
         ({"budget": "12h", "rate": 1, "rate_from": "s.zarr"}, "rate_from: .* and not both"),
         ({"budget": "12h", "rate": 0}, "rate: "),
         ({"budget": "12h", "rate": 1e300}, "rate: "),

@@ -125,9 +125,15 @@ READERS = {
         (lambda text: text.encode()[:30] + b"\0" + text.encode()[30:], "it contains NUL bytes"),
         (lambda text: (text + '"' + "x" * 200_000).encode(), "not well-formed CSV"),
         (lambda text: ("x" * 500_000).encode(), "not well-formed CSV from line 1 on: field larger"),
+        (
+            lambda text: b"\x89HDF\r\n\x1a\n\0\0",
+            "is an HDF5 file (a plan, or features), not a table; a CSV in UTF-8 is expected",
+        ),
+        (lambda text: b"PK\x03\x04\x14\0\xff", "is a zip archive or an Excel file, not a table"),
+        (lambda text: b"\xff\x01\0\x02", "is a binary file, not a table"),
         (lambda text: b"", "is empty; its first line must name the columns"),
     ],
-    ids=["utf-16", "cp1252", "NUL bytes", "open quote", "long field", "empty"],
+    ids=["utf-16", "cp1252", "NUL bytes", "open quote", "long field", "hdf5", "excel", "binary", "empty"],
 )
 def test_what_is_no_table_is_a_named_error(tmp_path: Path, name: str, damage: object, words: str) -> None:
     reader, text = READERS[name]

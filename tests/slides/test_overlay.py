@@ -1,5 +1,6 @@
 """Overlays: a picture that opens, with the colours that the legend names at the places that the plan names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,19 @@ from PIL import Image
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import TRAIN, VAL
-from pipeline.slides.overlay import CONTOUR, HELD_OUT, TRAINED, UNREADABLE, draw_overlay
-from pipeline.slides.tissue import TissueMask
+from pipeline.slides.artefacts.rules import DROPPING
+from pipeline.slides.overlay import (
+    CONTOUR,
+    GRID,
+    HELD_OUT,
+    SWATCH_PX,
+    TRAINED,
+    UNREADABLE,
+    VEIL_ALPHA,
+    Swatch,
+    draw_overlay,
+)
+from pipeline.slides.tissue import TissueMask, reason_of
 from stages.plan import plan_slides
 
 SCALE = 8
@@ -84,14 +96,61 @@ def test_contour_runs_along_the_tissue(tissue: TissueMask, tmp_path: Path) -> No
     assert not (picture[middle] == CONTOUR).all(axis=2).any()
 
 
+def is_in(caption: np.ndarray, swatch: Swatch) -> bool:
+    """Whether the caption has the swatch, pixel for pixel."""
+    wanted = np.asarray(swatch.painted())
+    rows, columns = len(caption) - SWATCH_PX + 1, caption.shape[1] - SWATCH_PX + 1
+    near = np.ones((rows, columns), bool)
+    for place in range(0, SWATCH_PX, 3):  # its diagonal
+        near &= (caption[place : place + rows, place : place + columns] == wanted[place, place]).all(axis=2)
+    return any((caption[y : y + SWATCH_PX, x : x + SWATCH_PX] == wanted).all() for y, x in np.argwhere(near))
+
+
 def test_caption_is_below(tissue: TissueMask, tmp_path: Path) -> None:
     picture = draw(tissue, tmp_path / "a.png")
     assert picture.shape[1] == 1000
     caption = picture[800:]
     assert 40 < len(caption) < 100
-    for colour in (CONTOUR, TRAINED, HELD_OUT):
-        assert ((caption == colour).all(axis=2)).sum() > 150  # a swatch
-    assert not (caption == UNREADABLE).all(axis=2).sum() > 150
+    for swatch in (Swatch("", CONTOUR, "line"), Swatch("", TRAINED, "patch"), Swatch("", HELD_OUT, "patch")):
+        assert (np.asarray(swatch.painted()) == swatch.colour).all(axis=2).sum() > 90
+        assert is_in(caption, swatch)
+    assert is_in(caption, Swatch("", GRID, "grid"))
+    assert not is_in(caption, Swatch("", UNREADABLE, "solid"))
+
+
+def test_the_legend_names_what_is_there(tissue: TissueMask, tmp_path: Path) -> None:
+    taken = np.array([(40, 30)]) * 16
+    draw_overlay(tissue, taken, taken, np.array([TRAIN], np.uint8), 160.0, "", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        caption = np.asarray(opened)[800:]
+    assert is_in(caption, Swatch("", TRAINED, "patch"))
+    assert not is_in(caption, Swatch("", HELD_OUT, "patch"))
+
+
+@pytest.mark.parametrize("below", [(224, 158, 192), (243, 243, 243), (60, 20, 70)])
+def test_what_rules_dropped_has_their_colours(tissue: TissueMask, tmp_path: Path, below: tuple[int, ...]) -> None:
+    """On tissue, on glass and on what is dark: an outline and stripes of the legend's colour to the bit, and between
+    them the slide through the veil that the legend has over white.
+    """
+    reasons = np.zeros(tissue.mask.shape, np.uint8)
+    boxes = {"pen": (20, 45), "blur": (50, 75)}
+    for name, (left, right) in boxes.items():
+        reasons[84:96, left:right] = reason_of(name)
+    tissue.thumbnail[80:] = below
+    picture = draw(replace(tissue, reasons=reasons, rules=("pen", "blur")), tmp_path / "a.png")
+    for rule in DROPPING:
+        swatch = Swatch("", rule.colour or (0, 0, 0), "area")
+        assert is_in(picture[800:], swatch) == (rule.name in boxes)
+        if rule.name in boxes:
+            left, right = boxes[rule.name]
+            area = picture[84 * SCALE : 96 * SCALE, left * SCALE : right * SCALE]
+            exact = (area == swatch.colour).all(axis=2)
+            assert exact[0].all()
+            assert exact[-1].all()
+            assert exact[:, [0, -1]].all()
+            assert 0.2 < exact[8:-8, 8:-8].mean() < 0.4
+            veil = np.array(below) + VEIL_ALPHA / 255 * (np.array(swatch.colour) - below)
+            assert np.abs(area[~exact] - veil).max() <= 1
 
 
 def test_unreadable_places_are_named(tissue: TissueMask, tmp_path: Path) -> None:
@@ -99,7 +158,7 @@ def test_unreadable_places_are_named(tissue: TissueMask, tmp_path: Path) -> None
     tissue.thumbnail[tissue.unreadable] = 0
     picture = draw(tissue, tmp_path / "a.png")
     assert (picture[45 * SCALE, 97 * SCALE] == UNREADABLE).all()
-    assert (picture[800:] == UNREADABLE).all(axis=2).sum() > 150
+    assert is_in(picture[800:], Swatch("", UNREADABLE, "solid"))
 
 
 def test_nothing_taken(tissue: TissueMask, tmp_path: Path) -> None:

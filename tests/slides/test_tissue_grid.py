@@ -1,18 +1,22 @@
 """The grid of a slide: every cell, those on tissue kept, and words where there is none."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import support.slides as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from pipeline.base.errors import SlideError
 from pipeline.config.plan import PlanConfig
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask
-from pipeline.slides.tissue_grid import lay_grid
+from pipeline.slides.tissue import TissueMask, reason_of
+from pipeline.slides.tissue_grid import dropped_patches, lay_grid
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +133,85 @@ def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: 
     with pytest.raises(SlideError, match=r"a\.svs: .*enlarged 2\.00 times"):
         lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25).grid)
     assert lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25, allow_upsampling=True).grid).geometry.patch_l0_px == 32
+
+
+def test_of_a_frame_the_sheet_has_what_lies_beside_it(tmp_path: Path) -> None:
+    """A frame of noisy dark grey, which counts as coloured, along tissue and along glass: patches of its rim on tissue
+    are seen, none of the frame itself and none of glass.
+    """
+    pixels = np.random.default_rng(0).integers(240, 245, (1024, 2048, 3)).astype(np.uint8)
+    stained = sf.make_pixels("tissue", 1600, 1600, mpp=0.5)[300:1324, 300:1324]
+    pixels[:, :1024] = np.minimum(stained, 215)
+    pixels[:160] = np.clip(np.random.default_rng(1).normal(60, 6, (160, 2048, 3)), 0, 255)
+    found = Slide(sf.write_slide(tmp_path / "a.tif", pixels, mpp=0.5))
+    grid = lay_grid(found, PlanConfig(patch_px=64, stride_px=16).grid)
+    assert grid.tissue.dropped_by("border")[:9].all()
+    corners, reasons = dropped_patches(grid)
+    assert set(reasons.tolist()) == {reason_of("border")}
+    x, y = corners.T
+    assert len(corners) > 10
+    assert (y + 64 >= 160 + 32).all()  # half of each is below the frame
+    assert (y < 160 + 48).all()  # and it reaches into the frame's rim
+    assert (x < 1024).all()
+
+
+@pytest.fixture(scope="module")
+def both_ways(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A slide of 1344 x 896 pixels at 0.5 um/px, and one of 896 x 1344: sides are whole in patches."""
+    folder = tmp_path_factory.mktemp("turned")
+    sizes = {"wide": (1344, 896), "high": (896, 1344)}
+    paths = [
+        sf.make_slide(folder / f"{name}.svs", width=width, height=height, mpp=0.5, downsamples=(1,), pattern="blank")
+        for name, (width, height) in sizes.items()
+    ]
+    return paths[0], paths[1]
+
+
+def check_that_patches_turn(paths: tuple[Path, Path], seed: int, patch_px: int, overlap: bool, least: float) -> None:
+    """A mask turned by quarters, and its mirror images, give the turned patches with the turned shares."""
+    rng = np.random.default_rng(seed)
+    mask = gaussian_filter(rng.normal(size=(56, 84)), rng.uniform(0.5, 6)) > rng.normal(0, 0.02)
+    stride = patch_px // 2 if overlap else patch_px
+    wanted = PlanConfig(patch_px=patch_px, stride_px=stride, min_tissue=least).grid
+
+    def kept(shown: np.ndarray) -> np.ndarray:
+        """The share of tissue of kept patches on their grid, -1 of others."""
+        path = paths[0] if shown.shape[1] > shown.shape[0] else paths[1]
+        thumbnail = np.zeros((*shown.shape, 3), np.uint8)
+        grid = lay_grid(Slide(path), wanted, TissueMask(shown, 16.0, np.zeros_like(shown), thumbnail))
+        height, width = ((side * 16 - patch_px) // stride + 1 for side in shown.shape)
+        shares = np.full((height, width), -1.0)
+        shares[grid.coords_l0_px[:, 1] // stride, grid.coords_l0_px[:, 0] // stride] = grid.tissue_fraction
+        return shares
+
+    first = kept(mask)
+    for turns, mirror in itertools.product(range(4), (False, True)):
+        turned = np.rot90(mask[:, ::-1] if mirror else mask, turns)
+        expected = np.rot90(first[:, ::-1] if mirror else first, turns)
+        np.testing.assert_allclose(kept(turned.copy()), expected, atol=1e-9)
+
+
+PATCHES = {
+    "seed": st.integers(0, 10**6),
+    "patch_px": st.sampled_from([32, 56, 64, 112, 224, 448]),
+    "overlap": st.booleans(),
+    "least": st.sampled_from([0.05, 0.5, 0.73]),
+}
+"""Sides of 2 to 28 mask pixels, also of half ones."""
+
+
+@settings(max_examples=8)
+@given(**PATCHES)
+def test_a_mask_that_is_turned_has_its_patches_turned(
+    both_ways: tuple[Path, Path], seed: int, patch_px: int, overlap: bool, least: float
+) -> None:
+    check_that_patches_turn(both_ways, seed, patch_px, overlap, least)
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(**PATCHES)
+def test_many_masks_that_are_turned(
+    both_ways: tuple[Path, Path], seed: int, patch_px: int, overlap: bool, least: float
+) -> None:
+    check_that_patches_turn(both_ways, seed, patch_px, overlap, least)

@@ -70,6 +70,43 @@ def test_planted_rows_are_dropped_and_no_others(checked: Store) -> None:
     assert np.isnan(checked.first.read_embedding(3)).all()
 
 
+def statuses(store: Store) -> dict[int, str]:
+    return {record["row"]: record["status"].lower() for record in store.first.ledger.dropped()}
+
+
+@pytest.mark.parametrize(("shard_rows", "staged"), [(7, False), (16, True)])
+def test_a_field_is_found_again_in_a_later_shard(
+    folder: Path, plan: Plan, tmp_path: Path, shard_rows: int, staged: bool
+) -> None:
+    """Whatever the shards are, and wherever slides are read from: the same rows, and those of a whole store."""
+    options = SIZES | {"rows_per_shard": shard_rows, "batch_size": min(shard_rows, 4), "pixels": "none"}
+    options |= {"stage_dir": tmp_path / "stage", "stage_gb": 1} if staged else {}
+    made = extract(plan, tmp_path / "s.zarr", folder / "t.safetensors", patch_qc=True, **options)
+    assert statuses(made.store) == PLANTED
+    first = [record["value"] for record in made.store.first.ledger.dropped() if record["status"] == "DUPLICATE"]
+    assert first == [1, 1]
+
+
+def test_a_store_of_earlier_rules_is_continued_by_them(
+    folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a field is looked for within a shard: one of the two that are planted lies in the shard of the first."""
+    options = SIZES | {"rows_per_shard": 16, "pixels": "none", "patch_qc": True}
+    monkeypatch.setattr("stages.extract_teacher.PATCH_RULES", 1)
+    begun = extract(plan, tmp_path / "s.zarr", folder / "t.safetensors", **options).store
+    expected = {row: status for row, status in PLANTED.items() if row != 55}
+    assert statuses(begun) == expected
+    files = array_files(begun.folder)
+    for shard in (1, 3, 6):
+        begun.first.ledger.path(shard).unlink()
+    monkeypatch.undo()
+    again = extract(plan, begun.folder, folder / "t.safetensors", **options)
+    assert again.num_new_rows == 3 * 16
+    assert again.teacher.settings["patch_qc"] == 1
+    assert statuses(Store(begun.folder)) == expected
+    assert array_files(begun.folder) == files
+
+
 def test_the_rest_is_as_without(checked: Store, folder: Path, plan: Plan, tmp_path: Path) -> None:
     plain = extract(plan, tmp_path / "plain", folder / "t.safetensors", **SIZES).store
     ok = checked.first.ok_rows()

@@ -160,12 +160,14 @@ def test_the_folder_of_overlays_is_listed_as_often_for_a_hundred_slides_as_for_o
     for number in (1, 100):
         rows = tuple(ManifestRow(f"s{i}", f"s{i}.svs", "k") for i in range(number))
         listed.clear()
-        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")])
+        way = Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")]
+        plan_files.require_way(*way)
+        plan_files.make_way(*way)
         counts.append(listed[tmp_path / "o"])
     assert counts[0] == counts[1] <= 2, counts
     (tmp_path / "o" / "s99.png").touch()
     with pytest.raises(G2LError, match=r"s99\.png exists and is not overwritten"):
-        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", [(tmp_path / "o", ".png")])
+        plan_files.require_way(*way)
 
 
 def test_pictures_that_a_kill_left_half_written_go(tmp_path: Path) -> None:
@@ -188,6 +190,57 @@ def test_overlays_that_a_file_system_would_take_for_one_are_refused(
     with pytest.raises(G2LError, match="ignores case: A and a would be one file"):
         plan_files.write_new_plan(manifest, PlanConfig(overlays=tmp_path / "o"), tmp_path / "p.h5")
     assert not (tmp_path / "p.h5").exists()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a list that is none": ({"exclude_cases": ["list.h5"]}, "not a list of cases .it is not UTF-8 text.*case a line"),
+    "no such list": ({"exclude_cases": ["gone.csv"]}, "gone.csv: not a list of cases"),
+    "no such class": ({"include": ["tumour"]}, "no slide has this class"),
+    "no annotations": ({"sample": "class"}, "no row of the manifest has annotations"),
+    "no such encoder": ({"sample": "cluster", "sampler_encoder": "nope@scratch"}, "nope"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_plan_leaves_nothing(
+    name: str, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither options nor folders; what was there stays, also the options of an earlier attempt."""
+    options, words = REFUSED[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.h5").write_bytes(b"\x89HDF\r\n\x1a\n\0\0")
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    folders = {"overlays": Path("new/o"), "tissue_geojson": Path("there/t")}
+    config = PlanConfig.build({"patch_px": 64, "workers": 1} | folders | options)
+    for out in ("p.h5", "new/deep/p.h5", "there/p.h5"):
+        with pytest.raises(G2LError, match=words):
+            write_new_plan(cohort, config, Path(out))
+        assert sorted(tmp_path.rglob("*")) == before
+    attempt = to_toml({"plan": {"out": str(tmp_path / "p.h5")}})
+    (tmp_path / "p.config.toml").write_text(attempt)
+    with pytest.raises(G2LError, match=words):
+        write_new_plan(cohort, config, Path("p.h5"))
+    assert (tmp_path / "p.config.toml").read_text() == attempt
+
+
+def test_a_teacher_is_asked_for_before_slides_are_audited(cohort: Path, tmp_path: Path) -> None:
+    """Its name, and the side of its patches."""
+    for teacher, words in (("test_vti", r"did you mean test_vit"), ("uni", "takes patches of 224 px, these have 64")):
+        extract = ExtractConfig.build({"teacher": teacher})
+        with pytest.raises(G2LError, match=words):
+            plan_to_extract(cohort, tmp_path / "s.zarr", extract, (), lambda: PlanConfig(patch_px=64))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rules_beside_tissue_from_files_are_said_to_do_nothing(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in ({"use_rule": ["fat"]}, {"skip_rule": ["haze"]}, {}):
+        config = PlanConfig.build({"patch_px": 64, "workers": 1, "tissue_from": tmp_path, **options})
+        with pytest.raises(PlanError, match="no slide has a patch"):
+            write_new_plan(cohort, config, tmp_path / "p.h5")
+        assert ("--use-rule and --skip-rule change nothing" in capsys.readouterr().err) == bool(options)
 
 
 # --- the parts ----------------------------------------------------------------------------------------------
@@ -400,7 +453,8 @@ def test_the_command_plans_by_a_budget(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "q.h5").hash == read_plan(tmp_path / "p.h5").hash
 
 
-def test_stage_one_counts_its_own_teacher_and_pixels(tmp_path: Path) -> None:
+def test_stage_one_counts_its_own_teacher_and_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_files, "require_teacher", lambda *_: None)  # it takes patches of 224
     manifest = write_cohort(tmp_path / "slides", num_slides=2)
     extract = ExtractConfig.build({"teacher": "uni", "pixels": "none"})
     made = plan_to_extract(manifest, tmp_path / "s.zarr", extract, (), lambda: budget_of(budget="0.02MB"))

@@ -37,6 +37,7 @@ ID_COLUMNS = (
 SEPARATORS: Mapping[str, Literal[",", "\t"]] = {",": ",", "\t": "\t"}
 MOST_LIST_BYTES = 1 << 28
 """Our choice, that of tables: a million rows of 250 bytes; a slide named by mistake is not read whole."""
+EXPECTED = "Give a text file with a case a line, or a CSV or TSV with a column case_id"
 NAMED_CASES = 3
 """Cases that a note names. Our choice."""
 
@@ -145,7 +146,7 @@ def listed_ids(source: str) -> list[str]:
                 "Give a case a line"
             )
     if not ids:
-        raise ConfigError(f"{FLAG} {source}: lists no case. Give a case a line, or a table with a column case_id")
+        raise ConfigError(f"{FLAG} {source}: lists no case. {EXPECTED}")
     return list(dict.fromkeys(key_of(text) for _, text in ids))
 
 
@@ -170,7 +171,7 @@ def _lines_of_file(path: Path) -> list[tuple[int, str]]:
     Raises:
         ConfigError, ManifestError: as `exclude_rows`.
     """
-    with reading(f"{FLAG} {path}", "not a list of cases", ConfigError):
+    with reading(f"{FLAG} {path}", "not a list of cases", ConfigError, EXPECTED):
         text = read_bytes(path, MOST_LIST_BYTES).decode("utf-8-sig")
         if "\0" in text:
             raise ValueError("it is not a text file")

@@ -1,13 +1,17 @@
 """A contact sheet of the patches that a plan lacks because of its rules, so that a person can judge them in a minute.
 
-Patches are chosen by a hash of slide and place: the same for any number of workers and any order of slides, and without
-regard to what they show. Left out: patches without tissue, which no rule dropped.
+Shown are patches that a plan would have if a rule, or the rules together, had not been there: what the finder takes for
+tissue without them. So of a scanner's frame the sheet has what is beside it, and neither black nor glass. Patches are
+chosen by a hash of slide and place, evenly over each slide and over slides: the same for any number of workers and any
+order of slides, and without regard to what they show.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -24,6 +28,8 @@ DROPPED_SHEET = "dropped-patches.jpg"
 """Name in the folder of overlays. No slide's picture has it: these end in .png."""
 MOST_PATCHES = 48
 """On a sheet. Our choice: a person looks at one a second."""
+PARTS = 8
+"""Into which a slide is divided along each side, so that one stroke of a pen is not all of its sheet. Our choice."""
 COLUMNS = 8
 CELL_PX, FRAME_PX, TEXT_PX, GAP_PX, MARGIN_PX = 148, 4, 34, 8, 16
 NAME_INK, PLACE_INK = (25, 25, 25), (110, 110, 110)
@@ -41,6 +47,7 @@ class DroppedPatch:
         geometry: how the patch is read.
         corner_l0_px: (x, y) of its top left corner in level 0.
         rule: the rule that took most of it.
+        turn: how many patches of its slide and rule are shown before it.
     """
 
     slide_id: str
@@ -50,6 +57,7 @@ class DroppedPatch:
     geometry: PatchGeometry
     corner_l0_px: tuple[int, int]
     rule: Rule
+    turn: int = 0
 
     @property
     def rank(self) -> str:
@@ -61,16 +69,32 @@ class DroppedPatch:
 def choose_dropped(
     slide: Slide, slide_id: str, grid: TissueGrid, manifest_mpp: float | None, mpp_overrides: bool
 ) -> tuple[DroppedPatch, ...]:
-    """The dropped patches of a slide that may come onto the sheet: of each rule those that the hash puts first."""
+    """The dropped patches of a slide that may come onto the sheet, by rule, in the order in which they are shown."""
     corners, reasons = dropped_patches(grid)
     chosen: list[DroppedPatch] = []
     for rule in DROPPING:
-        of_rule = (
+        of_rule = [
             DroppedPatch(slide_id, slide.path, manifest_mpp, mpp_overrides, grid.geometry, (x, y), rule)
             for x, y in corners[reasons == reason_of(rule.name)].tolist()
-        )
-        chosen += sorted(of_rule, key=lambda patch: patch.rank)[:MOST_PATCHES]
+        ]
+        ordered = evenly_over(slide.info.size_l0_px, of_rule)[:MOST_PATCHES]
+        chosen += [replace(patch, turn=turn) for turn, patch in enumerate(ordered)]
     return tuple(chosen)
+
+
+def evenly_over(size_l0_px: tuple[int, int], patches: Iterable[DroppedPatch]) -> list[DroppedPatch]:
+    """Patches of a slide of that size: the first of each of its parts by hash, then the second of each, and so on; of
+    one round by hash.
+    """
+    width, height = size_l0_px
+    seen: Counter[tuple[int, int]] = Counter()
+    rounds: list[tuple[int, str, DroppedPatch]] = []
+    for patch in sorted(patches, key=lambda patch: patch.rank):
+        x, y = patch.corner_l0_px
+        part = x * PARTS // width, y * PARTS // height
+        rounds.append((seen[part], patch.rank, patch))
+        seen[part] += 1
+    return [patch for *_, patch in sorted(rounds, key=itemgetter(0, 1))]
 
 
 def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
@@ -116,8 +140,11 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
 
 
 def for_sheet(patches: Sequence[DroppedPatch]) -> list[DroppedPatch]:
-    """At most `MOST_PATCHES` of the patches, by rule: of each rule as many as of the others, as far as it has them."""
-    by_rule = [sorted((p for p in patches if p.rule is rule), key=lambda p: (p.rank, p.slide_id)) for rule in DROPPING]
+    """At most `MOST_PATCHES` of the patches, by rule: of each rule as many as of the others, as far as it has them; of
+    a rule the first of each slide, then the second of each.
+    """
+    order = attrgetter("turn", "rank", "slide_id")
+    by_rule = [sorted((patch for patch in patches if patch.rule is rule), key=order) for rule in DROPPING]
     rounds = [[of_rule[turn] for of_rule in by_rule if turn < len(of_rule)] for turn in range(MOST_PATCHES)]
     taken = [patch for of_turn in rounds for patch in of_turn][:MOST_PATCHES]
     return [patch for rule in DROPPING for patch in taken if patch.rule is rule]

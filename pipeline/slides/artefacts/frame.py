@@ -43,8 +43,7 @@ def find_border(
     """Find the frame of a scan in an RGB image (H, W, 3), of which `light` (H, W) is the brightest channel, among the
     pixels `known` (H, W): bool (H, W).
     """
-    dark = known & (light < FRAME_LIGHT * usual_light(light, known))
-    dark[dark] = np.ptp(image[dark], axis=1) <= FRAME_COLOUR
+    dark = black_areas(image, light, known)
     if not dark.any():
         return dark
     edge = np.zeros_like(dark)
@@ -54,6 +53,13 @@ def find_border(
         return np.asarray(frame)
     rim = steps(RIM_UM, pixel_um)
     return grown(closed(frame, rim), rim) & known  # noise gives single pixels of a frame a colour
+
+
+def black_areas(image: NDArray[np.uint8], light: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is dark and without colour, as frames are, whether it touches the edge or not: bool (H, W)."""
+    dark = known & (light < FRAME_LIGHT * usual_light(light, known))
+    dark[dark] = np.ptp(image[dark], axis=1) <= FRAME_COLOUR
+    return dark
 
 
 def find_haze(

@@ -32,8 +32,10 @@ a fifth of what single patches do."""
 RIM_PX = 4
 """Rim of a patch that may differ where a field is there twice: JPEG's chroma and the reduction mix it with neighbours.
 Our choice: three pixels are the reach of Lanczos' filter."""
-PATCH_RULES = 1
-"""Version of the checks. A store keeps it, and is not continued under another: raise it when a figure changes."""
+PATCH_RULES = 2
+"""Version of the checks. A store keeps it, and is continued under it: raise it when a figure changes."""
+LOOKS_BACK = 2
+"""From this version on a field counts as there twice anywhere in a slide; before, within a shard (decision 0092)."""
 
 ReadPatch = Callable[[int, int], NDArray[np.uint8]]
 """Reads the tile or patch at level-0 (x, y): uint8 (T, T, 3); raises `PatchError` or `SlideError`."""

@@ -25,7 +25,7 @@ from pipeline.slides.artefacts.focus import find_blur
 from pipeline.slides.artefacts.folds import find_folds
 from pipeline.slides.artefacts.pen import find_pen
 from pipeline.slides.glass import Colour
-from pipeline.slides.tissue import TissueMask, reason_of
+from pipeline.slides.tissue import BLIND_RULES, TissueMask, reason_of
 
 Detector = Callable[[NDArray[np.uint8], float, NDArray[np.bool_], NDArray[np.bool_], list[Colour]], NDArray[np.bool_]]
 
@@ -74,8 +74,6 @@ other colours of an overlay.
 """
 DROPPING = tuple(rule for rule in RULES if rule.colour is not None)
 """The rules that drop something."""
-UNSEEN: tuple[RuleName, ...] = ("border", "dark")
-"""Rules whose pixels nothing is known of: they are too dark to be judged."""
 
 
 def drop_artefacts(found: TissueMask, pixel_um: float, rules: tuple[Rule, ...] = RULES) -> TissueMask:
@@ -92,7 +90,7 @@ def drop_artefacts(found: TissueMask, pixel_um: float, rules: tuple[Rule, ...] =
     if border.any():
         picture = picture.copy()
         picture[border] = np.round(found.glass[0] if found.glass else WHITE)
-    known = ~found.unreadable & ~np.isin(reasons, [reason_of(name) for name in UNSEEN])
+    known = ~found.unreadable & ~np.isin(reasons, [reason_of(name) for name in BLIND_RULES])
     for rule in detectors:
         assert rule.find is not None
         tissue = mask & known

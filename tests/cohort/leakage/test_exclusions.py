@@ -69,6 +69,10 @@ def test_a_table_has_a_column_of_cases_or_slides(tmp_path: Path, text: str, excl
         (b"age,weight\n3,4\n", "without a column"),
         (b"case_id,age\n3\n", "cells where"),
         (b"\xff\xfe\x00", "not a list of cases"),
+        (
+            b"\x89HDF\r\n\x1a\n",
+            r"not UTF-8 text from byte 1 on\)\. Give a text file with a case a line, or a CSV or TSV",
+        ),
         (b"a\0b", "not a list of cases"),
     ],
 )

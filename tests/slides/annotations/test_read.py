@@ -101,6 +101,11 @@ def test_another_slide_is_refused_and_both_are_named(tmp_path: Path, name: str) 
         (b"", "Known are GeoJSON"),
         (b"name,x,y\n", "Known are GeoJSON"),
         (b"{", "not readable as annotations"),
+        (b"", r"not readable as annotations \(it is empty\)\. Known are GeoJSON"),
+        (
+            b"\x89HDF\r\n\x1a\n",
+            r"not readable as annotations \(it is not UTF-8 text from byte 1 on\)\. Known are GeoJSON",
+        ),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"type": "FeatureCollection"}', "no GeoJSON feature"),
         (b"<a/>", "begins with <a>"),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError
@@ -134,3 +136,71 @@ def test_nothing_is_asked_of_no_patches() -> None:
     assert Annotations(PolygonRegions({"a": star(5, 0)}), 1.0).fractions(["a"], none, 8.0).shape == (0, 1)
     mask = MaskRegions(np.ones((3, 3), np.uint8), {1: "a"}, 1.0, "m")
     assert Annotations(mask, 1.0).fractions(["a"], none, 8.0).shape == (0, 1)
+
+
+def within(rings: list[NDArray[np.float64]], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether points (N,) lie within rings, holes being rings too: by counting crossings, without shapely."""
+    inside = np.zeros(len(x), bool)
+    for ring in rings:
+        for (x0, y0), (x1, y1) in itertools.pairwise(ring):
+            if y0 != y1:
+                crosses = (np.minimum(y0, y1) <= y) & (y < np.maximum(y0, y1))
+                inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+    return inside
+
+
+def shoelace(ring: NDArray[np.float64]) -> float:
+    x, y = ring[:-1].T
+    x1, y1 = ring[1:].T
+    return abs(float((x * y1 - x1 * y).sum())) / 2
+
+
+def random_outline(rng: np.random.Generator, middle: tuple[float, float], reach: float) -> NDArray[np.float64]:
+    """A closed star-shaped ring of 3 to 40 corners around a place."""
+    num = int(rng.integers(3, 41))
+    angles = np.sort(np.linspace(0, 2 * np.pi, num, endpoint=False) + rng.uniform(0, 3 / num, num))
+    radii = rng.uniform(0.4, 1.0, num) * reach
+    ring = np.array(middle) + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.concatenate([ring, ring[:1]])
+
+
+def check_areas_by_brute_force(seed: int, per_side: int) -> None:
+    """One to four polygons apart from each other, with up to two holes each: shares of patches against counted points,
+    and their sum over all patches against the area by the shoelace formula.
+    """
+    rng = np.random.default_rng(seed)
+    rings, parts, area = [], [], 0.0
+    for place in rng.permutation(4)[: rng.integers(1, 5)]:
+        middle = 60 + 125.0 * (place % 2), 60 + 125.0 * (place // 2)
+        outline = random_outline(rng, middle, 58)
+        holes = []
+        for _ in range(rng.integers(0, 3)):
+            small = 0.1 * (random_outline(rng, (0, 0), 58))
+            hole = small + middle + (12.0 * len(holes) - 6, 0.0)
+            if shapely.Polygon(outline).contains(shapely.Polygon(hole)):
+                holes.append(hole)
+        parts.append(shapely.Polygon(outline, holes))
+        area += shoelace(outline) - sum(map(shoelace, holes))
+        rings += [outline, *holes]
+    side = float(rng.choice([25, 50, 125]))
+    coords = np.stack(np.meshgrid(np.arange(0, 250, side), np.arange(0, 250, side)), -1).reshape(-1, 2).astype(np.int64)
+    shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    shares = Annotations(PolygonRegions({"a": shape}), 0.5).fractions(["a"], coords, side)[:, 0]
+    assert shares.sum() * side**2 == pytest.approx(area, rel=1e-6)
+    middles = (np.arange(per_side) + 0.5) * (side / per_side)
+    x, y = (each.ravel() for each in np.meshgrid(middles, middles))
+    counted = [within(rings, x + left, y + top).mean() for left, top in coords]
+    assert np.abs(shares - counted).max() < 4 / per_side
+
+
+@settings(max_examples=3)
+@given(seed=st.integers(0, 10**6))
+def test_areas_of_random_polygons_are_those_of_counted_points(seed: int) -> None:
+    check_areas_by_brute_force(seed, 32)
+
+
+@pytest.mark.slow
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6))
+def test_areas_of_many_random_polygons(seed: int) -> None:
+    check_areas_by_brute_force(seed, 100)

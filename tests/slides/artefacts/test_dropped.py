@@ -15,9 +15,11 @@ from pipeline.slides.artefacts.dropped import (
     COLUMNS,
     DROPPED_SHEET,
     MOST_PATCHES,
+    PARTS,
     DroppedPatch,
     choose_dropped,
     draw_dropped,
+    evenly_over,
     for_sheet,
 )
 from pipeline.slides.artefacts.rules import DROPPING
@@ -104,3 +106,22 @@ def test_rules_share_the_sheet(slide: Slide, grid: TissueGrid) -> None:
     assert abs(counts["specks"] - counts["haze"]) <= 1
     assert MOST_PATCHES % COLUMNS == 0
     assert [DROPPING.index(patch.rule) for patch in shown] == sorted(DROPPING.index(patch.rule) for patch in shown)
+
+
+def test_a_slide_is_shown_evenly_and_so_are_slides(slide: Slide, grid: TissueGrid) -> None:
+    """Of one slide with a long stroke of pen and a dot far away both are seen at once, and of two slides both."""
+    one = replace(choose_dropped(slide, "a", grid, None, False)[0], rule=RULE["pen"])
+    stroke = [replace(one, corner_l0_px=(x, y)) for x in range(0, 160, 4) for y in range(0, 256, 16)]
+    dot = replace(one, corner_l0_px=(690, 500))
+    for order in ([*stroke, dot], [dot, *stroke[::-1]]):
+        ordered = evenly_over((704, 512), order)
+        assert sorted(map(repr, ordered)) == sorted(map(repr, order))
+        parts = {(x * PARTS // 704, y * PARTS // 512) for x, y in (patch.corner_l0_px for patch in ordered)}
+        first = [patch.corner_l0_px for patch in ordered[: len(parts)]]
+        assert {(x * PARTS // 704, y * PARTS // 512) for x, y in first} == parts
+        assert ordered == evenly_over((704, 512), [*stroke, dot])
+    many = [replace(patch, turn=turn) for turn, patch in enumerate(ordered)]
+    few = [replace(patch, slide_id="b", turn=turn) for turn, patch in enumerate(ordered[:3])]
+    shown = for_sheet([*many, *few])
+    assert {patch.slide_id for patch in shown[:6]} == {"a", "b"}
+    assert [patch.turn for patch in shown[:6]] == [0, 0, 1, 1, 2, 2]

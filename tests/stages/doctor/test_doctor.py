@@ -63,6 +63,24 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path, name: str) -> None:
         doctor(tmp_path / name, None, None, DEFAULTS)
 
 
+def test_a_hint_says_what_to_look_at_instead(tmp_path: Path) -> None:
+    """Of a folder of slides, one with a manifest, one with a store, and a plan."""
+    for folder in ("slides", "tables", "stores/s.zarr"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "tables" / "m.csv").touch()
+    (tmp_path / "stores" / "s.zarr" / "zarr.json").touch()
+    (tmp_path / "p.h5").touch()
+    hints = {
+        "slides": "g2l make-manifest .*slides --out slides.csv, and then g2l doctor slides.csv$",
+        "tables": "g2l doctor .*m.csv$",
+        "stores": "g2l doctor .*s.zarr$",
+        "p.h5": "the manifest that it was made from; g2l inspect .*p.h5 shows the plan$",
+    }
+    for name, words in hints.items():
+        with pytest.raises(G2LError, match=words):
+            kind_of(tmp_path / name)
+
+
 def test_a_damaged_store_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "s.zarr").mkdir()
     (tmp_path / "s.zarr" / "zarr.json").write_text("{}")

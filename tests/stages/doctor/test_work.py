@@ -38,8 +38,11 @@ def test_the_first_slides_are_read_and_the_whole_is_estimated(manifest: Path) ->
     assert "for the teacher, beside it" in said["estimate"]
     (audited,) = [work.try_slide(read_manifest(manifest, None), "a", DEFAULTS)[1]]
     assert audited.slide is not None
-    unnamed = {each.subject: each.words for each in of_manifest(manifest)}["estimate"]
-    assert "name one with --teacher" in unnamed
+    unnamed = {each.subject: each for each in of_manifest(manifest)}["estimate"]
+    assert "the teacher's time is unknown" in unnamed.words
+    assert "g2l doctor MANIFEST --teacher NAME" in unnamed.advice
+    assert {each.subject: each for each in found}["estimate"].advice == ""
+    assert "a second from" in said["reading"]
 
 
 def test_an_estimate_scales_with_the_slides_and_the_patches(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
