@@ -1,9 +1,9 @@
 """What of planted pen, folds and blur is dropped by the thumbnail, by the patches, and by both; and what clean tissue.
 
 As `artefacts.py`, but drawn at the slide's own resolution as well: each patch of 112 um gets the same ink, second layer
-or Gaussian that the thumbnail has there. First the tissue is found and all rules run, also `folds`, as by `g2l plan
---use-rule folds`; then the patches that are left are checked as by `g2l extract-teacher --patch-qc`, against a
-reference of 32 of them, planted ones among them.
+or Gaussian that the thumbnail has there. First the tissue is found and all rules run, also `folds`, and patches are
+dropped as by `g2l plan --use-rule folds`; then those that are left are checked as by `g2l extract-teacher --patch-qc`,
+against a reference of 32 of them, planted ones among them.
 
 A patch counts by the share of its area that is planted: "dropped" is the planted area in patches that are not kept.
 "Clean lost" is the share of patches that nothing planted touches and that are dropped. The clean parts of patches that
@@ -28,6 +28,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pipeline.base.console import table
+from pipeline.config.tissue_rules import MAX_ARTEFACT
 from pipeline.demo_data import fetch_slide
 from pipeline.slides.artefacts.patch_checks import MeasuredPatch, build_reference, check_patch, measure_patch
 from pipeline.slides.artefacts.patch_qc import REFERENCE_PATCHES
@@ -124,12 +125,15 @@ def fold(full: FullField, seed: tuple[int, int], least_um: float, most_um: float
     """A strip with a second layer."""
     image, planted = artefacts.plant_fold(least_um, most_um)(full.field, np.random.default_rng(seed))
     amount, shift = artefacts.draw_fold(full.field, np.random.default_rng(seed), least_um, most_um)
+    there = np.roll(full.field.tissue, shift.tolist(), axis=(0, 1)).astype(np.float64)
     down, right = (shift * full.scale).tolist()
     side = PATCH * full.scale
 
     def on_patch(row: int, column: int) -> Rgb:
         pixels = full.patch(row, column)
         layer = density(full.crop(row * side - down, column * side - right, side, side), full.field.glass)
+        own, share = density(pixels, full.field.glass), full.enlarge(there, row, column)
+        layer = own + share * (layer - own)  # as in the thumbnail: itself where there is no tissue so far away
         return darker(pixels, full.enlarge(amount, row, column) * layer)
 
     return Planting(image, planted, amount > 0, on_patch)
@@ -226,10 +230,11 @@ def judge(full: FullField, checks: Checks, planting: Planting) -> Outcome | None
     """Find, check and compare; `None` if hardly anything was planted on tissue."""
     field = full.field
     tissue, found = artefacts.find_all(field, planting.image)
-    left = tissue & ~np.any(list(found.values()), axis=0)
+    by_rules = np.any(list(found.values()), axis=0)
+    left = tissue & ~by_rules
     candidates = checks.without_real_ink(shares(tissue | field.tissue) >= MIN_TISSUE)
     planted, touched = shares(planting.planted & (tissue | field.tissue)), shares(planting.touched) > 0
-    by_thumbnail = candidates & (shares(left) < MIN_TISSUE)
+    by_thumbnail = candidates & ((shares(left) < MIN_TISSUE) | (shares(tissue & by_rules) > MAX_ARTEFACT))
     by_patches = checks.dropped(planting, touched, candidates)
     by_both = by_thumbnail | checks.dropped(planting, touched, candidates & ~by_thumbnail)
     weight, clean = planted * candidates, candidates & ~touched

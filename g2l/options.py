@@ -29,6 +29,7 @@ class PlanOptions(TypedDict, total=False):
     mpp: float | None
     stride_px: int | None
     min_tissue: float | None
+    max_artefact: float | None
     allow_upsampling: bool | None
     tiling: Literal["level0"] | None
     resampling: Literal["lanczos-pillow", "lanczos-torch"] | None
@@ -107,6 +108,7 @@ class ExtractOptions(TypedDict, total=False):
     mpp: float | None
     stride_px: int | None
     min_tissue: float | None
+    max_artefact: float | None
     allow_upsampling: bool | None
     tiling: Literal["level0"] | None
     resampling: Literal["lanczos-pillow", "lanczos-torch"] | None
@@ -230,6 +232,7 @@ class EmbedOptions(TypedDict, total=False):
     mpp: float | None
     stride_px: int | None
     min_tissue: float | None
+    max_artefact: float | None
     allow_upsampling: bool | None
     resampling: Literal["lanczos-pillow", "lanczos-torch"] | None
     decode: Literal["full", "half"] | None

@@ -176,6 +176,8 @@ def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dic
         settings["decode"] = grid.decode
     if grid.rules != EARLIER_RULES:
         settings["rules"] = list(grid.rules)
+    if grid.max_artefact < 1:
+        settings["max_artefact"] = grid.max_artefact
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

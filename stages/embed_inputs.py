@@ -141,7 +141,8 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> Grid:
         "min_tissue": config.min_tissue,
         "allow_upsampling": config.allow_upsampling,
     }
-    options |= {name: value for name in ("skip_rule", "use_rule") if (value := getattr(config, name)) is not None}
+    of_rules = ("skip_rule", "use_rule", "max_artefact")
+    options |= {name: value for name in of_rules if (value := getattr(config, name)) is not None}
     options |= trained_reading(named)
     options |= {name: value for name in READING if (value := getattr(config, name)) is not None}
     return PlanConfig.build(options).grid
@@ -166,7 +167,8 @@ def continued_grid(grid: Grid, config: EmbedConfig, settings: Mapping[str, Any] 
         grid: as the call asks for it.
         config: its options.
         settings: those that the folder was made with; `None` for a new one. How patches are read, and by which rules
-            tissue is found, is as there unless the call says it; folders of earlier versions do not name what they did.
+            tissue is found and patches are dropped, is as there unless the call says it; folders of earlier versions do
+            not name what they did.
 
     Raises:
         ConfigError: torch is to reduce patches, and the one that is installed cannot; or rules of the folder are not
@@ -181,6 +183,8 @@ def continued_grid(grid: Grid, config: EmbedConfig, settings: Mapping[str, Any] 
         kept["rules"] = tuple(settings.get("rules", EARLIER_RULES))
         if unknown := set(kept["rules"]) - set(RULE_NAMES):
             raise ConfigError(f"tissue was found by the rule {min(unknown)}, which is not known here. Update G2L")
+    if settings is not None and config.max_artefact is None:
+        kept["max_artefact"] = settings.get("max_artefact", 1.0)
     grid = replace(grid, **kept)
     if grid.resampling != PILLOW:
         require_lanczos("--resampling lanczos-torch")

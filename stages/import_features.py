@@ -392,6 +392,7 @@ def plan_import(looked: Looked, resampling: Resampling | None = None) -> Plan:
             "patch_px": expected.patch_px,
             "mpp": looked.mpp,
             "min_tissue": 0.0,
+            "max_artefact": 1.0,
             "val_fraction": sampling.val_fraction,
             "allow_upsampling": expected.allow_upsampling,
             "seed": sampling.seed,

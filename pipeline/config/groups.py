@@ -49,6 +49,7 @@ class Grid:
         resampling: who reduces a patch, where that can.
         decode: "half" to decode JPEG tiles at half their size where a patch is reduced by 2 or more.
         rules: the rules by which tissue is found, in the order in which they run.
+        max_artefact: maximum share of a patch's area that rules for artefacts may have dropped.
     """
 
     patch_px: int
@@ -60,6 +61,7 @@ class Grid:
     resampling: Resampling = "lanczos-pillow"
     decode: Decode = "full"
     rules: tuple[RuleName, ...] = EARLIER_RULES
+    max_artefact: float = 1.0
 
     @property
     def overlap_px(self) -> int:

@@ -25,7 +25,7 @@ from pipeline.config.staging import (
     stage_folder,
     stage_gb_option,
 )
-from pipeline.config.tissue_rules import LATER_RULES, RuleName, in_rule_order, rules_in_use
+from pipeline.config.tissue_rules import LATER_RULES, MAX_ARTEFACT, RuleName, in_rule_order, rules_in_use
 
 
 class PlanConfig(Config):
@@ -118,6 +118,15 @@ class PlanConfig(Config):
         None, ge=1, description="Grid spacing in patch pixels [tile-px or patch-px: no overlap]."
     )
     min_tissue: float = option(0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.")
+    max_artefact: float = option(
+        MAX_ARTEFACT,
+        ge=0,
+        le=1,
+        description="Most of a patch's area that rules for artefacts may have dropped, though the rest is tissue; 1: "
+        "any share, as in earlier versions.",
+        added=True,
+        earlier=1.0,
+    )
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.")
     tiling: Tiling | None = option(
         None,
@@ -394,6 +403,7 @@ class PlanConfig(Config):
             self.resampling,
             self.decode,
             self.rules,
+            self.max_artefact,
         )
 
     @property
@@ -429,13 +439,16 @@ class PlanConfig(Config):
 
     def continuing(self, earlier: Self) -> Self:
         """The options of a call that continues a plan made with those of `earlier`: who reduces patches, and the rules
-        by which tissue is found, are as there, for earlier versions had others, unless the call says them.
+        by which tissue is found and patches are dropped, are as there, for earlier versions had others, unless the call
+        says them.
         """
         kept: dict[str, Any] = {}
         if "resampling" not in self.model_fields_set:
             kept["resampling"] = earlier.resampling
         if not self.model_fields_set & {"skip_rule", "use_rule"}:
             kept |= {"skip_rule": earlier.skip_rule, "use_rule": earlier.use_rule}
+        if "max_artefact" not in self.model_fields_set:
+            kept["max_artefact"] = earlier.max_artefact
         return self.model_copy(update=kept)
 
     def absolute(self) -> Self:

@@ -47,6 +47,11 @@ EARLIER_RULES = tuple(name for name in RULE_NAMES if RULE_WORDS[name].is_old)
 """What earlier versions did."""
 LATER_RULES = [name for name in RULE_NAMES if RULE_WORDS[name].is_on and not RULE_WORDS[name].is_old]
 """What a plan of earlier versions skips, by today's names."""
+ARTEFACT_RULES: tuple[RuleName, ...] = ("pen", "edges", "folds", "blank", "blur")
+"""What lies over tissue, or spoils it: a patch of which more than `--max-artefact` was dropped by them is no patch."""
+MAX_ARTEFACT = 0.1
+"""Default of `--max-artefact`. Our choice: a fold of 30 um covers a quarter of a patch of 112 um that it crosses, and
+leaves more than half of it as tissue; the margins of what merely touches a patch cover 7 %."""
 OPTIONAL_RULES = [name for name in RULE_NAMES if not RULE_WORDS[name].is_on]
 """What `--use-rule` can turn on."""
 

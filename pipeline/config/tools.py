@@ -172,6 +172,13 @@ class EmbedConfig(Config):
     min_tissue: float = option(
         0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.", decides="value"
     )
+    max_artefact: float | None = option(
+        None,
+        ge=0,
+        le=1,
+        description="Most of a patch's area that rules for artefacts may have dropped, as for g2l plan [0.1].",
+        decides="effect",
+    )
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.", decides="value")
     resampling: Resampling | None = option(
         None,

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config.groups import Grid
-from pipeline.config.tissue_rules import RULE_NAMES
+from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, find_tissue, like_tissue
+from pipeline.slides.tissue import TissueMask, find_tissue, like_tissue, reason_of
 
 EDGE_POINTS = 2
 """Border points of a patch that must be on tissue, with `--tiling level0`. The paper's authors ask for two; which they
@@ -45,6 +45,8 @@ class TissueGrid:
         annotation_notes: what to know of how the annotations were read and used.
         rejected_l0_px: int64 (M, 2), corners of the other patches of the grid.
         rejected_fraction: float64 (M,), the fraction of the area of these on tissue.
+        rejected_covered: bool (M,), which of these have enough tissue, and more of their area under artefacts than is
+            allowed.
     """
 
     geometry: PatchGeometry
@@ -60,6 +62,7 @@ class TissueGrid:
     annotation_notes: tuple[str, ...] = ()
     rejected_l0_px: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     rejected_fraction: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    rejected_covered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -75,7 +78,8 @@ class TissueGrid:
         if not self.num_cells:
             return f"it is smaller than a patch ({self.geometry.patch_l0_px:.0f} pixels of level 0)"
         groups = f" with its centre, in a group of {MIN_GROUP}" if self.is_grouped else ""
-        return f"no patch has {self.min_tissue:.0%} of its area on tissue{groups}"
+        covered = " without artefacts on more of it than --max-artefact allows" if self.rejected_covered.any() else ""
+        return f"no patch has {self.min_tissue:.0%} of its area on tissue{covered}{groups}"
 
 
 def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> TissueGrid:
@@ -99,6 +103,8 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
     grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px, geometry.halving)
     fraction = area_fractions(tissue.integral(), grid, geometry.patch_l0_px, tissue.pixel_l0_px)
     kept = fraction >= wanted.min_tissue
+    covered = kept & (artefact_fractions(tissue, grid, geometry.patch_l0_px) > wanted.max_artefact)
+    kept &= ~covered
     if wanted.tiling:
         kept &= centre_and_edges_on(tissue, grid, geometry.patch_l0_px)
         kept[kept] = in_groups(grid[kept], stride_l0_px)
@@ -113,12 +119,24 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
         why_full,
         rejected_l0_px=grid[~kept],
         rejected_fraction=fraction[~kept],
+        rejected_covered=covered[~kept],
     )
 
 
+def artefact_fractions(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.float64]:
+    """Fraction of each patch's area that rules for artefacts dropped: float64 (N,); 0 where nothing is known of it."""
+    if tissue.reasons is None:
+        return np.zeros(len(coords_l0_px))
+    dropped = np.isin(tissue.reasons, [reason_of(name) for name in ARTEFACT_RULES])
+    if not dropped.any():
+        return np.zeros(len(coords_l0_px))
+    return area_fractions(integral_image(dropped), coords_l0_px, patch_l0_px, tissue.pixel_l0_px)
+
+
 def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Patches that would be kept if what rules dropped, and the finder takes for tissue, were tissue: their corners in
-    level 0 (M, 2), and the rule that took most of each, uint8 (M,), numbered as in `TissueMask.reasons`.
+    """Patches that would be kept if what rules dropped, and the finder takes for tissue, were tissue, and those that
+    artefacts cover too much of: their corners in level 0 (M, 2), and the rule that took most of each, uint8 (M,),
+    numbered as in `TissueMask.reasons`.
     """
     tissue, coords, fraction = grid.tissue, grid.rejected_l0_px, grid.rejected_fraction
     shares = np.zeros((len(RULE_NAMES) + 1, len(coords)))
@@ -128,7 +146,8 @@ def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uin
             area = integral_image(reasons == number)
             shares[number] = area_fractions(area, coords, grid.geometry.patch_l0_px, tissue.pixel_l0_px)
     lost = shares.sum(axis=0)
-    dropped = (lost > 0) & (fraction < grid.min_tissue) & (fraction + lost >= grid.min_tissue)
+    would_be_kept = (fraction < grid.min_tissue) & (fraction + lost >= grid.min_tissue)
+    dropped = (lost > 0) & (would_be_kept | grid.rejected_covered)
     return coords[dropped], shares[:, dropped].argmax(axis=0).astype(np.uint8)
 
 

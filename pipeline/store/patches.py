@@ -386,7 +386,7 @@ def patches_to_embed(
         copies=copies,
         stage=stage,
         in_order=encode,
-        checks=PatchChecks(teacher.patch_px) if checked else None,
+        checks=PatchChecks(teacher.patch_px, teacher.settings["patch_qc"]) if checked else None,
         looks_back=checked and teacher.settings["patch_qc"] >= LOOKS_BACK,
         dropped={} if teacher.is_first else dropped_rows(teacher.store.first),
     )

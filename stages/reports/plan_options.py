@@ -11,7 +11,7 @@ from pipeline.cohort.draws.cluster_counts import counts_of_cohort
 from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.groups import Decode, Sampling
 from pipeline.config.plan import PlanConfig
-from pipeline.config.tissue_rules import EARLIER_RULES, RULE_WORDS, RuleName
+from pipeline.config.tissue_rules import EARLIER_RULES, MAX_ARTEFACT, RULE_WORDS, RuleName
 
 Line = tuple[str, object]
 
@@ -20,17 +20,24 @@ def plan_choices(plan: Plan, *, is_imported: bool = False) -> list[Line]:
     """Name and words of each choice that a plan was made with; those of its tissue not `is_imported`, for then another
     tool has found it.
     """
-    tissue = [] if is_imported else [*_rules(plan.config.rules), *_tissue_files(plan)]
+    tissue = [] if is_imported else [*_rules(plan.config.rules, plan.config.max_artefact), *_tissue_files(plan)]
     return [*tissue, *_classes(plan.config), *_sample(plan.config), *_decode(plan.config.decode), *_excluded(plan)]
 
 
-def _rules(rules: Collection[RuleName]) -> list[Line]:
-    """The rules of the tissue finder that are off or on, where that is not the default."""
+def _rules(rules: Collection[RuleName], max_artefact: float) -> list[Line]:
+    """The rules of the tissue finder that are off or on, and how much of a patch artefacts may cover, where that is not
+    the default.
+    """
     if tuple(rules) == EARLIER_RULES:
         return [("tissue rules", f"{' and '.join(EARLIER_RULES)} alone, as in earlier versions")]
     off = [name for name, words in RULE_WORDS.items() if words.is_on and name not in rules]
     on = [name for name in rules if not RULE_WORDS[name].is_on]
-    return [(f"tissue rules {word}", ", ".join(names)) for word, names in (("off", off), ("on", on)) if names]
+    lines: list[Line] = [
+        (f"tissue rules {word}", ", ".join(names)) for word, names in (("off", off), ("on", on)) if names
+    ]
+    if max_artefact != MAX_ARTEFACT:
+        lines.append(("artefacts", f"on at most {100 * max_artefact:.4g} % of a patch's area"))
+    return lines
 
 
 def _tissue_files(plan: Plan) -> list[Line]:

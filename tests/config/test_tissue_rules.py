@@ -5,8 +5,10 @@ import pytest
 from pipeline.base.errors import ConfigError
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import (
+    ARTEFACT_RULES,
     EARLIER_RULES,
     LATER_RULES,
+    MAX_ARTEFACT,
     OPTIONAL_RULES,
     RULE_NAMES,
     RULE_WORDS,
@@ -32,9 +34,12 @@ def test_a_plan_of_an_earlier_version_has_the_earlier_rules() -> None:
     """Its record names none; that of today says so."""
     earlier = PlanConfig.from_record({"seed": 1})
     assert earlier.rules == EARLIER_RULES
-    assert not {"skip_rule", "use_rule"} & (earlier.record().keys() | earlier.deciding().keys())
-    assert PlanConfig(seed=1, skip_rule=LATER_RULES, resampling="lanczos-pillow").hash() == earlier.hash()
+    assert not {"skip_rule", "use_rule", "max_artefact"} & (earlier.record().keys() | earlier.deciding().keys())
+    alike = {"skip_rule": LATER_RULES, "resampling": "lanczos-pillow", "max_artefact": 1}
+    assert PlanConfig.build({"seed": 1} | alike).hash() == earlier.hash()
     now = PlanConfig(seed=1)
+    assert now.record()["max_artefact"] == now.deciding()["max_artefact"] == MAX_ARTEFACT
+    assert earlier.grid.max_artefact == 1
     assert now.record()["skip_rule"] == []
     assert PlanConfig.from_record(now.record()) == now
     assert now.stored()["skip_rule"] == []  # for --config, which fills in no earlier value
@@ -53,6 +58,14 @@ def test_a_call_goes_on_with_the_rules_of_its_plan() -> None:
     assert now.continuing(earlier).workers == 2
     assert now.continuing(PlanConfig()).rules == rules_in_use([], [])
     assert PlanConfig(skip_rule=["haze"]).continuing(earlier).rules == rules_in_use(["haze"], [])
+    assert now.continuing(earlier).max_artefact == 1
+    assert PlanConfig(max_artefact=0.3).continuing(earlier).max_artefact == 0.3
+
+
+def test_artefacts_are_rules_of_the_finder_that_lie_over_tissue() -> None:
+    assert set(ARTEFACT_RULES) <= set(RULE_NAMES)
+    assert not set(ARTEFACT_RULES) & {*EARLIER_RULES, "fat"}
+    assert 0 < MAX_ARTEFACT < 0.5
 
 
 def test_wrong_rules_are_refused_by_name() -> None:

@@ -13,10 +13,11 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.base.errors import SlideError
 from pipeline.config.plan import PlanConfig
+from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, reason_of
-from pipeline.slides.tissue_grid import dropped_patches, lay_grid
+from pipeline.slides.tissue_grid import TissueGrid, dropped_patches, lay_grid
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,40 @@ def test_why_there_is_no_patch(slide: Slide) -> None:
     assert (len(bare.coords_l0_px), bare.why_empty) == (0, "no patch has 25% of its area on tissue")
     grouped = lay_grid(slide, PlanConfig(patch_px=64, tiling="level0").grid)
     assert grouped.why_empty.endswith("of its area on tissue with its centre, in a group of 5")
+
+
+def test_a_patch_under_artefacts_is_dropped_though_most_of_it_is_tissue(
+    slide: Slide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fold of 16 pixels in every row, a quarter of the patches that it crosses; specks are no artefact."""
+    found = tissue_grid.find_tissue(slide, EARLIER_RULES)
+    mask, reasons = found.mask.copy(), np.zeros(found.mask.shape, np.uint8)
+    mask[:, 5] = mask[:, 9] = False
+    reasons[:, 5], reasons[:, 9] = reason_of("folds"), reason_of("specks")
+    folded = replace(found, mask=mask, reasons=reasons, rules=("specks", "folds"))
+    monkeypatch.setattr(tissue_grid, "find_tissue", lambda *_: folded)
+
+    def columns(**options: float) -> set[float]:
+        grid = lay_grid(slide, PlanConfig(patch_px=64, **options).grid)
+        assert len(grid.coords_l0_px) + len(grid.rejected_l0_px) == grid.num_cells
+        assert grid.rejected_covered.sum() == 7 * (len(everywhere) - len(columns_of(grid)))
+        return columns_of(grid)
+
+    def columns_of(grid: TissueGrid) -> set[float]:
+        return set(grid.coords_l0_px[:, 0].tolist())
+
+    everywhere = {0, 64, 128, 192, 256}
+    assert columns() == everywhere - {64}
+    assert columns(max_artefact=0.24) == everywhere - {64}
+    assert columns(max_artefact=0.26) == columns(max_artefact=1) == everywhere
+    monkeypatch.setattr(tissue_grid, "like_tissue", lambda *_: found.mask)
+    shown, by = dropped_patches(lay_grid(slide, PlanConfig(patch_px=64).grid))
+    assert set(shown[:, 0].tolist()) == {64}
+    assert set(by.tolist()) == {reason_of("folds")}
+    whole = replace(folded, reasons=np.full_like(reasons, reason_of("pen")))
+    monkeypatch.setattr(tissue_grid, "find_tissue", lambda *_: whole)
+    bare = lay_grid(slide, PlanConfig(patch_px=64).grid)
+    assert bare.why_empty.endswith("of its area on tissue without artefacts on more of it than --max-artefact allows")
 
 
 def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:

@@ -13,7 +13,7 @@ from support.students import small_student, write_exported
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.groups import Resampling
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.tissue_rules import EARLIER_RULES, rules_in_use
+from pipeline.config.tissue_rules import EARLIER_RULES, MAX_ARTEFACT, rules_in_use
 from pipeline.config.tools import EmbedConfig
 from pipeline.student.resolve import NamedModel
 from pipeline.student.student_json import STUDENT_JSON, read_student_json, write_student_json
@@ -192,6 +192,12 @@ def test_a_folder_goes_on_with_the_rules_that_it_was_begun_with(tmp_path: Path) 
     assert continued_grid(grid, options(), {"mpp": 0.5}).rules == EARLIER_RULES
     assert continued_grid(grid, options(), {"rules": ["dark", "pen"]}).rules == ("dark", "pen")
     assert continued_grid(grid, options(skip_rule=[]), {"mpp": 0.5}).rules == grid.rules  # and is refused later
+    assert plan_grid(named, options(max_artefact=0.3)).max_artefact == 0.3
+    assert [continued_grid(grid, options(), kept).max_artefact for kept in (None, {}, {"max_artefact": 0.2})] == [
+        MAX_ARTEFACT,
+        1,
+        0.2,
+    ]
     with pytest.raises(ConfigError, match="by the rule sparkle, which is not known here"):
         continued_grid(grid, options(), {"rules": ["dark", "sparkle"]})
 

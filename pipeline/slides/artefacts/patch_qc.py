@@ -36,16 +36,20 @@ PATCH_RULES = 2
 """Version of the checks. A store keeps it, and is continued under it: raise it when a figure changes."""
 LOOKS_BACK = 2
 """From this version on a field counts as there twice anywhere in a slide; before, within a shard (decision 0092)."""
+JUDGES_PAIRS = 2
+"""From this version on two neighbouring sixteenths out of focus drop a patch (decision 0091)."""
 
 ReadPatch = Callable[[int, int], NDArray[np.uint8]]
 """Reads the tile or patch at level-0 (x, y): uint8 (T, T, 3); raises `PatchError` or `SlideError`."""
 
 
 class PatchChecks:
-    """Checks the patch of `patch_px` in the middle of what is read; safe to use from many threads."""
+    """Checks the patch of `patch_px` in the middle of what is read, by a version of the rules; safe to use from many
+    threads.
+    """
 
-    def __init__(self, patch_px: int) -> None:
-        self._patch_px = patch_px
+    def __init__(self, patch_px: int, rules: int = PATCH_RULES) -> None:
+        self._patch_px, self._rules = patch_px, rules
         self._lock = threading.Lock()
         self._shared: dict[str, _SharedReference] = {}
 
@@ -72,7 +76,8 @@ class PatchChecks:
             except (PatchError, SlideError):
                 return None
 
-        return check_patch(self._middle(tile), mpp, shared.finish(measure))
+        reference = shared.finish(measure)
+        return check_patch(self._middle(tile), mpp, reference, by_pairs=self._rules >= JUDGES_PAIRS)
 
     def digest(self, slide_id: str, tile: NDArray[np.uint8]) -> bytes:
         """A hash of a slide's patch without its rim, alike for equal pixels: SHA-256 of every second row, and the CRC

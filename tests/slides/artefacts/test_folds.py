@@ -31,6 +31,21 @@ def test_a_fold_is_found(section: Section, angle: float, width_um: float) -> Non
     assert found[~ndimage.binary_dilation(where, np.ones((13, 13)))].mean() < 0.002
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.6, 1.7])
+@pytest.mark.parametrize("width_um", [32, 48])
+def test_a_narrow_fold_is_found(section: Section, angle: float, width_um: float) -> None:
+    where = strip(section, angle, width_um)
+    found = find_folds(*folded(section, where).arguments())
+    assert found[where].mean() > 0.9
+    assert found[~ndimage.binary_dilation(where, np.ones((13, 13)))].mean() < 0.002
+
+
+def test_a_short_dense_place_is_no_fold(section: Section) -> None:
+    rows, columns = np.ogrid[: section.tissue.shape[0], : section.tissue.shape[1]]
+    where = np.hypot(rows - 190, columns - 240) * PIXEL_UM < 36
+    assert not find_folds(*folded(section, where).arguments()).any()
+
+
 def test_clean_tissue_has_none(section: Section, brown_section: Section) -> None:
     assert not find_folds(*section.arguments()).any()
     assert not find_folds(*brown_section.arguments()).any()

@@ -8,6 +8,7 @@ from support.planted import Rgb, blurred, tissue_patches, with_pen
 
 from pipeline.slides.artefacts.patch_checks import (
     MOST_BLUR,
+    MOST_PAIR_BLUR,
     PatchFault,
     SlideReference,
     build_reference,
@@ -135,3 +136,31 @@ def test_a_quarter_out_of_focus(patches: list[Rgb], reference: SlideReference) -
         part = patch.copy()
         part[:64, :64] = blurred(patch, 2)[:64, :64]
         assert reasons([part], reference) == {"out_of_focus"}
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_two_neighbouring_sixteenths_out_of_focus(patches: list[Rgb], reference: SlideReference, turns: int) -> None:
+    """Half of two quarters each, which leaves both of them sharp enough."""
+    bounds = set()
+    for patch in patches:
+        part = np.rot90(patch, turns).copy()
+        part[28:68, 28:100] = blurred(part, 2)[28:68, 28:100]
+        found = check_patch(part, MPP, reference)
+        assert found is not None
+        bounds.add(found.bound)
+    assert MOST_PAIR_BLUR in bounds
+
+
+def test_a_soft_spot_smaller_than_a_sixteenth_is_kept(patches: list[Rgb], reference: SlideReference) -> None:
+    for patch in patches:
+        part = patch.copy()
+        part[40:56, 40:56] = blurred(patch, 2)[40:56, 40:56]
+        assert reasons([part], reference) == {"good"}
+
+
+def test_small_patches_are_judged_as_a_whole(patches: list[Rgb], reference: SlideReference) -> None:
+    """Their sixteenths have too few pixels."""
+    for patch in patches[:8]:
+        part = patch[:60, :60].copy()
+        part[15:30, 15:30] = blurred(part, 2)[15:30, 15:30]
+        assert reasons([part], reference) == {"good"}

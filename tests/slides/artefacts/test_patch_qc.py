@@ -48,6 +48,19 @@ def test_threads_measure_the_reference_together_and_once(patches: list[Rgb]) -> 
     assert set(reads) == chosen
 
 
+def test_a_store_begun_by_earlier_rules_goes_on_by_them(patches: list[Rgb]) -> None:
+    """Version 1 did not look at neighbouring sixteenths."""
+    found: dict[int, set[str]] = {1: set(), 2: set()}
+    for patch in patches:
+        part = patch.copy()
+        part[14:34, 14:50] = blurred(part, 2)[14:34, 14:50]
+        for rules, reasons in found.items():
+            fault = PatchChecks(PATCH_PX, rules).find("a", COORDS, 0.5, part, lambda x, y: patches[(x + y) // 64 % 8])
+            reasons.add(fault.reason if fault else "good")
+    assert "good" in found[1]
+    assert found[2] == {"out_of_focus"}
+
+
 def test_unreadable_patches_of_the_reference_are_left_out(patches: list[Rgb]) -> None:
     def read(x: int, y: int) -> Rgb:
         if x >= 64:

@@ -29,6 +29,8 @@ def made_with(**options: Any) -> Plan:
             [("tissue rules off", "pen, blur"), ("tissue rules on", "fat")],
         ),
         ({"skip_rule": LATER_RULES}, [("tissue rules", "dark and specks alone, as in earlier versions")]),
+        ({"max_artefact": 0.25}, [("artefacts", "on at most 25 % of a patch's area")]),
+        ({"max_artefact": 0.1}, []),
         (
             {"include": ["tumour", "stroma"], "min_class": 0.25, "exclude": ["necrosis"]},
             [
