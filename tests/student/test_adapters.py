@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from torchvision.transforms import v2
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import build_encoder
-from pipeline.student.adapters import ADAPTERS, write_adapters
+from pipeline.student.adapters import ADAPTERS, FOLDERS_SINCE, OLDEST_TIMM, oldest_timm, write_adapters
 
 PATCH_PX = 42
 STUDENTS = ("pooled", "cls", "cls+mean")
@@ -240,6 +241,31 @@ def test_each_adapter_is_short_compiles_and_needs_nothing_of_ours(student: tuple
         assert str(folder) not in text
         if name.endswith(".py"):
             compile(text, name, "exec")
+
+
+def test_the_oldest_timm_is_that_of_the_architecture_and_of_the_way_to_load() -> None:
+    for name in ("vit_base_patch16_224", "vit_giant_patch14_reg4_dinov2", "swinv2_cr_tiny_224"):
+        assert oldest_timm(name) == OLDEST_TIMM
+        assert oldest_timm(name, as_folder=True) == FOLDERS_SINCE
+    assert oldest_timm("vit_small_patch16_dinov3.lvd1689m") == oldest_timm("vit_small_patch16_dinov3") == "1.0.20"
+    assert oldest_timm("vit_small_patch16_dinov3", as_folder=True) == "1.0.20"
+    assert oldest_timm("swin_tiny_patch4_window7_224") == OLDEST_TIMM
+    assert oldest_timm("swin_tiny_patch4_window7_224", as_folder=True) == "1.0.31"
+    assert oldest_timm("test_vit") == "1.0.8"  # as a number it is before 1.0.16, as a word behind it
+    assert oldest_timm("test_vit", as_folder=True) == FOLDERS_SINCE
+    assert oldest_timm("of_tomorrow") == oldest_timm("of_tomorrow", as_folder=True) == timm.__version__
+
+
+def test_the_table_of_versions_has_every_architecture_of_the_encoders() -> None:
+    assert {oldest_timm(spec.architecture) for spec in encoders.ENCODERS.values()} == {OLDEST_TIMM}
+
+
+def test_an_adapter_names_the_timm_that_it_needs(
+    student: tuple[Path, Any], load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm, "is_model", lambda name: False)
+    with pytest.raises(RuntimeError, match=rf"has no \w+: {OLDEST_TIMM} or later"):
+        load("eva_student").load_student()
 
 
 def test_pathorob_extracts_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:
