@@ -5,6 +5,7 @@ The stand-ins are written after kaiko-eva 0.4.5, PathoROB (pathorob/models/utils
 (thunder/models/pretrained_models.py, utils.py) and slide2vec 7.1.4 (slide2vec/encoders/base.py) as read in 2026-11.
 """
 
+import importlib
 import importlib.util
 import pickle
 import sys
@@ -322,6 +323,7 @@ def test_thunder_finds_one_model_that_gives_embeddings_and_tokens(student: tuple
     torch.testing.assert_close(embeddings, expected_of(built, patches), rtol=1e-5, atol=1e-5)
     tokens = model.get_segmentation_embeddings(images)
     assert tokens.shape == (4, (PATCH_PX // 14) ** 2, model.emb_dim_seg)
+    assert model.vlm is False  # THUNDER's tasks ask every model
     features = built.module.model.forward_features(images)
     prefix = features.shape[1] - tokens.shape[1]
     torch.testing.assert_close(tokens, features[:, prefix:], rtol=1e-5, atol=1e-5)
@@ -354,6 +356,9 @@ def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, A
     name, function = backbone["init_args"]["path"].rsplit(".", 1)
     model = getattr(load(name), function)()
     assert config["model"]["init_args"]["head"]["init_args"] == {"in_features": built.spec.width, "out_features": 9}
+    place, loss = config["model"]["init_args"]["criterion"].rsplit(".", 1)
+    criterion = getattr(importlib.import_module(place), loss)
+    assert torch.isclose(criterion(torch.tensor([[1.0, 2.0]]), torch.tensor([1])), torch.tensor(0.3132617))
     data = config["data"]["init_args"]["datasets"]
     assert data["train"]["init_args"]["root"] == writer["output_dir"]
     assert [part["init_args"]["split"] for part in data["predict"]] == ["train", "val"]

@@ -5,11 +5,13 @@ with G2L_TOOLS=1 (`make test-tools`); docs/tools.md has what came of it. The env
 behind its own, so that torch need not be fetched again.
 """
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.commands import call_g2l
+from support.slides import make_slide
 from support.stores import make_patches, student_folder
 from support.students import ARGUMENTS, EXPORTED, SPECS, TINY, disturb, random_projector, write_exported
 
@@ -91,23 +95,53 @@ def make_student(root: Path, name: str, architecture: str, patch_px: int, argume
     return folder
 
 
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the Python of a tool's environment, which is made once."""
+    root = tmp_path_factory.mktemp("environments")
+    return functools.cache(lambda tool: make_environment(root / tool.replace(" ", "-"), TOOLS[tool][0]))
+
+
+def run_beside(python: Path, script: str, *arguments: object) -> dict[str, Any]:
+    """What a script of this folder says in its last line, run by the Python of a tool's environment."""
+    done = subprocess.run([python, HERE / script, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_student_has_its_embeddings_in_the_tool(students: list[Path], tmp_path: Path, tool: str) -> None:
-    packages, script = TOOLS[tool]
-    python = make_environment(tmp_path / "environment", packages)
+def test_the_student_has_its_embeddings_in_the_tool(
+    students: list[Path], environments: Callable[[str], Path], tool: str
+) -> None:
+    script = TOOLS[tool][1]
     lines = []
     for folder in students:
         architecture = json.loads((folder / "config.json").read_text())["architecture"]
         needed = [oldest_timm(architecture), oldest_timm(architecture, as_folder=True)]
-        done = subprocess.run([python, HERE / script, folder, *needed], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
-        lines.append(json.loads(done.stdout.splitlines()[-1]))
+        lines.append(run_beside(environments(tool), script, folder, *needed))
     lines = [line for line in lines if line["differences"]]
     worst = max(value for line in lines for value in line["differences"])
     first, num = lines[0], len(lines)
     assert num >= len(students) // 2
     print(f"{tool}: {first['tool']}, timm {first.get('timm')}: largest difference {worst:.2g} over {num} students")
     assert worst <= MOST
+
+
+def test_slide2vec_runs_on_the_tiles_that_embed_writes(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """At the slide's own resolution, at which patches are whole pixels; slide2vec reads no others."""
+    (tmp_path / "slides").mkdir()
+    for name, mpp, downsamples in (("a", 0.499, (1,)), ("b", 0.2495, (1, 2))):
+        side = 900 * downsamples[-1]  # OpenSlide scales places by the levels' sizes: these are exact halves
+        make_slide(tmp_path / "slides" / f"{name}.svs", width=side, height=side, mpp=mpp, downsamples=downsamples)
+    command = ["embed", f"s={students[0]}", tmp_path / "slides", "--out", tmp_path / "out", "--layout", "pt"]
+    assert call_g2l(*command, "--mpp", 0.499, "--device", "cpu")[0] == 0
+    said = run_beside(environments("slide2vec"), "in_slide2vec_slide.py", students[0], tmp_path / "out", 0.499)
+    print(f"slide2vec's pipeline: {said}")
+    assert len(said["differences"]) == 2
+    assert max(said["differences"]) <= MOST
 
 
 def make_environment(folder: Path, packages: list[str]) -> Path:
