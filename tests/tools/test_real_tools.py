@@ -144,6 +144,13 @@ def test_slide2vec_runs_on_the_tiles_that_embed_writes(
     assert max(said["differences"]) <= MOST
 
 
+def test_thunder_scores_the_student(students: list[Path], environments: Callable[[str], Path], tmp_path: Path) -> None:
+    """Images of two colours are told apart by kNN in THUNDER's own command."""
+    said = run_beside(environments("thunder"), "in_thunder_task.py", students[0], tmp_path)
+    print(f"THUNDER's kNN: {said}")
+    assert said["f1"] == 1.0
+
+
 def make_environment(folder: Path, packages: list[str]) -> Path:
     """An environment with these packages before this project's own; returns its Python. Skips what cannot be had."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
