@@ -33,6 +33,7 @@ from pipeline.config.tools import EmbedConfig
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import require_names_apart
 from pipeline.disk.locks import exclusive
+from pipeline.disk.objects.places import real_name
 from pipeline.disk.second_look import Work
 from pipeline.encoders.build import weights_hash
 from pipeline.encoders.embed import model_key
@@ -227,8 +228,10 @@ def embed_slides(work: SlideWork, folder: EmbedFolder) -> Tally:
 def finish_folder(work: SlideWork, folder: EmbedFolder, tally: Tally) -> Tally:
     """Write what is to be known of all slides once they are done."""
     folder.write_failures()
+    manifest = work.manifest
+    work.place.write_list({row.slide_id: real_name(manifest.slide_path(row)) for row in manifest.rows})
     if not tally.reasons:
-        ids = [row.slide_id for row in work.manifest.rows]
+        ids = [row.slide_id for row in manifest.rows]
         files = [path for slide_id in ids for path in work.place.files(slide_id).values()]
         folder.note_finished(tally.record(), files)
     return tally

@@ -120,12 +120,15 @@ class Writer:
             `OSError` if a file cannot be written.
         read_mark: the text of the mark in such a last file; `None` if it has none. Raises `BenchmarkError` if the file
             cannot be read.
+        write_list: write a list of the slides that are there, given where each slide is by its id; `None` for a layout
+            without one. Raises `OSError` if it cannot be written.
     """
 
     dtypes: tuple[str, ...]
     files: Callable[["Place", str], dict[str, Path]]
     write: Callable[["Place", EmbeddedSlide, dict[str, Path], Finish], None]
     read_mark: Callable[[Path], str | None]
+    write_list: Callable[["Place", dict[str, str]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,19 @@ class Place:
                 "run the same command again"
             ) from error
         return finish()
+
+    def write_list(self, slides: dict[str, str]) -> None:
+        """Write the layout's list of slides, if it has one; `slides` says where each slide is, by its id.
+
+        Raises:
+            EmbedError: it cannot be written.
+        """
+        if self.writer.write_list is None:
+            return
+        try:
+            self.writer.write_list(self, slides)
+        except OSError as error:
+            raise EmbedError(f"cannot write the list of slides in {self.folder}: {error.strerror or error}") from error
 
     def _file_bytes(self, slide_id: str) -> dict[str, int]:
         """Bytes of a slide's files by kind, without the one with the mark; absent ones are left out."""

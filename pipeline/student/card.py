@@ -22,6 +22,7 @@ from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import VAL, RowNumbers
 from pipeline.store.teachers import ChosenTeachers
+from pipeline.student.adapters import oldest_timm
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
@@ -124,6 +125,7 @@ def model_card(summary: dict[str, Any]) -> str:
         share=student["num_params"] / teachers[0]["num_params"],
         whose=f"{names[0]}'s" if len(names) > 1 else "the teacher's",
         usage=USAGE[student["embedding"]],
+        timm=timm_note(student["architecture"]),
         projector=FIRST_PROJECTOR,
         projectors=projectors_note(names),
         split=split_words(store),
@@ -158,6 +160,15 @@ def in_markdown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(in_markdown, value))
     return value
+
+
+def timm_note(architecture: str) -> str:
+    """Which timm loads the folder, and which one the adapters need."""
+    folder, by_name = oldest_timm(architecture, as_folder=True), oldest_timm(architecture)
+    return (
+        f"This takes timm {folder} or later, and before 1.0.26 a torch whose `torch.load` reads safetensors. The\n"
+        f"adapters, where this folder has some, build it with timm {by_name} or later."
+    )
 
 
 def projectors_note(names: list[str]) -> str:

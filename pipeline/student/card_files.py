@@ -10,7 +10,7 @@ from pipeline.encoders.table import EncoderSpec
 from pipeline.student.adapters import CRC_PATCH_UM
 from pipeline.student.card import card_template
 from pipeline.student.earlier import PROJECTORS_JSON
-from pipeline.student.onnx_file import OPSET
+from pipeline.student.onnx_file import IR_VERSION, OLDEST_RUNTIME, OPSET
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
 from pipeline.student.program import INPUT, MAX_DIFFERENCE, OUTPUT
 from pipeline.student.student_json import FIRST_PROJECTOR, STUDENT_JSON
@@ -61,7 +61,14 @@ def files_section(
         lines += ["", "SHA-256:", "", *(f"    {digest}  {name}" for name, digest in sha256.items())]
     uses = [
         card_template(USES[name]).format(
-            file=name, opset=OPSET, input=INPUT, output=OUTPUT, px=spec.patch_px, width=spec.width
+            file=name,
+            opset=OPSET,
+            ir=IR_VERSION,
+            runtime=OLDEST_RUNTIME,
+            input=INPUT,
+            output=OUTPUT,
+            px=spec.patch_px,
+            width=spec.width,
         )
         for name in differences
     ]

@@ -21,7 +21,13 @@ from pipeline.encoders.build import Encoder
 from pipeline.student.program import INPUT, MAX_DIFFERENCE, OUTPUT, check_file, example, free_batch, quiet_exporter
 
 OPSET = 18
-"""The opset that torch's exporter writes itself; every runtime since ONNX Runtime 1.14 (2023) reads it."""
+"""The lowest opset that every student can be written in. It is what torch's exporter writes itself; one lower, a SwiGLU
+has no `Split` that gives a number of outputs. ONNX Runtime reads it since 1.14 (2023).
+"""
+IR_VERSION = 8
+"""The version of ONNX's own format that `lowest_ir_version` gives for this opset."""
+OLDEST_RUNTIME = "1.15"
+"""The oldest ONNX Runtime in which files were tried (decision 0037)."""
 MOST_WITHIN_BYTES = 1_900_000_000
 """Weights above this lie beside the file: a protocol buffer holds 2 GiB, and the graph takes its share."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

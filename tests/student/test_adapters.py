@@ -5,6 +5,7 @@ The stand-ins are written after kaiko-eva 0.4.5, PathoROB (pathorob/models/utils
 (thunder/models/pretrained_models.py, utils.py) and slide2vec 7.1.4 (slide2vec/encoders/base.py) as read in 2026-11.
 """
 
+import importlib
 import importlib.util
 import pickle
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ from torchvision.transforms import v2
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import build_encoder
-from pipeline.student.adapters import ADAPTERS, write_adapters
+from pipeline.student.adapters import ADAPTERS, FOLDERS_SINCE, OLDEST_TIMM, oldest_timm, write_adapters
 
 PATCH_PX = 42
 STUDENTS = ("pooled", "cls", "cls+mean")
@@ -242,6 +244,31 @@ def test_each_adapter_is_short_compiles_and_needs_nothing_of_ours(student: tuple
             compile(text, name, "exec")
 
 
+def test_the_oldest_timm_is_that_of_the_architecture_and_of_the_way_to_load() -> None:
+    for name in ("vit_base_patch16_224", "vit_giant_patch14_reg4_dinov2", "swinv2_cr_tiny_224"):
+        assert oldest_timm(name) == OLDEST_TIMM
+        assert oldest_timm(name, as_folder=True) == FOLDERS_SINCE
+    assert oldest_timm("vit_small_patch16_dinov3.lvd1689m") == oldest_timm("vit_small_patch16_dinov3") == "1.0.20"
+    assert oldest_timm("vit_small_patch16_dinov3", as_folder=True) == "1.0.20"
+    assert oldest_timm("swin_tiny_patch4_window7_224") == OLDEST_TIMM
+    assert oldest_timm("swin_tiny_patch4_window7_224", as_folder=True) == "1.0.31"
+    assert oldest_timm("test_vit") == "1.0.8"  # as a number it is before 1.0.16, as a word behind it
+    assert oldest_timm("test_vit", as_folder=True) == FOLDERS_SINCE
+    assert oldest_timm("of_tomorrow") == oldest_timm("of_tomorrow", as_folder=True) == timm.__version__
+
+
+def test_the_table_of_versions_has_every_architecture_of_the_encoders() -> None:
+    assert {oldest_timm(spec.architecture) for spec in encoders.ENCODERS.values()} == {OLDEST_TIMM}
+
+
+def test_an_adapter_names_the_timm_that_it_needs(
+    student: tuple[Path, Any], load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm, "is_model", lambda name: False)
+    with pytest.raises(RuntimeError, match=rf"has no \w+: {OLDEST_TIMM} or later"):
+        load("eva_student").load_student()
+
+
 def test_pathorob_extracts_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:
     patches = make_patches(4, PATCH_PX)
     wrapper = load("pathorob_model", "pathorob").StudentModelWrapper()
@@ -296,6 +323,7 @@ def test_thunder_finds_one_model_that_gives_embeddings_and_tokens(student: tuple
     torch.testing.assert_close(embeddings, expected_of(built, patches), rtol=1e-5, atol=1e-5)
     tokens = model.get_segmentation_embeddings(images)
     assert tokens.shape == (4, (PATCH_PX // 14) ** 2, model.emb_dim_seg)
+    assert model.vlm is False  # THUNDER's tasks ask every model
     features = built.module.model.forward_features(images)
     prefix = features.shape[1] - tokens.shape[1]
     torch.testing.assert_close(tokens, features[:, prefix:], rtol=1e-5, atol=1e-5)
@@ -328,6 +356,9 @@ def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, A
     name, function = backbone["init_args"]["path"].rsplit(".", 1)
     model = getattr(load(name), function)()
     assert config["model"]["init_args"]["head"]["init_args"] == {"in_features": built.spec.width, "out_features": 9}
+    place, loss = config["model"]["init_args"]["criterion"].rsplit(".", 1)
+    criterion = getattr(importlib.import_module(place), loss)
+    assert torch.isclose(criterion(torch.tensor([[1.0, 2.0]]), torch.tensor([1])), torch.tensor(0.3132617))
     data = config["data"]["init_args"]["datasets"]
     assert data["train"]["init_args"]["root"] == writer["output_dir"]
     assert [part["init_args"]["split"] for part in data["predict"]] == ["train", "val"]

@@ -10,7 +10,7 @@ def test_files_are_listed_with_their_use() -> None:
     for words in (
         "| `model.onnx` | the student by itself; differs from torch by 3e-07",
         "model.onnx.data",
-        "opset 18",
+        "opset 18 and IR version 8",
         "(B, 42, 42, 3)",
         "(B, 7)",
         "torch.export.load",

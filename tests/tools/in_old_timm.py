@@ -1,7 +1,11 @@
-"""Run by `test_real_tools` beside an older timm: the adapters' way to load a student, and timm's own."""
+"""Run by `test_real_tools` beside an older timm: the adapters' way to load a student, and timm's own.
+
+Where the card says that this timm is too old, it must be.
+"""
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +13,36 @@ import timm
 import torch
 from PIL import Image
 
-folder = Path(sys.argv[1])
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def loaded(load: Callable[[], torch.nn.Module], oldest: str) -> torch.nn.Module | None:
+    """What `load` gives; `None` where this timm is older than `oldest`, and it fails."""
+    try:
+        model = load()
+    except (AssertionError, RuntimeError):
+        if numbers(timm.__version__) >= numbers(oldest):
+            raise
+        return None
+    assert numbers(timm.__version__) >= numbers(oldest), "older than the card says, and it loads"
+    return model
+
+
+folder, oldest, oldest_of_folders = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 expected = np.load(folder / "expected.npz")
 sys.path.insert(0, str(folder / "adapters"))
 import eva_student  # noqa: E402
 
-model = eva_student.load_student()
-images = torch.stack([model.transform(Image.fromarray(patch)) for patch in expected["patches"]])
-with torch.inference_mode():
-    differences = [float(np.abs(model(images).numpy() - expected["embeddings"]).max())]
-    if tuple(map(int, timm.__version__.split(".")[:3])) >= (1, 0, 16):
-        own = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        if own.num_features == expected["embeddings"].shape[1]:
-            differences.append(float(np.abs(own(images).numpy() - expected["embeddings"]).max()))
+differences = []
+model = loaded(eva_student.load_student, oldest)
+own = loaded(lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval(), oldest_of_folders)
+if model is not None:
+    images = torch.stack([model.transform(Image.fromarray(patch)) for patch in expected["patches"]])
+    for each in filter(None, (model, own)):
+        with torch.inference_mode():
+            embeddings = each(images).numpy()
+        if embeddings.shape == expected["embeddings"].shape:  # timm's own of class token and mean is the class token
+            differences.append(float(np.abs(embeddings - expected["embeddings"]).max()))
 print(json.dumps({"tool": timm.__version__, "timm": timm.__version__, "differences": differences}))

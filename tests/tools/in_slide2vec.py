@@ -16,8 +16,7 @@ expected = np.load(folder / "expected.npz")
 sys.path.insert(0, str(folder / "adapters"))
 import slide2vec_encoder  # noqa: E402, F401  (registers the student)
 
-find = getattr(encoder_registry, "require", encoder_registry.get)
-encoder = find(folder.name)().to("cpu")
+encoder = encoder_registry.require(folder.name)().to("cpu")
 differences = []
 for transform in (encoder.get_transform(), encoder.get_normalization_transform()):
     images = torch.stack([transform(Image.fromarray(patch)) for patch in expected["patches"]])

@@ -5,35 +5,55 @@ with G2L_TOOLS=1 (`make test-tools`); docs/tools.md has what came of it. The env
 behind its own, so that torch need not be fetched again.
 """
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.commands import call_g2l
+from support.slides import make_slide
 from support.stores import make_patches, student_folder
-from support.students import ARGUMENTS, EXPORTED, SPECS, disturb, random_projector, write_exported
+from support.students import ARGUMENTS, EXPORTED, SPECS, TINY, disturb, random_projector, write_exported
 
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table
 from pipeline.encoders.build import build_encoder
-from pipeline.student.adapters import write_adapters
+from pipeline.encoders.table import SWIGLU_GIANT
+from pipeline.student.adapters import oldest_timm, write_adapters
+from pipeline.student.onnx_file import write_onnx
+from pipeline.student.portable_names import ONNX_FILE
 
 HERE = Path(__file__).parent
+SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 48}
 TOOLS = {
     "thunder": (["thunder-bench==0.2.2"], "in_thunder.py"),
     "slide2vec": (["slide2vec==7.1.4"], "in_slide2vec.py"),
     "eva": (["kaiko-eva[vision]==0.4.5"], "in_eva.py"),
+    "onnxruntime 1.17": (["onnxruntime==1.17.3", "numpy<2"], "in_onnxruntime.py"),
+    "timm 1.0.31": (["timm==1.0.31"], "in_old_timm.py"),
     "timm 1.0.19": (["timm==1.0.19"], "in_old_timm.py"),
     "timm 1.0.16": (["timm==1.0.16"], "in_old_timm.py"),
     "timm 1.0.12": (["timm==1.0.12"], "in_old_timm.py"),
+    "timm 0.9.16": (["timm==0.9.16"], "in_old_timm.py"),
 }
+MORE: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "vit": ("vit_small_patch16_224", 48, SMALL),
+    "vit with layer scale": ("vit_large_patch16_224", 48, SMALL | {"init_values": 1e-5, "dynamic_img_size": True}),
+    "swiglu without registers": (SWIGLU_GIANT, 42, TINY | {"mlp_ratio": 4.0, "reg_tokens": 0, "no_embed_class": False}),
+    "swiglu with eight registers": (SWIGLU_GIANT, 42, TINY | {"mlp_ratio": 4.0, "reg_tokens": 8}),
+    "dinov3": ("vit_small_patch16_dinov3", 48, {"depth": 2, "embed_dim": 32, "num_heads": 2}),
+    "swin": ("swin_tiny_patch4_window7_224", 224, {"embed_dim": 16, "depths": [1] * 4, "num_heads": [1, 2, 4, 8]}),
+}
+"""Students for older timm, beside those of `EXPORTED`: architecture, patch side and arguments."""
 MOST = 1e-5
 """Largest difference, absolute; values are up to 3."""
 
@@ -45,43 +65,90 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def students(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+def students(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Exported students of several kinds with their adapters, some patches, and the embeddings of these."""
     root = tmp_path_factory.mktemp("students")
+    kinds = [(*kind, ARGUMENTS.get(label)) for label, kind in EXPORTED.items()] + list(MORE.values())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "ENCODERS", MappingProxyType({**table.ENCODERS, **SPECS}))
-        made = []
-        for number, (label, (architecture, patch_px)) in enumerate(EXPORTED.items()):
-            name = architecture
-            if label in ARGUMENTS:
-                name = student_folder(root / f"source-{number}", architecture, patch_px, **ARGUMENTS[label])
-            built = build_encoder(name, SCRATCH, patch_px)
-            disturb(built.module.model)
-            folder = root / f"student-{number}"
-            write_exported(folder, built.module.model, built.spec, random_projector(built.spec.width), "card")
-            student = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
-            write_adapters(folder, student.spec)
-            patches = make_patches(4, patch_px)
-            with torch.inference_mode():
-                embeddings = student.module(torch.from_numpy(patches)).numpy()
-            np.savez(folder / "expected.npz", patches=patches, embeddings=embeddings)
-            made.append(folder)
-        yield made
+        return [make_student(root, f"student-{i}", *kind) for i, kind in enumerate(kinds)]
+
+
+def make_student(root: Path, name: str, architecture: str, patch_px: int, arguments: dict[str, Any] | None) -> Path:
+    """A student of random weights, exported with adapters and `model.onnx`; `expected.npz` has patches and their
+    embeddings.
+    """
+    source = architecture
+    if arguments is not None:
+        source = student_folder(root / f"source-of-{name}", architecture, patch_px, **arguments)
+    built = build_encoder(source, SCRATCH, patch_px)
+    disturb(built.module.model)
+    folder = root / name
+    write_exported(folder, built.module.model, built.spec, random_projector(built.spec.width), "card")
+    student = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
+    write_adapters(folder, student.spec)
+    write_onnx(student.module, folder / ONNX_FILE, {})
+    patches = make_patches(4, patch_px)
+    with torch.inference_mode():
+        embeddings = student.module(torch.from_numpy(patches)).numpy()
+    np.savez(folder / "expected.npz", patches=patches, embeddings=embeddings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the Python of a tool's environment, which is made once."""
+    root = tmp_path_factory.mktemp("environments")
+    return functools.cache(lambda tool: make_environment(root / tool.replace(" ", "-"), TOOLS[tool][0]))
+
+
+def run_beside(python: Path, script: str, *arguments: object) -> dict[str, Any]:
+    """What a script of this folder says in its last line, run by the Python of a tool's environment."""
+    done = subprocess.run([python, HERE / script, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_student_has_its_embeddings_in_the_tool(students: list[Path], tmp_path: Path, tool: str) -> None:
-    packages, script = TOOLS[tool]
-    python = make_environment(tmp_path / "environment", packages)
+def test_the_student_has_its_embeddings_in_the_tool(
+    students: list[Path], environments: Callable[[str], Path], tool: str
+) -> None:
+    script = TOOLS[tool][1]
     lines = []
     for folder in students:
-        done = subprocess.run([python, HERE / script, folder], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
-        lines.append(json.loads(done.stdout.splitlines()[-1]))
+        architecture = json.loads((folder / "config.json").read_text())["architecture"]
+        needed = [oldest_timm(architecture), oldest_timm(architecture, as_folder=True)]
+        lines.append(run_beside(environments(tool), script, folder, *needed))
+    lines = [line for line in lines if line["differences"]]
     worst = max(value for line in lines for value in line["differences"])
     first, num = lines[0], len(lines)
-    print(f"{tool}: {first['tool']}, timm {first['timm']}: largest difference {worst:.2g} over {num} students")
+    assert num >= len(students) // 2
+    print(f"{tool}: {first['tool']}, timm {first.get('timm')}: largest difference {worst:.2g} over {num} students")
     assert worst <= MOST
+
+
+def test_slide2vec_runs_on_the_tiles_that_embed_writes(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """At the slide's own resolution, at which patches are whole pixels; slide2vec reads no others."""
+    (tmp_path / "slides").mkdir()
+    for name, mpp, downsamples in (("a", 0.499, (1,)), ("b", 0.2495, (1, 2))):
+        side = 900 * downsamples[-1]  # OpenSlide scales places by the levels' sizes: these are exact halves
+        make_slide(tmp_path / "slides" / f"{name}.svs", width=side, height=side, mpp=mpp, downsamples=downsamples)
+    command = ["embed", f"s={students[0]}", tmp_path / "slides", "--out", tmp_path / "out", "--layout", "pt"]
+    assert call_g2l(*command, "--mpp", 0.499, "--device", "cpu")[0] == 0
+    said = run_beside(environments("slide2vec"), "in_slide2vec_slide.py", students[0], tmp_path / "out", 0.499)
+    print(f"slide2vec's pipeline: {said}")
+    assert len(said["differences"]) == 2
+    assert max(said["differences"]) <= MOST
+
+
+def test_thunder_scores_the_student(students: list[Path], environments: Callable[[str], Path], tmp_path: Path) -> None:
+    """Images of two colours are told apart by kNN in THUNDER's own command."""
+    said = run_beside(environments("thunder"), "in_thunder_task.py", students[0], tmp_path)
+    print(f"THUNDER's kNN: {said}")
+    assert said["f1"] == 1.0
 
 
 def make_environment(folder: Path, packages: list[str]) -> Path:
