@@ -31,6 +31,8 @@ VARIABLES = (
     "WANDB_DATA_DIR",
     "WANDB_ERROR_REPORTING",
     "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT",
 )
 """Variables of the environment that `pipeline` sets, if they are not set, when it is imported or trains."""
 

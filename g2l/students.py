@@ -12,9 +12,9 @@ from g2l.guest import as_guest
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, is_run
 from pipeline.encoders.build import Encoder, build_encoder
-from pipeline.encoders.model_config import CONFIG_FILE, input_side
+from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.projector import Projector
-from pipeline.student.exported import is_student
+from pipeline.student.exported import is_student, read_student
 from pipeline.student.folder import load_projector
 
 
@@ -111,7 +111,14 @@ def load_student(path: str | os.PathLike[str], *, teacher: str | None = None) ->
     with as_guest(computes=True):
         built = build_encoder(f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder))
         projector = load_projector(folder, teacher) if is_student(folder) else None
+        mpp = _stated_mpp(folder)
     spec = built.spec
     return LoadedStudent(
-        StudentModel(built.module).eval(), PatchTransform(spec.mean, spec.std, spec.patch_px, spec.mpp), projector
+        StudentModel(built.module).eval(), PatchTransform(spec.mean, spec.std, spec.patch_px, mpp), projector
     )
+
+
+def _stated_mpp(folder: Path) -> float:
+    """um/px of the patches that a student was trained on, as its folder says; 0 if it does not."""
+    described = read_student(folder).described if is_student(folder) else None
+    return (described.encoder.mpp if described else None) or read_model_config(folder).get("mpp") or 0.0

@@ -152,7 +152,8 @@ class Config(BaseModel):
                     hint = did_you_mean(name, cls.model_fields)
                 elif problem["type"] == "literal_error":
                     hint = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-                lines.append(f"  {name}: {problem['msg']}{value}{hint}")
+                said = "missing; it must be given" if problem["type"] == "missing" else problem["msg"]
+                lines.append(f"  {name}: {said}{value}{hint}")
             raise ConfigError("these options are wrong:\n" + "\n".join(lines)) from None
 
     def record(self) -> dict[str, Any]:

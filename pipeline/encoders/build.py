@@ -85,6 +85,10 @@ def normalise_in_cache(patches: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return out.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
+OF_A_FILE = "unknown (weights of a file)"
+"""Licence of weights that a user's file holds, of an encoder that has no page here."""
+
+
 @dataclass(frozen=True)
 class BuiltEncoder:
     """An encoder, and what is known of it once it is built."""
@@ -248,6 +252,8 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
         require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER_PREFIX))
     if spec.patch_px == 0:
         spec = _with_own_description(spec, timm_config(model), arguments, patch_px)
+        if loaded is not None:  # timm states the licence of its own weights
+            spec = replace(spec, licence=OF_A_FILE)
     module = Encoder(model, spec).eval()
     spec = replace(spec, width=measure_width(module, patch_px))
     module.spec = spec

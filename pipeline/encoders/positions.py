@@ -5,6 +5,9 @@ is loaded by transformers at another size than it was saved at (Midnight: saved 
 is in every embedding.
 """
 
+from collections.abc import Mapping
+from math import isqrt
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,3 +36,19 @@ def stretched_as_published(weights: dict[str, Tensor], model: nn.Module, page: s
     grid = functional.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
     patches = grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
     return weights | {names[0]: torch.cat([positions[:, :1], patches], dim=1)}
+
+
+def resampled_positions(weights: Mapping[str, Tensor], model: nn.Module) -> str:
+    """That a file's position embeddings, (1, N, D), are of another grid than the model's and so resampled, in words; ""
+    where they are not. Places of class and register tokens, which some files have among them, are fewer than a row.
+    """
+    own = getattr(model, "pos_embed", None)
+    if not isinstance(own, Tensor) or own.ndim != 3:
+        return ""
+    for name, positions in weights.items():
+        if name.endswith(("pos_embed", POSITIONS)) and positions.ndim == 3:
+            sides = isqrt(positions.shape[1]), isqrt(own.shape[1])
+            if sides[0] != sides[1]:
+                grids = [f"{side} x {side}" for side in sides]
+                return f"position embeddings of {grids[0]} patches are resampled to {grids[1]}"
+    return ""

@@ -16,7 +16,7 @@ from pipeline.encoders.forms.foreign import way_from_file, way_from_folder
 from pipeline.encoders.forms.shards import read_weights
 from pipeline.encoders.hub import fetch_published, published_files, weights_here, weights_in
 from pipeline.encoders.load import load_weights
-from pipeline.encoders.positions import stretched_as_published
+from pipeline.encoders.positions import resampled_positions, stretched_as_published
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import tensors_of
 from pipeline.encoders.weight_sets import WRAPPERS, WeightSet, choice_note, choose_set
@@ -94,7 +94,10 @@ class ReadWeights:
             raise EncoderError(f"{error}{way_from_file(self.file)}") from None
         if self.published_as:
             return "" if self.chosen_set else choice_note(str(self.file), chosen, others)
-        return self._note(chosen, others, parts_left_out(self.content, chosen, others, left))
+        note = self._note(chosen, others, parts_left_out(self.content, chosen, others, left))
+        if resampled := resampled_positions(chosen.weights, model):
+            return f"{note}; {resampled}" if note else f"note: {self.file}: {resampled}"
+        return note
 
     def _note(self, chosen: WeightSet, others: Sequence[WeightSet], left: str) -> str:
         """What is said of a user's file."""

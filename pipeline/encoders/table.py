@@ -97,7 +97,7 @@ SWIGLU_GIANT = "vit_giant_patch14_reg4_dinov2"
 
 _OPTIMUS_ARGUMENTS = {"img_size": 224, "init_values": 1e-5, "global_pool": "token", "dynamic_img_size": False}
 _MIDNIGHT_ARGUMENTS = {"img_size": 224, "init_values": 1e-5}
-_NON_COMMERCIAL = "non-commercial"
+_NON_COMMERCIAL, _NC_ND = "non-commercial", "CC-BY-NC-ND-4.0"
 _KAIKO = "hf-hub:1aurent/{}.kaiko_ai_towards_large_pathology_fms"
 
 
@@ -120,49 +120,49 @@ def _distillpath(start: str, teacher: str) -> EncoderSpec:
 _TABLE = (  # a table for the eye: a few lines an encoder
     EncoderSpec(
         "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
-        params_m=1135, licence="Apache-2.0", mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
+        params_m=1135, licence="Apache-2.0", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
-        params_m=1135, licence="gated, see page", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
+        params_m=1135, licence=_NC_ND, gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "h0-mini", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls", 768,
-        params_m=85.7, licence="gated, see page", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
+        params_m=85.7, licence=_NC_ND, gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "h0-mini-mean", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls+mean", 1536,
-        params_m=85.7, licence="gated, see page", gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
+        params_m=85.7, licence=_NC_ND, gated=True, mean=BIOPTIMUS_MEAN, std=BIOPTIMUS_STD,
     ),
     EncoderSpec(
         "hibou-l", "hf-hub:histai/hibou-L", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 1024, "depth": 24, "num_heads": 16, "mlp_ratio": 5.34375, "init_values": 1e-5},
         "cls", 1024, mean=HIBOU_MEAN, std=HIBOU_STD,
-        params_m=303.7, licence="Apache-2.0", key_format="hibou",
+        params_m=303.7, licence="Apache-2.0", gated=True, key_format="hibou",
     ),
     EncoderSpec(
         "uni", "hf-hub:MahmoodLab/UNI", "vit_large_patch16_224", {"init_values": 1e-5, "dynamic_img_size": True}, "cls",
-        1024, params_m=303, licence=_NON_COMMERCIAL, gated=True,
+        1024, params_m=303, licence=_NC_ND, gated=True,
     ),
     EncoderSpec(
         "uni2-h", "hf-hub:MahmoodLab/UNI2-h", SWIGLU_GIANT,
         {"img_size": 224, "depth": 24, "num_heads": 24, "init_values": 1e-5, "embed_dim": 1536, "mlp_ratio": 5.33334,
          "no_embed_class": True, "reg_tokens": 8, "dynamic_img_size": True}, "cls", 1536,
-        params_m=681, licence=_NON_COMMERCIAL, gated=True,
+        params_m=681, licence=_NC_ND, gated=True,
     ),
     EncoderSpec(
         "virchow2", "hf-hub:paige-ai/Virchow2", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 1280, "depth": 32, "num_heads": 16, "init_values": 1e-5, "reg_tokens": 4,
          "no_embed_class": False, "mlp_ratio": 5.3375, "global_pool": "", "dynamic_img_size": True}, "cls+mean", 2560,
-        params_m=631, licence=_NON_COMMERCIAL, gated=True,
+        params_m=631, licence=_NC_ND, gated=True,
     ),
     EncoderSpec(
         "gigapath", "hf-hub:prov-gigapath/prov-gigapath", "vit_giant_patch14_dinov2",
         {"img_size": 224, "in_chans": 3, "patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24,
          "init_values": 1e-5, "mlp_ratio": 5.33334}, "cls", 1536,
-        params_m=1130, licence="gated, see page", gated=True,
+        params_m=1130, licence="Apache-2.0", gated=True,
     ),
     EncoderSpec(
         "phikon-v2", "hf-hub:owkin/phikon-v2", "vit_large_patch16_224", {"init_values": 1e-5}, "cls", 1024,
@@ -171,11 +171,11 @@ _TABLE = (  # a table for the eye: a few lines an encoder
     EncoderSpec(
         "kaiko-vitl14", "hf-hub:1aurent/vit_large_patch14_reg4_224.kaiko_ai_towards_large_pathology_fms",
         "vit_large_patch14_reg4_dinov2", {"img_size": 224}, "pooled", 1024, mean=HALF, std=HALF,
-        params_m=304, licence="see page",
+        params_m=304, licence=_NON_COMMERCIAL,
     ),
     EncoderSpec(
         "gpfm", "hf-hub:majiabo/GPFM", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5}, "cls", 1024,
-        params_m=303, licence="see page",
+        params_m=303, licence="see page: MIT there, CC-BY-NC-ND-4.0 in the authors' repository",
     ),
     EncoderSpec(
         "virchow", "hf-hub:paige-ai/Virchow", SWIGLU_GIANT,

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.base.console import table
+from pipeline.base.console import say, table
 from pipeline.base.devices import choose_device, choose_precision, describe_device
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, ConfigError, EncoderError
 from pipeline.base.versions import versions
@@ -76,6 +76,8 @@ def check_against_values(name: str, config: ModelsConfig, *, record: bool = Fals
     px = _side(name)
     patch = draw_test_patch(px)
     built = build_encoder(name, config.weights or PRETRAINED, px)
+    if built.note:
+        say(built.note)
     module = built.module.to(device).eval()
     found = embed_patch(module, patch, device, precision)
     if not np.isfinite(found).all() or not found.any():

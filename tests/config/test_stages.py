@@ -95,7 +95,7 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
     ("config", "values", "words"),
     [
         (ExtractConfig, {"teacher": "t", "views_strength": "papr"}, r"did you mean paper\?"),
-        (ExtractConfig, {}, "teacher: Field required"),
+        (ExtractConfig, {}, "teacher: missing; it must be given"),
         (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),
         (ExtractConfig, {"teacher": "t", "views": 5000}, "views: "),
         (TrainConfig, {"student": "s", "batch_size": 1}, "batch_size: "),  # a batch of one has no statistics

@@ -18,11 +18,11 @@ IMPORT = {"slides_root": Path("s"), "teacher": "t"}
 @pytest.mark.parametrize(
     ("config", "values", "words"),
     [
-        (ImportConfig, {}, r"slides_root: Field required\n  teacher: Field required"),
+        (ImportConfig, {}, r"slides_root: missing; it must be given\n  teacher: missing; it must be given"),
         (ImportConfig, IMPORT | {"min_cosine": 1.01}, "min_cosine: "),
         (ImportConfig, IMPORT | {"val_fraction": 1.0}, "val_fraction: "),
         (ImportConfig, IMPORT | {"mpp": 0}, "mpp: "),
-        (EmbedConfig, {}, "layout: Field required"),
+        (EmbedConfig, {}, "layout: missing; it must be given"),
         (EmbedConfig, {"layout": "tridnet"}, r"got 'tridnet'\) \(did you mean trident\?"),
         (EmbedConfig, {"layout": "pt", "min_tissue": -0.1}, "min_tissue: "),
     ],

@@ -18,7 +18,7 @@ from support.training import same_state
 from pipeline.base.errors import EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import build as models
-from pipeline.encoders.build import Encoder, build_encoder, measure_width, weights_hash
+from pipeline.encoders.build import OF_A_FILE, Encoder, build_encoder, measure_width, weights_hash
 from pipeline.encoders.load import load_weights
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.student.folder import same_embeddings
@@ -185,6 +185,7 @@ def test_an_open_encoder_is_timms_transform_and_model(tmp_path: Path, name: str)
         found = built.module(torch.from_numpy(PATCHES))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert built.spec.width == expected.shape[1]
+    assert built.spec.licence == OF_A_FILE  # timm's licence is of timm's weights
     assert built.spec.arguments == size
     assert not built.module.training
     assert built.num_params == sum(p.numel() for p in reference.parameters())

@@ -1,12 +1,16 @@
 """Positions saved for another image size are stretched as the page's own code does it."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+from support.extraction import write_teacher
 from torch import Tensor
 
+from pipeline.encoders.build import build_encoder
 from pipeline.encoders.load import load_weights
-from pipeline.encoders.positions import POSITIONS, stretched_as_published
+from pipeline.encoders.positions import POSITIONS, resampled_positions, stretched_as_published
 
 MIDNIGHT = "kaiko-ai/midnight"
 
@@ -85,3 +89,20 @@ def test_the_class_token_s_position_stays_and_a_plane_stays_a_plane() -> None:
 )
 def test_all_else_is_left_as_it_is(weights: dict[str, Tensor], page: str) -> None:
     assert stretched_as_published(weights, tiny(), page) is weights
+
+
+SAID = "; position embeddings of 10 x 10 patches are resampled to 4 x 4"
+
+
+@pytest.mark.parametrize(("px", "said"), [(64, ""), (160, SAID)])
+def test_positions_of_another_size_are_said(tmp_path: Path, px: int, said: str) -> None:
+    file = write_teacher(tmp_path / "w.safetensors", "test_vit", img_size=px)
+    assert build_encoder("test_vit", file, 64).note == f"note: {file}: left out are head (2 tensors){said}"
+
+
+@pytest.mark.parametrize("places", [256, 257, 261])
+def test_places_of_other_tokens_are_no_other_size(places: int) -> None:
+    model = torch.nn.Module()
+    model.pos_embed = torch.nn.Parameter(torch.zeros(1, 256, 8))
+    assert resampled_positions({"model.pos_embed": torch.zeros(1, places, 8)}, model) == ""
+    assert "14 x 14" in resampled_positions({"pos_embed": torch.zeros(1, 197, 8)}, model)

@@ -18,6 +18,7 @@ from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.encoders import table
 from pipeline.encoders.build import build_encoder
 from pipeline.student.folder import load_projector
+from pipeline.student.student_json import read_student_json
 
 
 def test_a_runs_student_is_timms(run: Path) -> None:
@@ -29,6 +30,7 @@ def test_a_runs_student_is_timms(run: Path) -> None:
         embeddings = model(torch.stack([transform(patch) for patch in patches]))
     assert np.allclose(embeddings, expected, atol=1e-6)
     assert embeddings.shape == (3, model.width)
+    assert transform.mpp == read_student_json(run / "student").encoder.mpp == 0.5
     assert projector is not None
     kept = load_projector(run / "student")
     assert torch.equal(projector.as_teacher(embeddings), kept.as_teacher(embeddings))

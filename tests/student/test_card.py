@@ -16,11 +16,12 @@ def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dic
 @pytest.mark.parametrize(
     ("name", "present", "absent"),
     [
-        ("h-optimus-0", ("Apache-2.0.", "<https://huggingface.co/bioptimus/H-optimus-0>"), ("Gated", "Non-commercial")),
+        ("h-optimus-0", ("Apache-2.0. Gated", "<https://huggingface.co/bioptimus/H-optimus-0>"), ("Non-commercial",)),
         ("uni2-h", ("must not be used commercially", "Gated: access", "MahmoodLab/UNI2-h"), ("Apache",)),
         ("phikon-v2", ("must not be used commercially",), ("Gated",)),
-        ("gigapath", ("Gated: access", "Read its terms"), ("commercially",)),
-        ("gpfm", ("Read its terms",), ("Gated", "commercially")),
+        ("gigapath", ("Gated: access",), ("commercially",)),
+        ("gpfm", ("Read its terms", "must not be used commercially"), ("Gated",)),
+        ("midnight-12k", ("MIT.",), ("Gated", "Read its terms", "commercially")),
     ],
 )
 def test_terms_are_spelled_out(name: str, present: tuple[str, ...], absent: tuple[str, ...]) -> None:
@@ -31,7 +32,8 @@ def test_terms_are_spelled_out(name: str, present: tuple[str, ...], absent: tupl
     for words in absent:
         assert words not in teacher
     assert "A student inherits its teacher's terms" in said
-    assert "- Student's start: Apache-2.0. <https://huggingface.co/histai/hibou-L>" in said
+    assert "- Student's start: Apache-2.0. Gated: access" in said
+    assert "<https://huggingface.co/histai/hibou-L>" in said
 
 
 def test_unknown_terms_and_random_weights_are_said() -> None:

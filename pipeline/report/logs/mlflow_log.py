@@ -94,6 +94,9 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
     place = (folder / "mlflow").absolute()
     make_output_folder(place)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # reports of use to its makers
+    # MLflow's own seven tries hold a run up for minutes where a server is away; a user's own values stay
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
     with quietly():
         from mlflow.entities import Param  # optional: in an extra; reads the variable above
         from mlflow.tracking import MlflowClient  # optional: in an extra

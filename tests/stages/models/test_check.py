@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from support.commands import call_g2l
-from support.extraction import tiny_model
+from support.extraction import tiny_model, write_teacher
 from support.stores import PATCH_PX, plain_vit
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError
@@ -74,6 +74,17 @@ def test_the_encoder_that_was_recorded_is_equal(model: str, recorded: Path) -> N
     assert about["patch"]["sha256"]
     assert about["encoder"]["name"] == model
     assert {"torch", "timm"} <= about["versions"].keys()
+
+
+def test_what_is_taken_of_a_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A set under a name of its own, as training checkpoints have it."""
+    file = write_teacher(tmp_path / "w.safetensors", "test_vit", img_size=64)
+    torch.save({"teacher": safetensors.torch.load_file(file)}, tmp_path / "w.pth")
+    options = config_of(tmp_path / "values.json", weights=str(tmp_path / "w.pth"))
+    check_against_values("test_vit", options, record=True)
+    said = capsys.readouterr().err
+    assert "the encoder's weights are those under teacher" in said
+    assert "position embeddings of 4 x 4 patches are resampled to " in said
 
 
 def test_half_precision_is_held_against_what_half_precision_does(model: str, recorded: Path) -> None:
