@@ -11,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jupytext
 import pytest
 import yaml
 from support.commands import call_g2l
@@ -129,3 +130,14 @@ def test_all_options_and_files_of_the_paper_exist() -> None:
     assert set(re.findall(r"--[a-z0-9-]+\b", PAPER)) <= options
     for file in re.findall(r"`((?:pipeline|stages|tests|docs)/[\w/.-]+)`", PAPER):
         assert (ROOT / file).exists(), file
+
+
+def test_the_notebook_s_page_has_its_cells_as_they_are() -> None:
+    """`docs/notebook/render.py` writes the page; its outputs are of the run that it was written from."""
+    page = (ROOT / "docs" / "notebook.md").read_text()
+    place = 0
+    for cell in jupytext.read(ROOT / "docs" / "notebook" / "demo.py").cells:
+        text = f"```python\n{cell.source}\n```" if cell.cell_type == "code" else cell.source
+        place = page.find(text, place)
+        assert place >= 0, f"not on the page, or not in order: {text[:60]}. Run docs/notebook/render.py"
+    assert len(set(re.findall(r"\]\((images/notebook_[0-9]\.jpg)\)", page))) == 5

@@ -38,6 +38,7 @@ NAV: dict[str, list[str]] = {
         "guide.md",
         "commands/",
         "python.md",
+        "notebook.md",
         "manifests.md",
         "annotations.md",
         "tissue.md",

@@ -24,6 +24,8 @@ def test_the_notebook_runs_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyP
         fetch_slide()
         convert_teacher_weights()
     except G2LError as error:
+        if os.environ.get("CI"):  # the gate must have it
+            raise
         pytest.skip(f"the demo's data cannot be had: {error}")
     for name, value in child_environment().items():
         monkeypatch.setenv(name, value)
