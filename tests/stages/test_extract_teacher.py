@@ -96,7 +96,7 @@ def test_patches_of_one_colour_are_told(tmp_path: Path, weights: Path, capsys: p
     flat[:, 256:] = (224, 158, 192)
     write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
     (tmp_path / "m.csv").write_text("slide_id,path,case_id\na,a.svs,c\n")
-    plan = plan_cohort(tmp_path / "m.csv", patches_per_slide=100, val_fraction=0.0)
+    plan = plan_cohort(tmp_path / "m.csv", patches_per_slide=100, val_fraction=0.0, max_artefact=1.0)
     extract(plan, tmp_path / "s.zarr", weights)
     note = f"note: {plan.num_rows // 2} patches are of one colour throughout, in 1 slide (a)"
     assert note in capsys.readouterr().err

@@ -56,7 +56,7 @@ def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
     flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
     flat[:, 512:] = (224, 158, 192)
     path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
-    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
+    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0, max_artefact=1.0)
     patches, out = PlannedPatches(plan, None, tell=print), np.empty((64, 64, 3), np.uint8)
     assert patches.plain_note() == ""
     for row in range(plan.num_rows):

@@ -42,9 +42,12 @@ def run(made: Path, out: Path, group: LaunchedGroup | None = None, slides: Path 
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """All files of an output but the record of its options, which says where it is."""
+    """All files of an output but the record of its options, which says where it is; without that place in the list of
+    slides that slide2vec reads.
+    """
+    place = str(folder).encode()
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): path.read_bytes().replace(place, b"")
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "embed.toml"
     }
