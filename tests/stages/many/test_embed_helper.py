@@ -45,7 +45,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """All files of an output but the record of its options, which says where it is; without that place in the list of
     slides that slide2vec reads.
     """
-    place = str(folder).encode()
+    place = f"{folder}/".encode()
     return {
         path.relative_to(folder).as_posix(): path.read_bytes().replace(place, b"")
         for path in sorted(folder.rglob("*"))
