@@ -7,10 +7,9 @@ Left out: several processes on one output (`torchrun`), which are started as the
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from g2l.guest import as_guest, tell
+from g2l.guest import as_guest, given_path, tell
 from g2l.options import (
     EmbedOptions,
     EvaluateOptions,
@@ -63,7 +62,7 @@ def make_manifest(source: AnyPath, out: AnyPath) -> "Manifest":
         from pipeline.cohort.manifest import parse_manifest
         from pipeline.cohort.sources import make_manifest as write
 
-        _, paths = _call("make-manifest", {}, None).resolve(NoOptions, source=_path(source), out=_path(out))
+        _, paths = _call("make-manifest", {}, None).resolve(NoOptions, source=given_path(source), out=given_path(out))
         for line in write(paths["source"], paths["out"]):
             tell(line)
         return parse_manifest(paths["out"], paths["source"] if paths["source"].is_dir() else paths["source"].parent)
@@ -97,7 +96,7 @@ def plan(
     with as_guest(progress=progress):
         from stages.plan_files import write_new_plan
 
-        resolved, paths = call.resolve(PlanConfig, manifest=_path(manifest), out=_path(out))
+        resolved, paths = call.resolve(PlanConfig, manifest=given_path(manifest), out=given_path(out))
         return write_new_plan(paths["manifest"], resolved, paths["out"])
 
 
@@ -110,7 +109,7 @@ def read_plan(path: AnyPath) -> "Plan":
     with as_guest():
         from pipeline.cohort.plan import read_plan as read
 
-        return read(_path(path))
+        return read(given_path(path))
 
 
 @with_options_shown(ExtractConfig, PlanConfig)
@@ -146,7 +145,7 @@ def extract_teacher(
         from stages.plan_files import plan_to_extract
 
         only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
-        resolved, paths = call.resolve(ExtractConfig, plan=_path(plan), out=_path(out), others=only_plan)
+        resolved, paths = call.resolve(ExtractConfig, plan=given_path(plan), out=given_path(out), others=only_plan)
         given = call.names() & only_plan
         source, store = paths["plan"], paths["out"]
         planned = plan_to_extract(source, store, resolved, given, lambda: call.resolve_another(PlanConfig, "plan"))
@@ -182,8 +181,10 @@ def merge(
     with as_guest(progress=progress):
         from stages.many.merge import merge as merge_stores
 
-        resolved, paths = call.resolve(MergeConfig, others=["parts"], out=_path(out))
-        return merge_stores(call.path_list("parts", [_path(each) for each in parts]), paths["out"], link=resolved.link)
+        resolved, paths = call.resolve(MergeConfig, others=["parts"], out=given_path(out))
+        return merge_stores(
+            call.path_list("parts", [given_path(each) for each in parts]), paths["out"], link=resolved.link
+        )
 
 
 @with_options_shown(ImportConfig)
@@ -216,7 +217,7 @@ def import_features(
         from stages import import_features as stage
         from stages.finished import finished_import
 
-        resolved, paths = call.resolve(ImportConfig, features=_path(features), out=_path(out))
+        resolved, paths = call.resolve(ImportConfig, features=given_path(features), out=given_path(out))
         record = {name: str(path.absolute()) for name, path in paths.items()} | resolved.stored()
         done = finished_import(paths["features"], paths["out"], resolved)
         return done or stage.import_features(paths["features"], paths["out"], resolved, record=record)
@@ -254,7 +255,7 @@ def train_student(
         from stages import train_student as stage
         from stages.finished import finished_training
 
-        resolved, paths = call.resolve(TrainConfig, urls=["store"], store=_path(store), out=_path(out))
+        resolved, paths = call.resolve(TrainConfig, urls=["store"], store=given_path(store), out=given_path(out))
         with open_store(paths["store"], resolved.stage_folder(), tell=tell) as opened:
             done = finished_training(opened, paths["out"], resolved)
             return done or stage.train_student(opened, paths["out"], resolved)
@@ -290,7 +291,7 @@ def export(
         from stages.export import export_student
         from stages.publishing.hub_card import asked_card
 
-        resolved, paths = call.resolve(ExportConfig, run=_path(run), out=_path(out))
+        resolved, paths = call.resolve(ExportConfig, run=given_path(run), out=given_path(out))
         tell(export_student(paths["run"], paths["out"], resolved.format, asked_card(resolved)))
         return read_student(paths["out"])
 
@@ -327,7 +328,9 @@ def embed(
         from stages import embed as stage
         from stages.finished import finished_embedding
 
-        resolved, paths = call.resolve(EmbedConfig, model=_path(model), slides=_path(slides), out=_path(out))
+        resolved, paths = call.resolve(
+            EmbedConfig, model=given_path(model), slides=given_path(slides), out=given_path(out)
+        )
         record = {name: str(path.absolute()) for name, path in paths.items()} | resolved.stored()
         record["model"] = absolute_model(str(paths["model"]))
         name, source, folder = str(paths["model"]), paths["slides"], paths["out"]
@@ -358,7 +361,7 @@ def evaluate(
     with as_guest(progress=progress, computes=True):
         from stages import evaluate as stage
 
-        resolved, paths = call.resolve(kind, out=_path(out))
+        resolved, paths = call.resolve(kind, out=given_path(out))
         return stage.evaluate(paths["out"], resolved)
 
 
@@ -385,7 +388,7 @@ def verify(
     with as_guest(progress=progress, computes=True):
         from stages.verify import verify_store
 
-        resolved, paths = call.resolve(VerifyConfig, urls=["store"], store=_path(store))
+        resolved, paths = call.resolve(VerifyConfig, urls=["store"], store=given_path(store))
         text, code = verify_store(
             paths["store"],
             resolved.weights,
@@ -409,7 +412,7 @@ def inspect(path: AnyPath) -> str:
     with as_guest():
         from stages.inspect import inspect_path
 
-        _, paths = _call("inspect", {}, None).resolve(NoOptions, urls=["path"], path=_path(path))
+        _, paths = _call("inspect", {}, None).resolve(NoOptions, urls=["path"], path=given_path(path))
         return inspect_path(paths["path"])
 
 
@@ -424,23 +427,11 @@ def _call(command: str, options: Mapping[str, Any], config: AnyPath | None, *kin
         hints = ", ".join(f"{name}{did_you_mean(name, known)}" for name in unknown)
         raise ConfigError(f"{command} has no option {hints}")
     given = {name: value for name, value in options.items() if value is not None}
-    return Call.read(command, given, None if config is None else _path(config))
+    return Call.read(command, given, None if config is None else given_path(config))
 
 
 def _unknown(options: Iterable[str], known: Mapping[str, None]) -> list[str]:
     return [name for name in options if name not in known]
-
-
-def _path(path: AnyPath) -> Path:
-    """A path from the caller. An empty one must not mean the working folder.
-
-    Raises:
-        ConfigError: it is empty, or bytes.
-    """
-    text = os.fspath(path)
-    if not isinstance(text, str) or not text:
-        raise ConfigError(f"{path!r} is no path. Give one as text")
-    return Path(text)
 
 
 def _require_one_process(command: str) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-from g2l.guest import tell
+from g2l.guest import given_path, tell
 from pipeline.base.errors import ConfigError, did_you_mean
 from pipeline.cohort.plan import Plan
 from pipeline.disk.objects.urls import require_local
@@ -103,8 +103,9 @@ class StoreDataset(Dataset[StoreRow]):
         transform: Callable[[Tensor], Any] | None,
         slides_root: str | os.PathLike[str] | None,
     ) -> None:
-        require_local("open_store", Path(path))
-        self.path = Path(path).expanduser().absolute()
+        place = given_path(path)
+        require_local("open_store", place)
+        self.path = place.expanduser().absolute()
         self.view, self.transform = view, transform
         self.slides_root = None if slides_root is None else Path(slides_root).expanduser().absolute()
         if split is not None and split not in SPLIT_NAMES:

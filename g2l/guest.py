@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 LOGGER = "g2l"
@@ -55,6 +56,7 @@ def environment_kept() -> Iterator[None]:
 
 with environment_kept():
     from pipeline.base.console import said_to, without_bars
+    from pipeline.base.errors import ConfigError
     from pipeline.base.privacy import SILENT
 
 
@@ -127,3 +129,15 @@ def _torch_as_it_is() -> Callable[[], None]:
             cuda.set_rng_state_all(cuda_states)
 
     return restore
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path from the caller. An empty one must not mean the working folder.
+
+    Raises:
+        ConfigError: it is empty, bytes, or no path.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise ConfigError(f"{path!r} is no path. Give one as text")
+    return Path(text)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from g2l.guest import as_guest
+from g2l.guest import as_guest, given_path
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, is_run
 from pipeline.encoders.build import Encoder, build_encoder
@@ -103,7 +103,7 @@ def load_student(path: str | os.PathLike[str], *, teacher: str | None = None) ->
         ConfigError: there is no student in the folder.
         EncoderError: it is damaged, or has learnt from no such teacher.
     """
-    folder = Path(path).expanduser()
+    folder = given_path(path).expanduser()
     folder = folder / "student" if is_run(folder) else folder
     if not (folder / CONFIG_FILE).is_file():
         hint = "training is not finished" if is_run(folder.parent) else "it is neither an exported student nor a run"

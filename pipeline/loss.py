@@ -35,10 +35,12 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
         alpha: at least 1; 4 in the paper. Its default is that of `train-student` (`config.stages`).
 
     Raises:
-        ValueError: alpha is below 1, where the gradient at a zero difference is infinite.
+        ValueError: alpha is below 1, where the gradient at a zero difference is infinite; or the shapes differ.
     """
     if alpha < 1:
         raise ValueError(f"alpha must be at least 1, not {alpha:g}")
+    if projected.shape != teacher.shape:  # torch would repeat one of them
+        raise ValueError(f"embeddings of {tuple(projected.shape)} and {tuple(teacher.shape)} are no pairs")
     with torch.autocast(projected.device.type, enabled=False):
         difference = (projected.float() - teacher.float()).abs()
         largest = global_max(difference.max()).clamp(min=SMALLEST_DIFFERENCE)

@@ -178,3 +178,10 @@ def test_losses_for_ablation_are_torchs() -> None:
     assert float(build_loss("cosine", 4)(teacher, 3 * teacher)) == pytest.approx(0, abs=1e-6)
     assert float(build_loss("mse", 4)(teacher, teacher + 2)) == pytest.approx(4, rel=1e-5)
     assert float(build_loss("log-sum", 2)(teacher, teacher + 1)) == pytest.approx(math.log(teacher.numel()), rel=1e-5)
+
+
+def test_shapes_that_are_no_pairs_are_refused() -> None:
+    """torch would repeat one row, or one column, without a word."""
+    for other in ((1, 8), (4, 1), (4, 6), (8,)):
+        with pytest.raises(ValueError, match="are no pairs"):
+            log_sum_loss(torch.zeros(4, 8), torch.zeros(other), 4.0)

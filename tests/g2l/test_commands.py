@@ -202,10 +202,11 @@ def test_damage_is_an_exception(tmp_path: Path) -> None:
         g2l.inspect(tmp_path / "none")
 
 
-@pytest.mark.parametrize("path", ["", b"bytes"])
+@pytest.mark.parametrize("path", ["", b"bytes", None, ["a"]])
 def test_an_empty_path_is_not_the_working_folder(path: Any) -> None:
-    with pytest.raises(ConfigError, match="is no path"):
-        g2l.inspect(path)
+    for call in (g2l.inspect, g2l.open_store, g2l.load_student):
+        with pytest.raises(ConfigError, match="is no path"):
+            call(path)
 
 
 def test_several_processes_are_sent_to_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
