@@ -24,6 +24,8 @@ FILES = (
     "data/report.html.j2",
     "data/tcga_source_sites.csv",
     "data/card/student.md",
+    "data/card/store.md",
+    "data/timm_versions.csv",
     "data/case_lists/tp53.txt",
     "data/benchmarks/breakhis.toml",
     "data/benchmarks/left_out.toml",
