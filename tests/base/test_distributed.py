@@ -15,6 +15,7 @@ from support.stores import make_store, plain_vit, train_config
 
 from pipeline.base import distributed
 from pipeline.base.distributed import fill_buckets
+from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, ConfigError
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
@@ -196,7 +197,9 @@ def test_another_number_of_processes_continues_the_run_unless_an_earlier_version
     run = RunFolder(Path(shutil.copytree(two / "run", two / "copy")))
     done = train_student(Store(two / "store.zarr"), run.folder, config_for(two))
     assert done.num_new_steps == 0
-    run.identity_path.write_text(run.identity_path.read_text().replace('"version": 4', '"version": 3'))
+    identity = run.identity_path.read_text()
+    assert f'"version": {RUN_VERSION}' in identity
+    run.identity_path.write_text(identity.replace(f'"version": {RUN_VERSION}', '"version": 3'))
     with pytest.raises(CheckpointError, match="world_size: 2 -> 1"):
         train_student(Store(two / "store.zarr"), run.folder, config_for(two))
 
