@@ -251,9 +251,8 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     if by_timm:
         require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER_PREFIX))
     if spec.patch_px == 0:
-        spec = _with_own_description(spec, timm_config(model), arguments, patch_px)
-        if loaded is not None:  # timm states the licence of its own weights
-            spec = replace(spec, licence=OF_A_FILE)
+        of_file = weights not in (PRETRAINED, SCRATCH)
+        spec = _with_own_description(spec, timm_config(model), arguments, patch_px, of_file=of_file)
     module = Encoder(model, spec).eval()
     spec = replace(spec, width=measure_width(module, patch_px))
     module.spec = spec
@@ -283,9 +282,10 @@ def _check_folders_weights(spec: EncoderSpec) -> None:
 
 
 def _with_own_description(
-    spec: EncoderSpec, config: dict[str, Any], arguments: dict[str, Any], patch_px: int
+    spec: EncoderSpec, config: dict[str, Any], arguments: dict[str, Any], patch_px: int, *, of_file: bool
 ) -> EncoderSpec:
-    """The spec of an encoder that is not in the table, completed by timm's description of the model.
+    """The spec of an encoder that is not in the table, completed by timm's description of the model, which states the
+    licence of timm's own weights, not of those `of_file`.
 
     Raises:
         EncoderError: its statistics are not three numbers each.
@@ -303,7 +303,7 @@ def _with_own_description(
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         patch_px=patch_px,
-        licence=config.get("license") or spec.licence,
+        licence=OF_A_FILE if of_file else config.get("license") or spec.licence,
     )
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.errors import ConfigError, ExportError
+from pipeline.base.errors import ConfigError
 from pipeline.base.outside import format_size
 from pipeline.config.tools import PublishConfig
 from stages.publishing.sendable import files_to_send, in_the_way
-from stages.publishing.upload import require_name, send
+from stages.publishing.upload import require_name, require_terms_allow, send, who_sees
 
 TYPED = ("yes", "public", "i_may_share")
 """Options that only the command line may give."""
@@ -41,14 +41,10 @@ def publish_student(folder: Path, config: PublishConfig) -> str:
     files = files_to_send(folder)
     if config.slides_terms:
         raise ConfigError("--slides-terms: of a store's slides; a student's card has the terms that it inherits")
-    if not config.i_may_share and (terms := in_the_way(folder)):
-        listing = "\n".join(f"  {line}" for line in terms)
-        raise ExportError(
-            f"{folder}: terms that it inherits forbid to share it, or do not say that you may:\n{listing}\n"
-            "Read them; if you may share the student, add --i-may-share"
-        )
+    if not config.i_may_share:
+        require_terms_allow(folder, in_the_way(folder), "student", "it inherits")
     lines = [f"{name}  {format_size(num_bytes)}" for name, num_bytes in files.items()]
-    who = "public: everybody sees it" if config.public else "private"
+    who = who_sees(public=config.public)
     lines.append(f"{len(files)} files, {sum(files.values()):,} bytes, to {config.repo} ({who})")
     if not config.yes:
         return "\n".join([*lines, "Nothing was sent. Add --yes to send it"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.base.errors import ConfigError, ExportError
+from pipeline.base.errors import ConfigError
 from pipeline.base.units import format_bytes
 from pipeline.cohort.barcodes import BARCODE
 from pipeline.config.tools import PublishConfig
@@ -12,7 +12,7 @@ from pipeline.student.hub_header import TERMS, TERMS_FILE
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way
 from stages.publishing.sendable import CARD_FILE
 from stages.publishing.store_files import files_of_store, require_complete_store, seen_places
-from stages.publishing.upload import require_name, send
+from stages.publishing.upload import require_name, require_terms_allow, send, who_sees
 
 
 def publish_store(folder: Path, config: PublishConfig) -> str:
@@ -30,14 +30,12 @@ def publish_store(folder: Path, config: PublishConfig) -> str:
             "terms in words"
         )
     store = Store(folder)
-    if not config.i_may_share and (terms := store_terms_in_the_way(store, config.slides_terms)):
-        listing = "\n".join(f"  {line}" for line in terms)
-        raise ExportError(
-            f"{folder}: terms that hold for it forbid to share it, or do not say that you may:\n{listing}\n"
-            "Read them; if you may share the store, add --i-may-share"
-        )
+    if not config.i_may_share:
+        terms = store_terms_in_the_way(store, config.slides_terms)
+        require_terms_allow(folder, terms, "store", "hold for it")
     require_complete_store(store)
-    files = {**files_of_store(store), **card_files(store, config.slides_terms)}
+    card = card_files(store, config.slides_terms)
+    files = files_of_store(store) | card
     lines = [*_told(store, files), _summary(files, config.repo, public=config.public)]
     if not config.yes:
         return "\n".join([*lines, "Nothing was sent. Add --yes to send it"])
@@ -47,7 +45,7 @@ def publish_store(folder: Path, config: PublishConfig) -> str:
         "dataset",
         public=config.public,
         message="Store of embeddings made by G2L",
-        last=[METADATA, *card_files(store, config.slides_terms)],
+        last=[METADATA, *card],
         only=True,
     )
     return "\n".join([*lines, sent])
@@ -67,7 +65,7 @@ def card_files(store: Store, slides_terms: str) -> dict[str, Path | bytes]:
 def _summary(files: dict[str, Path | bytes], repo: str, *, public: bool) -> str:
     """How many files and bytes go where, and who sees them."""
     num_bytes = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in files.values())
-    who = "public: everybody sees it" if public else "private"
+    who = who_sees(public=public)
     return f"{len(files):,} files, {format_bytes(num_bytes)} ({num_bytes:,} bytes), to data set {repo} ({who})"
 
 

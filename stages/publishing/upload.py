@@ -31,6 +31,30 @@ def require_name(repo: str) -> None:
         raise ConfigError(f"--repo {repo}: not the name of a repository. Give OWNER/NAME")
 
 
+def require_terms_allow(folder: Path, terms: Sequence[str], what: str, whose: str) -> None:
+    """See that no terms stand in the way of sharing.
+
+    Args:
+        terms: those that do, a line each.
+        what: what would be shared, for the message.
+        whose: how the terms come to hold for it.
+
+    Raises:
+        ExportError: some do.
+    """
+    if terms:
+        listing = "\n".join(f"  {line}" for line in terms)
+        raise ExportError(
+            f"{folder}: terms that {whose} forbid to share it, or do not say that you may:\n{listing}\n"
+            f"Read them; if you may share the {what}, add --i-may-share"
+        )
+
+
+def who_sees(*, public: bool) -> str:
+    """Who sees a repository, in words."""
+    return "public: everybody sees it" if public else "private"
+
+
 def send(
     files: Mapping[str, Path | bytes],
     repo: str,
