@@ -24,7 +24,7 @@ import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -137,6 +137,7 @@ class WarmCommands:
         *,
         stop: signal.Signals | None = None,
         after: float = 0.0,
+        once: Sequence[Path] = (),
         timeout: float = 120.0,
         memory_bytes: int | None = None,
         folder: Path | None = None,
@@ -145,6 +146,8 @@ class WarmCommands:
     ) -> Ended:
         """Run `g2l ARGUMENTS` to its end, or send it `stop` so many seconds `after` its start.
 
+        With `once` the signal waits, beyond that, until one of these paths is there: how long a run takes is no measure
+        of when it makes a file, for the next one may be quicker or slower.
         `timeout` is for a run that is not stopped, `memory_bytes` bounds what it may allocate, `folder` is its working
         folder. A run that hangs says in `err` where each thread was (not a fresh one). `quick_end` leaves out that the
         interpreter takes itself apart, half a second.
@@ -153,6 +156,7 @@ class WarmCommands:
             "arguments": [str(word) for word in arguments],
             "stop": stop,
             "after": after,
+            "once": [str(path) for path in once],
             "timeout": timeout,
             "end_seconds": self.end_seconds,
             "memory_bytes": memory_bytes,
@@ -248,6 +252,8 @@ def watch(pid: int, job: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     stop, stopped_at, hung = job["stop"], 0.0, False
     status = wait(pid, job["after"] if stop else job["timeout"])
+    if status is None and job["once"]:
+        status = wait(pid, job["timeout"], until_one_of=job["once"])
     if status is None and stop:
         stopped_at = time.monotonic()
         (os.killpg if stop in FROM_TERMINAL else os.kill)(pid, stop)
@@ -270,17 +276,17 @@ def watch(pid: int, job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def wait(pid: int, seconds: float) -> int | None:
-    """The status of a child that ended within so many seconds, else `None`."""
+def wait(pid: int, seconds: float, until_one_of: Sequence[str] = ()) -> int | None:
+    """The status of a child that ended within so many seconds, and before one of these paths was there, else `None`."""
     until = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return status
         left = until - time.monotonic()
-        if left <= 0:
+        if left <= 0 or any(map(os.path.exists, until_one_of)):
             return None
-        time.sleep(min(left, 0.005))
+        time.sleep(min(left, 0.001 if until_one_of else 0.005))
 
 
 def end_orphans(session: int) -> list[str]:
