@@ -18,7 +18,7 @@ COPY stages stages
 RUN if [ -n "$TORCH_INDEX" ]; then \
       python -m pip install --no-cache-dir "torch>=2.12" "torchvision>=0.27" --index-url "$TORCH_INDEX"; \
     fi \
- && python -m pip install --no-cache-dir ".[demo,tensorboard,onnx,objects]" \
+ && python -m pip install --no-cache-dir ".[demo,tensorboard,onnx,objects,opencv]" \
  && g2l --version
 
 USER 1000

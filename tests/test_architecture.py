@@ -444,6 +444,7 @@ def test_the_modules_that_say_they_are_pure_are_found() -> None:
             {f"pipeline.evaluate.robustness.{name}" for name in ("margins", "sweep", "sweep_plan")},
         ),  # 0016, 0049
         ("obstore", {"pipeline.disk.objects.bucket"}),
+        ("cv2", {"pipeline.training.augment"}),
         ("onnx", {"pipeline.student.onnx_file"}),
         ("onnxruntime", {"pipeline.student.onnx_file"}),
         ("typer", {"stages.cli", "stages.options"}),

@@ -26,9 +26,12 @@ EXTRAS = {
     "wandb": "`--log wandb`",
     "mlflow": "`--log mlflow`",
     "objects": "stores in buckets (s3://, gs://, az://)",
+    "opencv": "fast flips and changes of colour in training",
     "demo": "`g2l demo`",
 }
 """What each of the optional sets of packages is for."""
+SAME_MODULE = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
+"""Packages that bring the module of a package, too."""
 LITTLE_MEMORY = 8 << 30
 """Free memory below which a giant's weights in float32 (4.5 GB) and a batch do not fit well. Our choice."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -72,9 +75,10 @@ def _version(name: str) -> str | None:
 
 
 def _fits(requirement: Requirement) -> bool:
-    """Whether a package is installed in a version that is asked for."""
-    version = _version(requirement.name)
-    return version is not None and requirement.specifier.contains(version, prereleases=True)
+    """Whether a package is installed in a version that is asked for, or one that brings the same module."""
+    names = (requirement.name, *SAME_MODULE.get(requirement.name, ()))
+    versions = filter(None, map(_version, names))
+    return any(requirement.specifier.contains(version, prereleases=True) for version in versions)
 
 
 def _look_at_loading() -> Iterator[Finding]:

@@ -2,7 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,10 @@ from pipeline.training.augment import (
     jitter_in_floats,
     jitter_whole,
     leaves_alone,
+    makes_the_same,
     mean_level,
+    opencv_here,
+    turn,
 )
 
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flips", "flips+jitter")
@@ -158,6 +164,86 @@ def test_whole_numbers_are_the_same_on_every_machine() -> None:
     for key in [*CORNERS, 0x0123_4567_89AB_CDE6, 0xFEDC_BA98_7654_3213]:
         digest.update(changed(jitter_whole, patch, key).astype(np.uint8).tobytes())
     assert digest.hexdigest() == "9f06a1e3dd34f55502144de56a0311c72344110d5859db43e97cfcb7abfaa234"
+
+
+@pytest.fixture
+def looked_up_again() -> Iterator[None]:
+    """OpenCV is looked for within the test, and again after it."""
+    opencv_here.cache_clear()
+    yield
+    opencv_here.cache_clear()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    side=st.integers(1, 70),
+    seed=st.integers(0, 2**31),
+    key=st.integers(0, 2**64 - 1) | st.sampled_from(CORNERS),
+    kind=st.integers(0, 2),
+    augmentation=st.sampled_from(AUGMENTATIONS),
+)
+def test_opencv_makes_the_pixels_that_numpy_makes(
+    side: int, seed: int, key: int, kind: int, augmentation: Augmentation
+) -> None:
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (side, side, 3), np.uint8)
+    patch = (make_patches(1, side, seed)[0], noise, noise // 128 * np.uint8(255))[kind]
+    key, before, batch = key ^ seed % 8, patch.copy(), np.full((3, side, side, 3), 7, np.uint8)
+    assert opencv_here() is not None, "installed for the tests"
+    augment(patch, key, augmentation, batch[1])
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr("pipeline.training.augment.opencv_here", lambda: None)
+        augment(patch, key, augmentation, expected := np.empty_like(patch))
+    assert np.array_equal(batch[1], expected)
+    assert np.array_equal(patch, before)
+    assert (batch[[0, 2]] == 7).all()
+
+
+def test_it_does_so_in_whole_patches() -> None:
+    """Where a processor takes many numbers at once; of each turn."""
+    patch = np.random.default_rng(5).integers(0, 256, (224, 224, 3), np.uint8)
+    out = np.empty((2, *patch.shape), np.uint8)
+    for which in range(8):
+        key = 0x9E37_79B9_7F4A_7C10 * (which + 1) % 2**64 & ~7 | which
+        augment(patch, key, "flips+jitter", out[0])
+        jitter_whole(dihedral(patch, which), key, out[1])
+        assert np.array_equal(*out)
+        assert np.array_equal(turn(patch, which, out[0], opencv_here()), dihedral(patch, which))
+
+
+@pytest.mark.usefixtures("looked_up_again")
+def test_without_opencv_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert opencv_here() is None
+    patch = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
+    augment(patch, 5, "flips", out := np.empty_like(patch))
+    assert np.array_equal(out, dihedral(patch, 5))
+
+
+@pytest.mark.usefixtures("looked_up_again")
+def test_a_module_that_is_not_opencv_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(error=ZeroDivisionError))
+    assert opencv_here() is None
+
+
+@pytest.mark.parametrize("what", ["flip", "transpose", "transform", "sumElems", "addWeighted"])
+def test_a_version_that_makes_other_pixels_is_found(what: str) -> None:
+    opencv = opencv_here()
+
+    def a_little_off(*args: Any, dst: Any = None, **named: Any) -> Any:
+        made = getattr(opencv, what)(*args, **named)
+        if what == "sumElems":
+            return made[0] + 4000, *made[1:]
+        made.reshape(-1)[-1:] ^= 0x40
+        if dst is None:
+            return made
+        dst[:] = made
+        return dst
+
+    names = ("flip", "transpose", "transform", "sumElems", "addWeighted")
+    other = SimpleNamespace(**{name: getattr(opencv, name) for name in names} | {what: a_little_off})
+    assert makes_the_same(SimpleNamespace(**{name: getattr(opencv, name) for name in names}))
+    assert not makes_the_same(other)
 
 
 def test_factors_of_one_change_nothing() -> None:

@@ -44,6 +44,13 @@ def test_a_missing_and_an_old_package_are_trouble(monkeypatch: pytest.MonkeyPatc
     assert of(iter(found), "other") is None  # of another Python
 
 
+def test_a_package_of_the_same_module_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: ["opencv-python-headless>=4.10; extra == 'opencv'"])
+    for versions, is_there in (({}, False), ({"opencv-python": "4.11.0"}, True), ({"opencv-python": "4.2"}, False)):
+        monkeypatch.setattr(installed, "_version", {"g2l": "1", **versions}.get)
+        assert (of(installed.look_at_packages(), "extra opencv") is None) == is_there
+
+
 def test_a_package_that_does_not_load_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.import_module
 
