@@ -93,7 +93,7 @@ def short(config: TrainConfig) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def brief(config: TrainConfig) -> TrainConfig:
-    """One epoch of three steps, with a checkpoint at each: every kind of write, of which the third removes the first."""
+    """One epoch of three steps, with a checkpoint at each: every kind of write. The third removes the first."""
     return config.model_copy(update={"batch_size": 16, "checkpoint_every": 1, "epochs": 1})
 
 
