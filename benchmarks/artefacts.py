@@ -36,7 +36,8 @@ from pipeline.slides.tissue import MIN_BRIGHTNESS, read_thumbnail, segment
 DROPPED, LOST = 0.98, 0.01
 """From the issue."""
 PIXEL_UM = 8.0
-RULES = {"pen": find_pen, "fold": find_folds, "blur": find_blur, "edge": find_edges, "blank": find_blank}
+RULES = {"pen": find_pen, "edge": find_edges, "fold": find_folds, "blank": find_blank, "blur": find_blur}
+"""In the order in which a plan's run."""
 COLOURS = {
     "pen": (255, 220, 0),
     "fold": (0, 170, 60),
@@ -248,11 +249,17 @@ class Outcome:
 
 
 def find_all(field: Field, image: NDArray[np.uint8]) -> tuple[Mask, dict[str, Mask]]:
-    """The tissue of a picture of the field, and what each rule drops of it."""
+    """The tissue of a picture of the field, and what each rule drops of it: each of what those before it left, in the
+    order in which a plan's run, so that a rule takes what is usual from tissue without ink.
+    """
     known = brightest(image) >= MIN_BRIGHTNESS
     glass: list[Colour] = find_glass(image, known)
     tissue = segment(image, field.pixel_um)
-    return tissue, {name: find(image, field.pixel_um, tissue, known, glass) for name, find in RULES.items()}
+    left, found = tissue.copy(), {}
+    for name, find in RULES.items():
+        found[name] = find(image, field.pixel_um, left & known, known, glass) & left & known
+        left &= ~found[name]
+    return tissue, found
 
 
 def judge(field: Field, rule: str, plant: Plant, rng: np.random.Generator) -> Outcome | None:

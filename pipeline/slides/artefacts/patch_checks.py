@@ -3,7 +3,9 @@
 What a patch is compared with is the slide's own: `SlideReference` holds medians over some of its patches, so that pale
 stains and soft scanners are judged as they are. Colours are compared in blocks of `BLOCK_UM` and wider areas
 (`patch_ink`). Sharpness is the energy of the finest differences over that of coarser ones, so that smooth tissue in
-focus is kept (after Crete et al., "The blur effect", 2007).
+focus is kept (after Crete et al., "The blur effect", 2007). It is measured where there is tissue: a section's edge is
+one high step, which outweighs nuclei among the coarser differences, so that glass and what lies next to it count for
+nothing (decision 0099).
 
 Left out: the same field twice, which no patch shows alone (`store.writer`); dust, bubbles and edges of the coverslip,
 which a thumbnail shows (`docs/tissue.md`); folds, of which a patch says no more than the thumbnail (decision 0091).
@@ -11,12 +13,14 @@ which a thumbnail shows (`docs/tissue.md`); folds, of which a patch says no more
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.slides.artefacts.density import grown
 from pipeline.slides.artefacts.patch_ink import InkReference, build_ink_reference, ink_share
 
 Reason = Literal["one_colour", "no_tissue", "pen", "out_of_focus"]
@@ -50,10 +54,25 @@ MOST_PAIR_BLUR = 0.8
 rarely fills a quarter of it. It costs 0.2 % of clean patches in the mean over eight slides and sets; a single sixteenth
 0.2 to 1.3 % more.
 """
+MOST_TISSUE_PAIR_BLUR, MOST_PART_BLUR = 0.65, 0.85
+"""The same of two neighbouring sixteenths, and of one, where glass does not count. Our choice: without glass clean
+patches vary less, so that no more of them are lost than by the wider bounds with glass, on four of five sets.
+"""
 PARTS = 4
 """Parts along a side: 28 um of a patch of 112 um."""
 LEAST_PART_PX = 16
 """Side of a part from which its sharpness means anything. Our choice: fewer pixels of noise pass the bounds."""
+LEAST_TISSUE_PART_PX = 24
+"""The same where glass does not count; smaller patches are checked as before. Our choice: of 16 pixels, clean parts
+pass the bounds."""
+CELL_PX = 14.0
+"""Wanted side of the cells that are glass or tissue, of which whole numbers make a part. Our choice: 7 um at 0.5 um/px,
+one nucleus."""
+GLASS_CELL = 190.0, 40.0, 10.0
+"""A cell is glass if green has this mean at least, is that much brighter than in the darkest cell, and deviates by less
+than the last. Our choice: tinted glass has 190, a step to glass is higher, and pale stroma deviates by 12 and more."""
+LEAST_OF_PART, LEAST_OF_PATCH = 0.4, 0.1
+"""Least share of tissue in a part or quarter, and in a patch, from which it is judged. Our choice."""
 LEAST_RELIEF = 4.0
 """Deviation of a quarter's blocks, in grey levels of green, from which it is out of focus if it has too little contrast
 to measure sharpness. Our choice: of 1,300 patches of five sets none has so little contrast."""
@@ -93,9 +112,10 @@ class PatchFault:
     bound: float
 
 
-def measure_patch(patch: NDArray[np.uint8], mpp: float) -> MeasuredPatch:
-    """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference."""
-    return MeasuredPatch(sharpness(patch), block_densities(block_means(patch, mpp)))
+def measure_patch(patch: NDArray[np.uint8], mpp: float, *, without_glass: bool = True) -> MeasuredPatch:
+    """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference; `without_glass` as `check_patch`."""
+    sharp = sharpness(patch, without_glass=without_glass)
+    return MeasuredPatch(sharp, block_densities(block_means(patch, mpp)))
 
 
 def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
@@ -106,10 +126,18 @@ def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
 
 
 def check_patch(
-    patch: NDArray[np.uint8], mpp: float, reference: SlideReference, *, by_pairs: bool = True
+    patch: NDArray[np.uint8],
+    mpp: float,
+    reference: SlideReference,
+    *,
+    by_pairs: bool = True,
+    without_glass: bool = True,
 ) -> PatchFault | None:
-    """Why a patch, uint8 (P, P, 3) of `mpp` um/px, is to be dropped; `None` if it is good. `by_pairs`: also by focus of
-    two neighbouring sixteenths, which earlier versions of the rules did not look at.
+    """Why a patch, uint8 (P, P, 3) of `mpp` um/px, is to be dropped; `None` if it is good.
+
+    Args:
+        by_pairs: also by focus of two neighbouring sixteenths; earlier versions of the rules did not look at them.
+        without_glass: focus where there is tissue, of a reference that was measured so; earlier versions did not.
     """
     blocks = block_means(patch, mpp)
     deviation = float(blocks[..., 1].std())
@@ -122,7 +150,40 @@ def check_patch(
         return PatchFault("pen", share, MOST_PEN)
     if reference.sharpness is None:
         return None
+    if without_glass and _has_cells(patch):
+        return _check_tissue_focus(patch, blocks, reference.sharpness)
     return _check_focus(patch, blocks, reference.sharpness, by_pairs=by_pairs)
+
+
+def _check_tissue_focus(patch: NDArray[np.uint8], blocks: NDArray[np.uint8], usual: float) -> PatchFault | None:
+    """As `_check_focus`, but of what is no glass; and whether one part is out of focus."""
+    parts = _in_parts(_cell_energies(patch))
+    quarters = _in_quarters(parts)
+    areas = np.concatenate([parts.reshape(-1, 4), quarters.reshape(-1, 4), quarters.mean(axis=(0, 1))[None]])
+    drops = _drops(areas, usual)
+    each = drops[: PARTS**2].reshape(PARTS, PARTS)
+    pairs = max(np.minimum(each[1:], each[:-1]).max(), np.minimum(each[:, 1:], each[:, :-1]).max())
+    bounds = (MOST_BLUR, MOST_QUARTER_BLUR, MOST_TISSUE_PAIR_BLUR, MOST_PART_BLUR)
+    for value, bound in zip((drops[-1], drops[PARTS**2 : -1].max(), pairs, each.max()), bounds, strict=True):
+        if value > bound:
+            return PatchFault("out_of_focus", float(value), bound)
+    flat = quarters[..., 3].ravel() < LEAST_CONTRAST**2
+    if not flat.any():
+        return None
+    relief = max(float(block.std()) for block, is_flat in zip(_quarters(blocks[..., 1]), flat, strict=True) if is_flat)
+    return PatchFault("out_of_focus", relief, LEAST_RELIEF) if relief >= LEAST_RELIEF else None
+
+
+def _drops(areas: NDArray[np.float64], usual: float) -> NDArray[np.float64]:
+    """How far below the `usual` one the logarithm of sharpness is, in all parts, quarters, and the patch: (N,), from
+    what `_cell_energies` gives, in the mean over each, (N, 4). 0 with too little tissue, or with too little contrast.
+    """
+    share = np.maximum(areas[:, 2], 1e-6)
+    fine, coarse = areas[:, 0] / share, areas[:, 1] / share
+    sharp = np.log(np.maximum(fine - FINE_NOISE, FINE_NOISE / 10) / np.maximum(coarse, LEAST_CONTRAST**2)) / 2
+    least = np.full(len(areas), LEAST_OF_PART)
+    least[-1] = LEAST_OF_PATCH
+    return np.asarray(np.where((share >= least) & (coarse >= LEAST_CONTRAST**2), usual - sharp, 0.0))
 
 
 def _check_focus(
@@ -133,8 +194,7 @@ def _check_focus(
     whole = _sharpness(*parts.mean(axis=(0, 1)))
     if whole is not None and usual - whole > MOST_BLUR:
         return PatchFault("out_of_focus", usual - whole, MOST_BLUR)
-    quarters = (parts[::2, ::2] + parts[1::2, ::2] + parts[::2, 1::2] + parts[1::2, 1::2]) / 4
-    for energies, block in zip(quarters.reshape(-1, 2), _quarters(blocks[..., 1]), strict=True):
+    for energies, block in zip(_in_quarters(parts).reshape(-1, 2), _quarters(blocks[..., 1]), strict=True):
         sharp = _sharpness(*energies)
         if sharp is None and (relief := float(block.std())) >= LEAST_RELIEF:
             return PatchFault("out_of_focus", relief, LEAST_RELIEF)
@@ -179,11 +239,15 @@ def tissue_share(blocks: NDArray[np.uint8]) -> float:
     return 1.0 - float(glass.mean())
 
 
-def sharpness(patch: NDArray[np.uint8]) -> float | None:
+def sharpness(patch: NDArray[np.uint8], *, without_glass: bool = True) -> float | None:
     """Logarithm of how much of a patch's contrast is fine: root mean squares of the Laplacian and of differences over
-    `EDGE_PX`, of green, in every second row. `None` with too little contrast.
+    `EDGE_PX`, of green, in every second row. `None` with too little contrast. `without_glass`: of tissue, in patches
+    that are large enough to have parts.
     """
-    return _sharpness(*_part_energies(patch).mean(axis=(0, 1)))
+    if not (without_glass and _has_cells(patch)):
+        return _sharpness(*_part_energies(patch).mean(axis=(0, 1)))
+    fine, coarse, share, _ = _cell_energies(patch).mean(axis=(0, 1))
+    return _sharpness(fine / share, coarse / share) if share >= LEAST_OF_PATCH else None
 
 
 def _sharpness(fine: float, coarse: float) -> float | None:
@@ -198,15 +262,81 @@ def _part_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
     (4, 4, 2).
     """
     green = patch[..., 1].astype(np.int16)
+    fine = _laplacian(green)
+    across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
+    down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
+    coarse = (_energies(across) + _energies(down)) / 2 - COARSE_NOISE
+    return np.stack([_energies(fine), coarse], axis=-1)
+
+
+def _laplacian(green: NDArray[np.int16]) -> NDArray[np.int16]:
+    """The Laplacian of (H, W) in every second row from the second on, without the rim."""
     fine = green[1:-1:2, 1:-1] << 2
     fine -= green[:-2:2, 1:-1]
     fine -= green[2::2, 1:-1]
     fine -= green[1:-1:2, :-2]
     fine -= green[1:-1:2, 2:]
+    return fine
+
+
+def _has_cells(patch: NDArray[np.uint8]) -> bool:
+    """Whether a patch is large enough for its parts to be judged without glass."""
+    return len(patch) >= PARTS * LEAST_TISSUE_PART_PX
+
+
+def _cell_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Of each cell of a patch (P, P, 3) the two energies and 1, all 0 for glass and what is next to it; and the coarser
+    energy of all: (N, N, 4). N is a multiple of `PARTS`.
+    """
+    green = patch[..., 1].astype(np.int16)
+    size = len(green)
+    number = PARTS * max(1, round(size / PARTS / CELL_PX))
+    cells = np.empty((number, number, 4))
     across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
     down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
-    coarse = (_energies(across) + _energies(down)) / 2 - COARSE_NOISE
-    return np.stack([_energies(fine), coarse], axis=-1)
+    cells[..., 0] = _means_of_cells(_squared(_laplacian(green)), size, (1, 2), 1)
+    coarse = _means_of_cells(_squared(across), size, (0, 2), EDGE_PX // 2)
+    coarse += _means_of_cells(_squared(down), size, (EDGE_PX // 2, 2), 0)
+    cells[..., 3] = cells[..., 1] = coarse / 2 - COARSE_NOISE
+    level = green[::4].astype(np.float32)
+    mean, square = (_means_of_cells(values, size, (0, 4), 0) for values in (level, level * level))
+    least, above, most = GLASS_CELL
+    glass = (mean >= max(least, mean.min() + above)) & (square - mean * mean < most**2)
+    cells[..., 2] = ~grown(glass, 1)
+    cells[..., :2] *= cells[..., 2:3]
+    return cells
+
+
+def _squared(values: NDArray[np.int16]) -> NDArray[np.float32]:
+    return np.square(values, dtype=np.float32)
+
+
+def _means_of_cells(values: NDArray[np.float32], size: int, rows: tuple[int, int], column: int) -> NDArray[np.float32]:
+    """Means of values (H, W) over the cells of a patch of `size` pixels, (N, N). Values are of every so many `rows` of
+    it from a first one on, and of all columns from `column` on.
+    """
+    down, right = _weights(size, *rows, values.shape[0]), _weights(size, column, 1, values.shape[1])
+    return np.asarray(down.T @ (values @ right))
+
+
+@lru_cache(maxsize=64)
+def _weights(size: int, first: int, step: int, count: int) -> NDArray[np.float32]:
+    """What each of so many rows or columns of a patch of `size` pixels adds to the mean of each cell: (count, N)."""
+    number = PARTS * max(1, round(size / PARTS / CELL_PX))
+    cell = (first + step * np.arange(count)) * number // size
+    weights = (cell[:, None] == np.arange(number)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=0))
+
+
+def _in_parts(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of cells (N, N, C) over the parts: (4, 4, C)."""
+    side = len(values) // PARTS
+    return np.asarray(values.reshape(PARTS, side, PARTS, side, -1).mean(axis=(1, 3)))
+
+
+def _in_quarters(parts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of parts (4, 4, C) over the quarters: (2, 2, C)."""
+    return (parts[::2, ::2] + parts[1::2, ::2] + parts[::2, 1::2] + parts[1::2, 1::2]) / 4
 
 
 def _quarters(values: NDArray[Any]) -> tuple[NDArray[Any], ...]:

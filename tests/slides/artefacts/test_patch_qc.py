@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from support.planted import Rgb, blurred, tissue_patches
 
 from pipeline.base.errors import PatchError
@@ -59,6 +60,18 @@ def test_a_store_begun_by_earlier_rules_goes_on_by_them(patches: list[Rgb]) -> N
             reasons.add(fault.reason if fault else "good")
     assert "good" in found[1]
     assert found[2] == {"out_of_focus"}
+
+
+def test_a_store_begun_when_glass_counted_goes_on_so() -> None:
+    """Version 2 takes the edge of a section of fine grains for soft, by a reference in which glass counts, too."""
+    level = np.full((224, 224, 1), 242.0)
+    level[:, :112] = 140 + 22 * np.random.default_rng(0).standard_normal((224, 112, 1))
+    edge = (gaussian_filter(level, (0.8, 0.8, 0)) * (1, 0.8, 0.95) + (0, 45, 10)).round().clip(0, 255).astype(np.uint8)
+    tissue = np.concatenate([edge[:, :110], edge[:, 109::-1], edge[:, :4]], axis=1)
+    found = {rules: PatchChecks(224, rules).find("a", COORDS, 0.5, edge, lambda x, y: tissue) for rules in (2, 3)}
+    assert found[3] is None
+    assert found[2] is not None
+    assert found[2].reason == "out_of_focus"
 
 
 def test_unreadable_patches_of_the_reference_are_left_out(patches: list[Rgb]) -> None:
