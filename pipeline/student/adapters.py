@@ -1,6 +1,7 @@
 """Adapters: short files in an export, with which other benchmarks and tools run the student.
 
 eva_student.py, eva.yaml      kaiko-eva 0.4.5
+lazyslide_model.py            LazySlide 0.13, a model of its registry
 pathorob_model.py             PathoROB's model wrapper
 plismbench_extractor.py       plismbench's extractor
 slide2vec_encoder.py          slide2vec 7's registered encoder
@@ -10,7 +11,7 @@ trident_encoder.py            TRIDENT's custom encoder
 Each needs timm, safetensors, torch and its tool, and nothing of this project. It finds the student in the folder above
 `adapters/`. It builds the architecture by its name and loads the weights itself, so that it works whatever a version of
 timm makes of a folder (before 1.0.16: nothing; decision 0037). The interfaces were read in 2026-11 (decisions 0019,
-0087). `oldest_timm` says which timm this takes (decision 0093).
+0087, 0097). `oldest_timm` says which timm this takes (decision 0093).
 Left out: tools that take a timm name.
 """
 
@@ -41,6 +42,7 @@ FORWARD: dict[EmbeddingRule, str] = {
 ADAPTERS = (
     "eva.yaml",
     "eva_student.py",
+    "lazyslide_model.py",
     "pathorob_model.py",
     "plismbench_extractor.py",
     "slide2vec_encoder.py",

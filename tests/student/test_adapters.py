@@ -1,8 +1,9 @@
 """Adapters give the student's embeddings to tools of others: run against stand-ins with the interfaces of those tools.
 
 The stand-ins are written after kaiko-eva 0.4.5, PathoROB (pathorob/models/utils.py), plismbench
-(plismbench/models/extractor.py, utils.py), TRIDENT (trident/patch_encoder_models/load.py), thunder-bench 0.2.2
-(thunder/models/pretrained_models.py, utils.py) and slide2vec 7.1.4 (slide2vec/encoders/base.py) as read in 2026-11.
+(plismbench/models/extractor.py, utils.py), lazyslide-models 0.1.0 (base.py, _model_registry.py), TRIDENT
+(trident/patch_encoder_models/load.py), thunder-bench 0.2.2 (thunder/models/pretrained_models.py, utils.py) and
+slide2vec 7.1.4 (slide2vec/encoders/base.py) as read in 2026-11.
 """
 
 import importlib
@@ -12,7 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,36 @@ def register_encoder(name: str, *, supported_spacing_um: float | None, **told: A
     return register
 
 
+class ImageModel(ABC):
+    """LazySlide's: callable, and named by its class unless that says otherwise."""
+
+    model: Any
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def to(self, device: str) -> "ImageModel":
+        self.model.to(device)
+        return self
+
+    @abstractmethod
+    def encode_image(self, image: Any) -> Any: ...
+
+
+def register(key: str, task: str | None = None, *, encode_dim: int | None = None) -> Any:
+    """LazySlide's decorator, into the same registry."""
+    return register_encoder(key, supported_spacing_um=None, task=task, encode_dim=encode_dim)
+
+
 TOOLS: dict[str, dict[str, dict[str, Any]]] = {
+    "lazyslide": {
+        "lazyslide_models": {
+            "ImageModel": ImageModel,
+            "ModelTask": SimpleNamespace(vision="vision"),
+            "register": register,
+        }
+    },
     "pathorob": {"pathorob": {}, "pathorob.models": {}, "pathorob.models.utils": {"ModelWrapper": ModelWrapper}},
     "plismbench": {
         "plismbench": {},
@@ -344,6 +374,23 @@ def test_slide2vec_registers_an_encoder_that_embeds_as_the_student(
     for transform in (encoder.get_transform(), encoder.get_normalization_transform()):
         images = torch.stack([transform(Image.fromarray(patch)) for patch in patches])
         torch.testing.assert_close(encoder.encode_tiles(images), expected_of(built, patches), rtol=1e-5, atol=1e-5)
+
+
+def test_lazyslide_makes_the_student_by_its_name(
+    student: tuple[Path, Any], load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, built = student
+    monkeypatch.setattr(sys.modules[__name__], "REGISTERED", {})
+    load("lazyslide_model", "lazyslide")
+    made, told = REGISTERED[folder.name]
+    assert (told["task"], told["encode_dim"]) == ("vision", built.spec.width)
+    model = made(model_path=None, token=None)  # as `feature_extraction` calls it
+    assert model.name == folder.name
+    model.to("cpu")
+    patches = make_patches(4, PATCH_PX)
+    transform = pickle.loads(pickle.dumps(model.get_transform()))  # as a loader's worker gets it
+    images = torch.stack([transform(patch) for patch in patches])
+    torch.testing.assert_close(model.encode_image(images), expected_of(built, patches), rtol=1e-5, atol=1e-5)
 
 
 def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:

@@ -5,6 +5,7 @@ with G2L_TOOLS=1 (`make test-tools`); docs/tools.md has what came of it. The env
 behind its own, so that torch need not be fetched again.
 """
 
+import csv
 import functools
 import json
 import os
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.commands import call_g2l
-from support.slides import make_slide
+from support.slides import make_slide, write_slide
 from support.stores import make_patches, student_folder
 from support.students import ARGUMENTS, EXPORTED, SPECS, TINY, disturb, random_projector, write_exported
 
@@ -45,6 +47,21 @@ TOOLS = {
     "timm 1.0.12": (["timm==1.0.12"], "in_old_timm.py"),
     "timm 0.9.16": (["timm==0.9.16"], "in_old_timm.py"),
 }
+PACKAGES = {tool: packages for tool, (packages, _) in TOOLS.items()} | {
+    "lazyslide": ["lazyslide==0.13.0", "scanpy", "igraph"],
+    "croma": ["croma==1.0.1"],
+    # pip alone goes back to a scikit-survival that it would have to build: these are the newest for NumPy 1.26
+    "soma": [
+        "soma-pathology==2.2.0",
+        "scikit-survival==0.26.0",
+        "scikit-learn==1.7.2",
+        "scikit-image==0.26.0",
+        "numpy==1.26.4",
+        "opencv-python==4.11.0.86",
+        "imagecodecs==2026.1.14",
+    ],
+}
+"""What is installed into the environment of a tool."""
 MORE: dict[str, tuple[str, int, dict[str, Any]]] = {
     "vit": ("vit_small_patch16_224", 48, SMALL),
     "vit with layer scale": ("vit_large_patch16_224", 48, SMALL | {"init_values": 1e-5, "dynamic_img_size": True}),
@@ -99,7 +116,7 @@ def make_student(root: Path, name: str, architecture: str, patch_px: int, argume
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Gives the Python of a tool's environment, which is made once."""
     root = tmp_path_factory.mktemp("environments")
-    return functools.cache(lambda tool: make_environment(root / tool.replace(" ", "-"), TOOLS[tool][0]))
+    return functools.cache(lambda tool: make_environment(root / tool.replace(" ", "-"), PACKAGES[tool]))
 
 
 def run_beside(python: Path, script: str, *arguments: object) -> dict[str, Any]:
@@ -149,6 +166,80 @@ def test_thunder_scores_the_student(students: list[Path], environments: Callable
     said = run_beside(environments("thunder"), "in_thunder_task.py", students[0], tmp_path)
     print(f"THUNDER's kNN: {said}")
     assert said["f1"] == 1.0
+
+
+def test_lazyslide_extracts_the_students_features(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """On the tiles that `g2l embed` writes for TRIDENT; its domains are the halves of a slide of two colours."""
+    (tmp_path / "slides").mkdir()
+    pixels = np.empty((640, 1200, 3))
+    pixels[:, :600], pixels[:, 600:] = (222, 150, 190), (98, 66, 140)
+    pixels += np.random.default_rng(0).normal(0, 20, pixels.shape)
+    slide = write_slide(tmp_path / "slides" / "a.svs", pixels.clip(0, 255).astype(np.uint8), mpp=0.499)
+    lines = []
+    for number, folder in enumerate(students):
+        out = tmp_path / f"out-{number}"
+        command = ["embed", f"s={folder}", slide.parent, "--out", out, "--layout", "trident", "--mpp", 0.499]
+        code, _, errors = call_g2l(*command, "--device", "cpu")
+        assert code == 0, errors
+        (features,) = out.glob("*/features_s/a.h5")
+        lines.append(run_beside(environments("lazyslide"), "in_lazyslide.py", folder, slide, features, 0.499))
+    worst = max(value for line in lines for value in line["differences"])
+    print(f"LazySlide: {lines[0]}, largest difference {worst:.2g} over {len(lines)} students")
+    assert worst <= MOST
+    assert lines[0]["score"] == 1.0
+
+
+def test_croma_counts_as_evaluate_does(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The robustness index of each `k` that the report has, of embeddings that timm alone made with the export."""
+    student = students[0]
+    side = json.loads((student / "config.json").read_text())["pretrained_cfg"]["input_size"][1]
+    rows = [["subset", "slide_id", "patch_id", "biological_class", "medical_center", "path"]]
+    for i, patch in enumerate(make_patches(96, side, seed=1)):
+        label, center = i % 2, i // 2 % 2
+        tint = np.array([12, -12, 0]) * (2 * label - 1) + np.array([0, 0, 25]) * center
+        Image.fromarray((patch + tint).clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        rows.append(["all", f"case {i % 16}", str(i), ("normal", "tumour")[label], "NS"[center], f"{i}.png"])
+    with open(tmp_path / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    command = ["evaluate", "--models", f"s={student}", "--robustness", tmp_path / "table.csv", "--no-cost"]
+    code, _, errors = call_g2l(*command, "--resamples", 100, "--device", "cpu", "--out", tmp_path / "out")
+    assert code == 0, errors
+    section = json.loads((tmp_path / "out" / "report.json").read_text())["sections"]["robustness"]
+    tables = {table["title"]: table["rows"][0] for table in section["tables"]}
+    at_same = tables["Robustness index at the same k"]
+    ours = {name.removeprefix("k = "): value for name, value in at_same.items() if name.startswith("k = ") and value}
+    ours[str(tables["Robustness index"]["k"])] = tables["Robustness index"]["index"]["value"]
+    assert len(ours) >= 4
+    said = run_beside(environments("croma"), "in_croma.py", student, tmp_path / "table.csv", *ours)
+    print(f"croma: {said}")
+    assert said["index"] == pytest.approx(ours, abs=1e-12)
+    assert len(set(ours.values())) > 2
+
+
+def test_evas_difference_is_its_way_to_scale_pixels(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """ToDtype multiplies by 1/255, embed divides by 255: all of the difference, and no more than float32 has anyway."""
+    deep = make_student(tmp_path, "deep", "vit_small_patch16_224", 224, {"depth": 12})
+    for folder in (*students[:5], deep):
+        said = run_beside(environments("eva"), "in_eva_rounding.py", folder)
+        print(f"eva, values up to 9.8, {folder.name}: {said}")
+        assert said["inputs"] <= 1e-6
+        assert said["eva by division"] <= max(said["own by float64"], said["eva"])
+        assert said["eva"] <= 9.8 * MOST  # relative to the largest
+        assert said["eva"] <= 4 * said["own by float64"]
+
+
+def test_soma_scores_the_student(students: list[Path], environments: Callable[[str], Path], tmp_path: Path) -> None:
+    """By slide2vec's registry; soma's own probe tells images of two colours."""
+    said = run_beside(environments("soma"), "in_soma.py", students[0], tmp_path)
+    print(f"soma: {said}")
+    assert said["difference"] <= MOST
+    assert said["accuracy"] == 1.0
 
 
 def make_environment(folder: Path, packages: list[str]) -> Path:
