@@ -9,7 +9,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 RUN useradd --create-home --uid 1000 g2l
 WORKDIR /opt/g2l
-COPY pyproject.toml README.md LICENSE NOTICE CITATION.cff ./
+COPY pyproject.toml LICENSE NOTICE CITATION.cff ./
 COPY g2l g2l
 COPY pipeline pipeline
 COPY stages stages
@@ -18,7 +18,7 @@ COPY stages stages
 RUN if [ -n "$TORCH_INDEX" ]; then \
       python -m pip install --no-cache-dir "torch>=2.12" "torchvision>=0.27" --index-url "$TORCH_INDEX"; \
     fi \
- && python -m pip install --no-cache-dir ".[demo,tensorboard,onnx,objects,opencv]" \
+ && python -m pip install --no-cache-dir ".[demo,tensorboard,wandb,mlflow,onnx,objects,opencv]" \
  && g2l --version
 
 USER 1000

@@ -111,7 +111,14 @@ class StoreDataset(Dataset[StoreRow]):
         if split is not None and split not in SPLIT_NAMES:
             hint = did_you_mean(split, SPLIT_NAMES)
             raise ConfigError(f"split={split!r}: the splits of a store are {' and '.join(SPLIT_NAMES)}{hint}")
-        chosen = choose_teachers(Store(self.path), None if teacher is None else [teacher], None).first
+        store = Store(self.path)
+        names = list(store.teachers)
+        if teacher is None and len(names) > 1:
+            raise ConfigError(f"{store.place} has embeddings of {', '.join(names)}: say whose, as teacher={names[0]!r}")
+        if teacher is not None and teacher not in names:
+            hint = did_you_mean(teacher, names)
+            raise ConfigError(f"teacher={teacher!r}: {store.place} has embeddings of {', '.join(names)}{hint}")
+        chosen = choose_teachers(store, None if teacher is None else [teacher], None).first
         views = chosen.views_at_hand.count
         if not 0 <= view < views:
             raise ConfigError(f"view={view}: {chosen.place} has views 0 to {views - 1} of each patch")

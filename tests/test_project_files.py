@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import pytest
@@ -24,6 +25,61 @@ from pipeline.evaluate.options.config import evaluate_config
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 """Of https://www.apache.org/licenses/LICENSE-2.0.txt as most projects carry it (without the leading blank line)."""
+
+
+README = (ROOT / "README.md").read_text()
+CITATION_KEYS = {
+    "cff-version",
+    "message",
+    "title",
+    "authors",
+    "abstract",
+    "commit",
+    "contact",
+    "date-released",
+    "doi",
+    "identifiers",
+    "keywords",
+    "license",
+    "license-url",
+    "preferred-citation",
+    "references",
+    "repository",
+    "repository-artifact",
+    "repository-code",
+    "type",
+    "url",
+    "version",
+}
+"""Keys that CFF 1.2.0 knows, at the top: citation-file-format.github.io, schema-guide. No others are allowed."""
+PERSON_KEYS = {
+    "address",
+    "affiliation",
+    "alias",
+    "city",
+    "country",
+    "email",
+    "family-names",
+    "fax",
+    "given-names",
+    "name",
+    "name-particle",
+    "name-suffix",
+    "orcid",
+    "post-code",
+    "region",
+    "tel",
+    "website",
+    "date-end",
+    "date-start",
+    "location",
+}
+"""Of a person or an entity there."""
+
+
+def authors_of(citation: dict[str, Any]) -> list[dict[str, Any]]:
+    """All authors in a citation file."""
+    return [author for each in (citation, *citation["references"]) for author in each["authors"]]
 
 
 def test_the_licence_is_the_one_that_is_named() -> None:
@@ -44,7 +100,37 @@ def test_the_citation_is_of_this_version() -> None:
     assert citation["license"] == PROJECT["license"]
     assert {"message", "title", "authors"} <= citation.keys()
     assert all({"type", "title", "authors"} <= reference.keys() for reference in citation["references"])
+    assert citation.keys() <= CITATION_KEYS
+    assert citation["type"] in ("software", "dataset")
+    assert all(author.keys() <= PERSON_KEYS for author in authors_of(citation))
     assert any("2510.11176" in i["value"] for r in citation["references"] for i in r.get("identifiers", []))
+
+
+def test_a_released_version_has_its_date() -> None:
+    """CHANGELOG.md says that a version is not released, or on which day it was; the citation says the same."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    heading = re.search(rf"^## {re.escape(PROJECT['version'])} \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert heading is not None
+    released = "" if heading[1] == "unreleased" else heading[1]
+    assert str(citation.get("date-released", "")) == released
+
+
+def test_a_package_index_can_show_what_the_package_says_of_itself() -> None:
+    """The page of a package is not the repository: links and pictures that are relative lead nowhere there."""
+    page = (ROOT / PROJECT["readme"]).read_text()
+    targets = re.findall(r"\]\(([^)]+)\)|(?:src|href)=[\"']([^\"']+)", page)
+    assert not [target for pair in targets for target in pair if target and not target.startswith("https://")]
+    assert page.startswith("# G2L\n")
+    assert {line for line in page.splitlines() if line.startswith("g2l ")} > set(
+        re.findall(r"^g2l (?:make-manifest|plan|extract-teacher|train-student|export) .*", README, re.MULTILINE)
+    )
+    extras = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", page, re.MULTILINE))))
+    assert extras == PROJECT["optional-dependencies"].keys() - {"dev", "docs"}
+    assert all(url.startswith("https://") for url in PROJECT["urls"].values())
+    assert PROJECT["authors"] == yaml.safe_load((ROOT / "CITATION.cff").read_text())["authors"]
+    assert PROJECT["keywords"] == yaml.safe_load((ROOT / "CITATION.cff").read_text())["keywords"]
+    pythons = [each.rsplit(" ", 1)[1] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    assert min(pythons, key=lambda number: int(number[2:])) == PROJECT["requires-python"].removeprefix(">=")
 
 
 def test_the_version_is_said_in_one_place() -> None:
@@ -141,3 +227,36 @@ def test_the_notebook_s_page_has_its_cells_as_they_are() -> None:
         place = page.find(text, place)
         assert place >= 0, f"not on the page, or not in order: {text[:60]}. Run docs/notebook/render.py"
     assert len(set(re.findall(r"\]\((images/notebook_[0-9]\.jpg)\)", page))) == 5
+
+
+def missing_evidence(text: str) -> list[str]:
+    """Tests and files that a page names as its evidence and that are not there."""
+    missing = []
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
+        path = ROOT / file
+        defined = (
+            {node.name for node in parsed(path).body if isinstance(node, ast.FunctionDef)} if path.exists() else {}
+        )
+        if not path.exists() or (name and name not in defined):
+            missing.append(f"{file}::{name}")
+    linked = re.findall(r"\]\(((?:logs|images)/[^)#]+|\w+\.md)\)", text)
+    return missing + [path for path in linked if not (ROOT / "docs" / path).is_file()]
+
+
+def test_what_shows_a_promise_is_there() -> None:
+    text = (ROOT / "docs" / "shown.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) > 35
+    assert all("`tests/" in row or "](" in row for row in rows)
+    assert missing_evidence(text) == []
+    logs = {path.name for path in (ROOT / "docs" / "logs").glob("*.txt")}
+    assert logs == set(re.findall(r"\]\(logs/([^)]+)\)", text))
+    gone = "`tests/test_site.py::test_no_such_thing` `tests/no_such.py` [a](logs/none.txt)"
+    assert len(missing_evidence(gone)) == 3
+
+
+def test_logs_name_no_machine() -> None:
+    for path in (ROOT / "docs" / "logs").glob("*.txt"):
+        text = path.read_text()
+        assert not re.search(r"(^|[\s'\"])/(home|root|tmp|work)/|Traceback", text), path.name
+        assert "[exit code" in text

@@ -48,7 +48,7 @@ NAV: dict[str, list[str]] = {
     "Understand": ["paper.md", "sampling.md", "cluster-sampling.md", "cohort.md", "caching.md", "ablation.md"],
     "Scale": ["scale.md", "results.md"],
     "Look up": ["api.md", "formats.md", "architecture.md", "gallery.md", "changelog.md"],
-    "Take part": ["contributing.md", "security.md", "decisions/"],
+    "Take part": ["contributing.md", "security.md", "shown.md", "decisions/"],
 }
 """Pages in their order; a folder stands for all of its pages. Those that are named nowhere come last."""
 WIDE = ".md-grid { max-width: 78rem; }\n"

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from pipeline.base.errors import ConfigError
 from pipeline.base.units import format_bytes
-from pipeline.cohort.barcodes import BARCODE
 from pipeline.config.tools import PublishConfig
 from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
 from pipeline.student.hub_header import TERMS, TERMS_FILE
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way
 from stages.publishing.sendable import CARD_FILE
-from stages.publishing.store_files import files_of_store, require_complete_store, seen_places
+from stages.publishing.store_files import files_of_store, require_complete_store, seen_barcodes, seen_places
 from stages.publishing.upload import require_name, require_terms_allow, send, who_sees
 
 
@@ -72,8 +71,10 @@ def _summary(files: dict[str, Path | bytes], repo: str, *, public: bool) -> str:
 def _told(store: Store, files: dict[str, Path | bytes]) -> list[str]:
     """What whoever sees the data set learns beside the embeddings."""
     lines = [patients_note(store)]
-    if barcode := next((found for slide in store.plan.slides if (found := BARCODE.search(slide.slide_id))), None):
-        lines.append(f"Its ids are barcodes such as {barcode[0]}: everybody can look the patients' records up.")
+    if barcodes := seen_barcodes(files):
+        lines.append(
+            f"It names patients by TCGA's barcodes, such as {', '.join(barcodes)}: everybody can look them up."
+        )
     if places := seen_places(files):
         lines.append(f"Places of this machine that the store's hash covers, and that stay: {', '.join(places)}")
     return lines

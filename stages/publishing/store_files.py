@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
+from pipeline.cohort.barcodes import BARCODE
 from pipeline.store.changed_slides import CHANGED_FILE
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
@@ -23,7 +24,7 @@ PLAN_FOLDER = "plan"
 FOLDERS = re.compile(r"(?<![\w./~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\":;,()]+[/\\])+")
 """The folders of an absolute path in a text, up to its last part."""
 MOST_PLACES = 3
-"""Places that a note names."""
+"""Places, or barcodes, that a note names."""
 
 
 def require_complete_store(store: Store) -> None:
@@ -106,14 +107,21 @@ def without_folders(value: Any, root: str) -> Any:
 
 def seen_places(files: dict[str, Path | bytes]) -> list[str]:
     """Folders of absolute paths that are still in the metadata to be sent, since the store's hash covers them."""
-    found = {
-        match[0]
-        for name, content in files.items()
-        if isinstance(content, bytes) and name.endswith(".json")
-        for text in _texts(json.loads(content))
-        for match in FOLDERS.finditer(text)
-    }
-    return sorted(found)[:MOST_PLACES]
+    return sorted({match[0] for text in _sent_texts(files) for match in FOLDERS.finditer(text)})[:MOST_PLACES]
+
+
+def seen_barcodes(files: dict[str, Path | bytes]) -> list[str]:
+    """Barcodes of TCGA's patients in the metadata to be sent: in ids of slides and cases, names of files, labels, notes
+    and reasons.
+    """
+    return sorted({match[0] for text in _sent_texts(files) for match in BARCODE.finditer(text)})[:MOST_PLACES]
+
+
+def _sent_texts(files: dict[str, Path | bytes]) -> Iterator[str]:
+    """Every text in the metadata to be sent."""
+    for name, content in files.items():
+        if isinstance(content, bytes) and name.endswith(".json"):
+            yield from _texts(json.loads(content))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ import pytest
 from support.options import assert_refused
 from support.stores import make_store, plain_vit, train_config
 
+from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config
 from pipeline.config.stages import ExportConfig, ExtractConfig, TrainConfig, VerifyConfig
 from pipeline.store.teachers import choose_teachers
@@ -134,3 +135,11 @@ def test_weights_in_a_file_are_recorded_by_their_absolute_path(
 
 def test_a_record_without_views_is_that_of_versions_that_knew_none() -> None:
     assert "views_strength" not in ExtractConfig(teacher="t").record()
+
+
+@pytest.mark.parametrize("word", ["tensorboard", "wandbb"])
+def test_a_service_that_is_none_is_refused_with_those_that_are(word: str) -> None:
+    """TensorBoard's files need no `--log`; the help says so at the option."""
+    with pytest.raises(ConfigError, match=f"log: Input should be 'wandb' or 'mlflow'.*{word}"):
+        TrainConfig.build({"student": "hibou-l", "log": [word]})
+    assert "TensorBoard's files, which need no --log" in str(TrainConfig.model_fields["log"].description)

@@ -252,6 +252,7 @@ def test_a_folder_that_timm_loads_is_an_encoder_with_its_own_arguments(tmp_path:
             "std": [0.2, 0.2, 0.3],
             "num_classes": 0,
             "classifier": "head",
+            "license": "cc-by-4.0",
         },
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -260,6 +261,8 @@ def test_a_folder_that_timm_loads_is_an_encoder_with_its_own_arguments(tmp_path:
     assert built.spec.architecture == "test_vit"
     assert (built.spec.width, built.spec.mean, built.spec.std) == (32, (0.7, 0.6, 0.7), (0.2, 0.2, 0.3))
     assert built.weights_sha256 == weights_hash(model)
+    assert built.spec.licence == "cc-by-4.0"  # of the folder's own weights; a user's file has none that is known
+    assert build_encoder(f"local-dir:{tmp_path}", tmp_path / "model.safetensors", 64).spec.licence == OF_A_FILE
     again = timm.create_model(built.spec.architecture, num_classes=0, **built.spec.arguments)
     again.load_state_dict(built.module.model.state_dict())
 

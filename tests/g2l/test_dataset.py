@@ -1,6 +1,8 @@
 """A store as a dataset: its rows are the store's, whoever reads them, and its order reads few shards at a time."""
 
+import json
 import pickle
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from g2l.dataset import SHARDS_MIXED, StoreDataset, open_store
 from pipeline.base.errors import ConfigError, G2LError, StoreError
 from pipeline.config.stages import ExtractConfig
 from pipeline.sampling import VAL
+from pipeline.store.format import TEACHER_FORMAT
 from pipeline.store.store import Store
 from stages.extract_teacher import extract_teacher
 
@@ -208,6 +211,22 @@ def test_views_are_those_that_the_teacher_saw_also_without_pixels(extracted: Pat
 def test_wrong_choices_are_told(folder: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         open_store(folder, **options)
+
+
+def test_of_several_teachers_one_is_named(folder: Path, tmp_path: Path) -> None:
+    """The words are those of the library: it has no flags."""
+    several = Path(shutil.copytree(folder, tmp_path / "store.zarr"))
+    further = several / "teachers" / "second"
+    shutil.copytree(several, further, ignore=shutil.ignore_patterns("plan", "pixels", "teachers", "config.toml"))
+    metadata = json.loads((further / "zarr.json").read_text())
+    metadata["attributes"]["g2l"]["format"] = TEACHER_FORMAT
+    metadata["attributes"]["g2l"]["teacher"]["name"] = "second"
+    (further / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(ConfigError, match="embeddings of test-teacher, second: say whose, as teacher='test-teacher'"):
+        open_store(several)
+    with pytest.raises(ConfigError, match=r"teacher='secnd': .* test-teacher, second \(did you mean second\?\)$"):
+        open_store(several, teacher="secnd")
+    assert open_store(several, teacher="second").teacher == "second"
 
 
 def test_wrong_ranks_are_told(data: StoreDataset) -> None:

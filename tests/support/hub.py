@@ -49,6 +49,8 @@ class StandIn:
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         repo, rest = "/".join(parts[2:4]), parts[4:]
+        if repo not in self.private:
+            return 404, {"error": f"{method} {path}"}
         if not rest or rest[0] == "revision":
             held = [{"rfilename": name} for name in self.files.get(repo, {})]
             return 200, {"id": repo, "private": self.private[repo], "siblings": held, "sha": "0" * 40, "tags": []}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard
+from support.command_lines import as_read, lines_of, refusal, shell_blocks
 
 from pipeline.store.store import Store
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way, terms_of_store
@@ -31,3 +32,14 @@ def test_what_is_seen_of_patients_is_said(good_store: Path, monkeypatch: pytest.
     assert "centres" in note
     assert "&lt;b&gt;grade&lt;/b&gt; of each slide" in note
     assert "The pixels of the patches" in note
+
+
+def test_the_commands_of_the_card_are_understood(
+    good_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = shell_blocks(data_card(Store(good_store), "CC0-1.0"))
+    lines = [as_read("the card", text, in_block=True) for text in lines_of(block)]
+    read = [line for line in lines if line is not None]
+    assert [line.words[0] for line in read] == ["verify", "train-student"]
+    assert [refusal(line) for line in read] == ["", ""]

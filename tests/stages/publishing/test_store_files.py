@@ -8,7 +8,13 @@ import pytest
 
 from pipeline.base.errors import StoreError
 from pipeline.store.store import Store
-from stages.publishing.store_files import files_of_store, require_complete_store, seen_places, without_folders
+from stages.publishing.store_files import (
+    files_of_store,
+    require_complete_store,
+    seen_barcodes,
+    seen_places,
+    without_folders,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,33 @@ def test_places_that_the_hash_covers_are_named() -> None:
     assert seen_places({"zarr.json": b'{"source": "local-dir:/home/a/run/student"}', "x": Path("x")}) == [
         "/home/a/run/"
     ]
+
+
+BARCODED = "TCGA-A1-A0SB"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slide_id": f"{BARCODED}-01Z-00-DX1"},
+        {"case_id": BARCODED},
+        {"path": f"{BARCODED}-01Z-00-DX1.svs"},
+        {"labels": {"note": f"see {BARCODED}-01A"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_barcodes_are_seen_wherever_the_metadata_hold_one(
+    good_store: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    folder = Path(shutil.copytree(good_store, tmp_path / "s.zarr"))
+    assert seen_barcodes(files_of_store(Store(folder))) == []
+    plan = json.loads((folder / "plan" / "zarr.json").read_text())
+    record = plan["attributes"]["g2l"]["slides"][0]
+    assert change.keys() <= record.keys()
+    record |= change
+    (folder / "plan" / "zarr.json").write_text(json.dumps(plan))
+    (found,) = seen_barcodes(files_of_store(Store(folder)))
+    assert found.startswith(BARCODED)
 
 
 def test_a_part_is_sent_to_be_merged(good_store: Path, tmp_path: Path) -> None:
