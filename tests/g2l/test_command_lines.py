@@ -20,7 +20,7 @@ OF_OTHERS = {
     "mlflow, tensorboard, wandb": "backend-store-uri logdir append",
     "curl and sort, for a random part of the GDC": "request header data random-source",
     "jupytext": "to",
-    "benchmarks/sampling_probe.py and artefacts.py": "tiles rules picture",
+    "benchmarks/sampling_probe.py, artefacts.py and artefacts_both.py": "tiles rules picture first-seed seeds",
     "PathoROB and plismbench": "extractor model",
 }
 """Options in our pages that are of other programs."""

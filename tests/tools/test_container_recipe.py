@@ -1,5 +1,6 @@
 """The steps of the Dockerfile, replayed without a daemon: from exactly the files that it copies, in a fresh
-environment, up to `g2l demo`. Downloads torch: minutes and gigabytes, so it runs only where G2L_TOOLS is set (`make test-tools`).
+environment, up to `g2l demo`. Downloads torch: minutes and gigabytes, so it runs only where G2L_TOOLS is set (`make
+test-tools`).
 
 What a daemon alone can do is not replayed: the base image, the user without rights, the entry point as a process 1.
 """
