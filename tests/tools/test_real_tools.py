@@ -40,6 +40,7 @@ TOOLS = {
     "thunder": (["thunder-bench==0.2.2"], "in_thunder.py"),
     "slide2vec": (["slide2vec==7.1.4"], "in_slide2vec.py"),
     "eva": (["kaiko-eva[vision]==0.4.5"], "in_eva.py"),
+    "trident": (["timm==0.9.16", "einops_exts", "geopandas", "segmentation-models-pytorch"], "in_trident.py"),
     "onnxruntime 1.17": (["onnxruntime==1.17.3", "numpy<2"], "in_onnxruntime.py"),
     "timm 1.0.31": (["timm==1.0.31"], "in_old_timm.py"),
     "timm 1.0.19": (["timm==1.0.19"], "in_old_timm.py"),
@@ -50,6 +51,8 @@ TOOLS = {
 PACKAGES = {tool: packages for tool, (packages, _) in TOOLS.items()} | {
     "lazyslide": ["lazyslide==0.13.0", "scanpy", "igraph"],
     "croma": ["croma==1.0.1"],
+    "plismbench": ["timm==1.0.12", "loguru"],
+    "clam": ["pandas==2.3.3"],  # its code is of pandas before 3
     # pip alone goes back to a scikit-survival that it would have to build: these are the newest for NumPy 1.26
     "soma": [
         "soma-pathology==2.2.0",
@@ -62,6 +65,10 @@ PACKAGES = {tool: packages for tool, (packages, _) in TOOLS.items()} | {
     ],
 }
 """What is installed into the environment of a tool."""
+LOOSE = {"trident": "trident-test==0.1.1"}
+"""Packages whose modules lie in no folder of their own: put into one of the tool's name, without what they need."""
+SOURCES = "G2L_TOOLS_SOURCES"
+"""Variable that names a folder of clones, for tools that no index has: docs/tools.md says of which commits."""
 MORE: dict[str, tuple[str, int, dict[str, Any]]] = {
     "vit": ("vit_small_patch16_224", 48, SMALL),
     "vit with layer scale": ("vit_large_patch16_224", 48, SMALL | {"init_values": 1e-5, "dynamic_img_size": True}),
@@ -116,7 +123,26 @@ def make_student(root: Path, name: str, architecture: str, patch_px: int, argume
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Gives the Python of a tool's environment, which is made once."""
     root = tmp_path_factory.mktemp("environments")
-    return functools.cache(lambda tool: make_environment(root / tool.replace(" ", "-"), PACKAGES[tool]))
+
+    def made(tool: str) -> Path:
+        python = make_environment(root / tool.replace(" ", "-"), PACKAGES[tool])
+        if tool in LOOSE:
+            folder = python.parent.parent / "loose"
+            install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", folder / tool, LOOSE[tool]]
+            subprocess.run([python, *install], check=True)
+            (site,) = python.parent.parent.glob("lib/python*/site-packages")
+            (site / "loose.pth").write_text(f"{folder}\n")
+        return python
+
+    return functools.cache(made)
+
+
+def clone_of(name: str) -> Path:
+    """The clone of a tool's repository; skips where there is none."""
+    folder = Path(os.environ.get(SOURCES, ""), name)
+    if SOURCES not in os.environ or not folder.is_dir():
+        pytest.skip(f"no index has it: name a folder with a clone {name} by {SOURCES}")
+    return folder
 
 
 def run_beside(python: Path, script: str, *arguments: object) -> dict[str, Any]:
@@ -159,6 +185,55 @@ def test_slide2vec_runs_on_the_tiles_that_embed_writes(
     print(f"slide2vec's pipeline: {said}")
     assert len(said["differences"]) == 2
     assert max(said["differences"]) <= MOST
+
+
+def test_trident_extracts_on_the_coordinates_that_embed_writes(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its Processor: the features of `embed` where patches are whole pixels, and near them where they are not."""
+    (tmp_path / "slides").mkdir()
+    make_slide(tmp_path / "slides" / "a.svs", width=900, height=700, mpp=0.499)
+    for mpp, least in ((0.499, 1 - 1e-9), (0.5, 0.9)):
+        out = tmp_path / f"out-{mpp}"
+        command = ["embed", f"s={students[0]}", tmp_path / "slides", "--out", out, "--layout", "trident", "--mpp", mpp]
+        code, _, errors = call_g2l(*command, "--device", "cpu")
+        assert code == 0, errors
+        said = run_beside(environments("trident"), "in_trident_slide.py", students[0], out, tmp_path / "slides")
+        print(f"TRIDENT's Processor at {mpp} um/px: {said}")
+        assert len(said["differences"]) == 1
+        assert said["cosines"][0]["least"] >= least
+        assert mpp == 0.5 or max(said["differences"]) <= MOST
+
+
+def test_plismbench_extracts_and_compares(students: list[Path], environments: Callable[[str], Path]) -> None:
+    """Its Extractor and its loop over a batch, and its cosine of these embeddings and the student's own."""
+    lines = []
+    for folder in students:
+        oldest = oldest_timm(json.loads((folder / "config.json").read_text())["architecture"])
+        source = clone_of("plism-benchmark")
+        lines.append(run_beside(environments("plismbench"), "in_plismbench.py", source, folder, oldest))
+    lines = [line for line in lines if line["differences"]]
+    worst = max(value for line in lines for value in line["differences"])
+    print(f"plismbench: timm {lines[0]['timm']}: largest difference {worst:.2g} over {len(lines)} students")
+    assert len(lines) >= len(students) // 2
+    assert worst <= MOST
+    assert all(line["score"] == pytest.approx(1, abs=1e-6) for line in lines)
+
+
+def test_clam_reads_the_features_of_embed(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its MIL data set and loader, from `pt_files` and from `h5_files`."""
+    source = clone_of("CLAM")
+    (tmp_path / "slides").mkdir()
+    for seed, name in enumerate("ab"):
+        make_slide(tmp_path / "slides" / f"{name}.svs", width=900, height=700, mpp=0.499, seed=seed)
+    command = ["embed", f"s={students[0]}", tmp_path / "slides", "--out", tmp_path / "out", "--layout", "clam"]
+    assert call_g2l(*command, "--mpp", 0.499, "--device", "cpu")[0] == 0
+    said = run_beside(environments("clam"), "in_clam.py", source, tmp_path / "out")
+    print(f"CLAM: {said}")
+    assert len(said["differences"]) == 4
+    assert max(said["differences"]) == 0
 
 
 def test_thunder_scores_the_student(students: list[Path], environments: Callable[[str], Path], tmp_path: Path) -> None:
