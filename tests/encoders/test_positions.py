@@ -39,7 +39,8 @@ def test_it_is_what_transformers_does() -> None:
     source = transformers.Dinov2Model(config)
     for parameter in source.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    hidden = source.eval().state_dict()["encoder.layer.0.mlp.gate_proj.weight"].shape[0]
+    last = ("mlp.down_proj.weight", "mlp.weights_out.weight")  # from transformers 5 on, and before
+    (hidden,) = (value.shape[1] for name, value in source.eval().state_dict().items() if name.endswith(last))
     model = timm.create_model(
         "vit_giant_patch14_dinov2",
         img_size=56,

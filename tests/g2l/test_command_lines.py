@@ -71,7 +71,7 @@ def test_all_lines_are_of_a_command() -> None:
         ("g2l plam slides.csv --out plan.h5", "No such command"),
         ("g2l plan slides.csv --out plan.h5 --no-such-option 1", "No such option"),
         ("g2l plan slides.csv --out plan.h5 --sample sprad", "did you mean spread"),
-        ("g2l plan slides.csv --out plan.h5 --patches-per-slide many", "should be a valid integer"),
+        ("g2l plan slides.csv --out plan.h5 --patches-per-slide many", "valid integer"),
         ("g2l plan slides.csv", "missing: --out"),
         ("torchrun --nproc-per-node 2 g2l train-student store.zarr --out run", "student: missing"),
         ("g2l ablate store.zarr --out study --student hibou-l --loss log", "did you mean log-sum"),

@@ -34,4 +34,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
         monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no login"))
         monkeypatch.setattr(upload, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        # before version 1 the client keeps a session, which was made for being offline
+        reset = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)
+        reset()
         yield standing
+        reset()
