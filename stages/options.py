@@ -99,7 +99,7 @@ def _help(info: FieldInfo) -> str:
     text = info.description or ""
     if info.is_required():
         return f"{text} [required]"
-    if info.default is None or info.default == []:
+    if info.default in (None, "", []):
         return text
     default = info.default
     if isinstance(default, bool):

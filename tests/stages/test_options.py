@@ -16,6 +16,7 @@ from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue, recipe_val
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.evaluate.options.config import evaluate_config
+from stages.cli import app
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
 
 NFC, NFD = (unicodedata.normalize(form, "Séance é") for form in ("NFC", "NFD"))
@@ -302,3 +303,10 @@ def test_the_help_has_every_option_once_under_its_heading_with_its_default() -> 
         assert lines[place].endswith(f"  {default}")
     assert "Never seen" not in shown
     assert len({line.index(line.split("  ", 2)[2].strip()) for line in lines if line.startswith("  --")}) == 1
+
+
+def test_no_option_shows_an_empty_default() -> None:
+    group = typer.main.get_command(app)
+    helps = [param.help or "" for each in getattr(group, "commands").values() for param in each.params]  # noqa: B009
+    assert len(helps) > 100
+    assert not [text for text in helps if text.endswith("[]")]
