@@ -40,7 +40,7 @@ from pipeline.store.patches import PatchRead, PlannedPatches, patches_to_embed
 from pipeline.store.writer import row_batches
 from stages.extract_teacher import RunningTeacher, embed_shards, prepare_store
 
-NEEDED = 0.85
+NEEDED = 0.9
 """From the issue."""
 PARTS = ("reader", "model", "encoding")
 

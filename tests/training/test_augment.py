@@ -226,6 +226,24 @@ def test_a_module_that_is_not_opencv_is_left_alone(monkeypatch: pytest.MonkeyPat
     assert opencv_here() is None
 
 
+@pytest.mark.usefixtures("looked_up_again")
+def test_nor_is_one_without_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of that name, as an uninstallation may leave it."""
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace())
+    assert opencv_here() is None
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_memory_in_any_order_is_taken(which: int) -> None:
+    patch = np.random.default_rng(9).integers(0, 256, (20, 20, 3), np.uint8)
+    key = 0x9E37_79B9_7F4A_7C10 & ~7 | which
+    augment(patch, key, "flips+jitter", expected := np.empty_like(patch))
+    for source in (np.asfortranarray(patch), patch.transpose(1, 0, 2).copy().transpose(1, 0, 2)):
+        for out in (np.empty_like(patch), np.empty((40, 20, 3), np.uint8)[::2]):
+            augment(source, key, "flips+jitter", out)
+            assert np.array_equal(out, expected)
+
+
 @pytest.mark.parametrize("what", ["flip", "transpose", "transform", "sumElems", "addWeighted"])
 def test_a_version_that_makes_other_pixels_is_found(what: str) -> None:
     opencv = opencv_here()
