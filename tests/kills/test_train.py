@@ -119,13 +119,11 @@ def whole(forks: Forks, config: TrainConfig, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def whole_short(
-    forks: Forks, short: TrainConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, bytes], int]:
-    """The files of a run of `short` that was never killed, and its number of changes to the file system."""
+def whole_short(forks: Forks, short: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run of `short` that was never killed."""
     run = tmp_path_factory.mktemp("short") / "run"
     assert forks.run(run, short) == 0
-    return run_files(run), int(run.with_suffix(".count").read_text())
+    return run_files(run)
 
 
 @pytest.fixture(scope="module")
@@ -242,16 +240,13 @@ def test_the_recipe_killed_fifty_times(forks: Forks, recipe: RecipeRun, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_at_some_writes(
-    forks: Forks, short: TrainConfig, whole_short: tuple[dict[str, bytes], int], tmp_path: Path
-) -> None:
+def test_killed_at_some_writes(forks: Forks, short: TrainConfig, whole_short: dict[str, bytes], tmp_path: Path) -> None:
     """Several in a row, in each run at others."""
-    files, _ = whole_short
     draw = random.Random(1)
-    check_kills(forks, short, files, tmp_path / "first" / "run", [1, 6, 25, 17])
+    check_kills(forks, short, whole_short, tmp_path / "first" / "run", [1, 6, 25, 17])
     for i in range(6):
         kills = [draw.randrange(1, 45) for _ in range(6)]
-        check_kills(forks, short, files, tmp_path / f"many{i}" / "run", kills)
+        check_kills(forks, short, whole_short, tmp_path / f"many{i}" / "run", kills)
 
 
 def last_checkpoint(run: Path) -> int:
