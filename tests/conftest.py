@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pipeline.cohort.plan import Plan
     from pipeline.store.store import Store
 
-# Under `nohup make test &` SIGINT and SIGHUP are ignored, and children inherit that. With a handler here, which a child
-# does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
-for number in (signal.SIGINT, signal.SIGHUP):
+# Under `nohup make test &` SIGINT, SIGQUIT and SIGHUP are ignored, and children inherit that. With a handler here, which
+# a child does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
 
@@ -33,6 +33,8 @@ settings.register_profile("random", deadline=None)
 settings.load_profile("g2l")
 
 
+num_tests = 0
+"""Tests that have ended in this process."""
 LONG = (
     "kills/test_fuzz",
     "kills/test_campaign",
@@ -62,6 +64,15 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are millions of objects, among which planning would look for cycles after each slide."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    """So are the packages that tests import as they go: a fifth of the suite's time went into looking at them."""
+    global num_tests
+    num_tests += 1
+    if num_tests % 100 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="module")

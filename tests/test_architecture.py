@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,6 +163,25 @@ def branches(function: ast.AST) -> int:
     return count
 
 
+def for_each(names: Iterable[str]) -> Callable[[Callable[[str], None]], Callable[[], None]]:
+    """One test of what holds for each of `names`, that tells all for which it does not."""
+
+    def decorate(check: Callable[[str], None]) -> Callable[[], None]:
+        def test() -> None:
+            failed = []
+            for name in names:
+                try:
+                    check(name)
+                except AssertionError as error:
+                    failed.append(f"{name}: {error}")
+            assert not failed, "\n".join(failed)
+
+        test.__doc__ = check.__doc__
+        return test
+
+    return decorate
+
+
 def is_pure(path: Path) -> bool:
     """Whether a module says in its docstring that it is pure: the word alone begins a sentence."""
     return bool(re.search(r"\bPure[.;]", ast.get_docstring(parsed(path)) or ""))
@@ -192,7 +211,7 @@ def test_every_module_is_in_a_room() -> None:
     assert files == PAPER | {"demo_data", "export"}
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("pipeline.")))
+@for_each(sorted(name for name in MODULES if name.startswith("pipeline.")))
 def test_a_room_imports_only_from_rooms_to_its_left(name: str) -> None:
     room = name.split(".")[1]
     for found in ours(name):
@@ -201,7 +220,7 @@ def test_a_room_imports_only_from_rooms_to_its_left(name: str) -> None:
         assert other == room or place(other) < place(room), found
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("pipeline.evaluate.")))
+@for_each(sorted(name for name in MODULES if name.startswith("pipeline.evaluate.")))
 def test_a_benchmark_does_not_import_another(name: str) -> None:
     parts = name.split(".")
     benchmark = parts[2] if len(parts) > 3 else None
@@ -219,13 +238,13 @@ def test_functions_of_the_tests_are_short() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
         for path in sorted((ROOT / "tests").rglob("*.py"))
-        for node in ast.walk(parsed(path))
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= MOST_LINES
     ]
     assert found == []
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@for_each(sorted(MODULES))
 def test_a_function_is_short_and_has_few_branches(name: str) -> None:
     for node in ast.walk(parsed(MODULES[name])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -251,7 +270,7 @@ def options_read(function: ast.AST, parameter: str, kind: type[Config]) -> set[s
     } & kind.model_fields.keys()
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith(("pipeline.", "stages."))))
+@for_each(sorted(name for name in MODULES if name.startswith(("pipeline.", "stages."))))
 def test_a_configuration_goes_where_it_is_read_and_no_further(name: str) -> None:
     for node in ast.walk(parsed(MODULES[name])):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -292,7 +311,7 @@ def test_the_map_of_the_house_names_every_module_once() -> None:
     assert listed == {str(path.relative_to(ROOT)) for path in MODULES.values()}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@for_each(sorted(MODULES))
 def test_every_module_has_its_own_test_module(name: str) -> None:
     """`tests/` mirrors the tree; what lies in `pipeline/` has no folder of that name there."""
     *folders, module = name.removeprefix("pipeline.").split(".")
@@ -309,7 +328,7 @@ def test_nothing_is_imported_through_a_package() -> None:
             assert path == ROOT / "pipeline" / "__init__.py" or not ast.parse(path.read_text()).body[1:], path
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"pipeline.export"}))
+@for_each(sorted(MODULES.keys() - {"pipeline.export"}))
 def test_a_name_is_imported_from_where_it_is_made(name: str) -> None:
     """`import X as X` says that others may take it from here; only the path in cards of exported students does so."""
     for node in ast.walk(parsed(MODULES[name])):
@@ -370,7 +389,7 @@ def test_a_name_has_one_meaning() -> None:
     assert MAY_BE_ALIKE.keys() <= alike.keys()
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"stages.cli", "g2l.commands"}))
+@for_each(sorted(MODULES.keys() - {"stages.cli", "g2l.commands"}))
 def test_an_import_within_a_function_says_why(name: str) -> None:
     """On its line; `stages.cli` and `g2l.commands` say it once, for all their verbs."""
     lines = MODULES[name].read_text().splitlines()
@@ -390,14 +409,14 @@ def test_there_is_no_import_circle() -> None:
     assert not left
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@for_each(sorted(MODULES))
 def test_nothing_imports_the_library(name: str) -> None:
     """`g2l/` is in front of all: only its users import it. The streams of the process are the command's, too."""
     if not name.startswith("g2l."):
         assert {found for found in ours(name) if found.startswith("g2l.")} <= {"g2l.streams"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@for_each(sorted(MODULES))
 def test_nothing_but_the_entry_point_imports_the_command(name: str) -> None:
     if name != "g2l.__main__":
         assert not {found for found in imports_of(MODULES[name]) if found.startswith("stages.cli")}
@@ -420,7 +439,7 @@ def test_the_stages_meet_only_on_disk() -> None:
     assert "pipeline.slides.reader" in reachable("stages.extract_teacher")  # the check sees indirect imports
 
 
-@pytest.mark.parametrize("name", PURE)
+@for_each(PURE)
 def test_pure_modules_touch_no_disk(name: str) -> None:
     found = {module.split(".")[0] for module in imports_of(MODULES[name])}
     assert not found & set(DISK)
@@ -475,7 +494,7 @@ def reads_directly(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@for_each(sorted(MODULES))
 def test_files_are_read_behind_the_boundary(name: str) -> None:
     """A pipe in a file's place would wait for ever, a device fill the memory; `outside.read_bytes` refuses both."""
     assert bool(reads_directly(parsed(MODULES[name]))) == (name in MAY_READ)
@@ -514,7 +533,7 @@ def test_the_command_imports_nothing_heavy_at_start() -> None:
         assert not found & heavy, name
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@for_each(sorted(MODULES))
 def test_real_paths_are_found_without_an_error_for_links_in_a_circle(name: str) -> None:
     """`os.path.realpath` returns such a path; `Path.resolve` raises a RuntimeError before Python 3.13."""
     calls = [node for node in ast.walk(parsed(MODULES[name])) if isinstance(node, ast.Call)]

@@ -24,12 +24,15 @@ from pathlib import Path
 from support.extraction import extract
 from support.killing import attempt
 from support.training import plain_curves
+from support.warm import import_all
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
 from stages import train_student as stage
-import torch
+import gc, torch
 torch.set_num_threads(1)
 stage.draw_curves = plain_curves
+import_all()  # once, and not in each fork
+gc.freeze()
 root = Path(sys.argv[1])
 
 def kill_through(work, step):

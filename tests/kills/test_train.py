@@ -31,18 +31,21 @@ from pipeline.training.run_folder import RunFolder
 
 Start = Callable[..., subprocess.Popen[str] | ForkedRun]
 FORKS = """
-import json, sys
+import gc, json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import torch
 from support.killing import attempt
 from support.training import plain_curves
+from support.warm import import_all
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
 from stages import train_student as stage
 
 torch.set_num_threads(1)
 stage.draw_curves = plain_curves
+import_all()  # once, and not in each fork
+gc.freeze()
 for line in sys.stdin:
     store, run, kill_at, config = json.loads(line)
     config = TrainConfig.model_validate(config)

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """Of the project; this file is also run by itself, where `support` cannot be imported."""
 IMPORTED_LATE = (
     "croma",
+    "cv2",
     "h5py",
     "imagecodecs",
     "matplotlib.figure",
