@@ -14,6 +14,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
+from pipeline.config.model_names import recorded_encoder
 from pipeline.config.staging import StageFolder
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import embed_rows
@@ -23,6 +24,7 @@ from pipeline.store.repeats.same_fields import find_same_fields, same_field_word
 from pipeline.store.shards import LocalShards
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
+from pipeline.store.zarr_format import METADATA
 from pipeline.student.weights_place import noted_place, remembered_weights
 from pipeline.training.preflight import MIN_COSINE
 from pipeline.training.rows import StoredRows, row_keys, row_views
@@ -226,7 +228,7 @@ def embed_again(
         return None
     device = choose_device(device_name)
     keep_freed_memory(device)
-    encoder = build_encoder(teacher.name, weights, teacher.patch_px)
+    encoder = build_encoder(recorded_encoder(teacher.name, teacher.folder / METADATA), weights, teacher.patch_px)
     if encoder.note:
         say(encoder.note)
     digest, expected = encoder.weights_sha256, teacher.record["weights_sha256"]
