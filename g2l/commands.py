@@ -175,8 +175,11 @@ def merge(
         options: as of `g2l merge`, with underscores.
 
     Raises:
+        ConfigError: `parts` is one path, not a list.
         G2LError: a part is missing, unfinished, damaged or of another plan.
     """
+    if isinstance(parts, str | bytes | os.PathLike):  # the letters of a name would be taken for parts
+        raise ConfigError(f"parts={parts!r}: give a list of stores, [{parts!r}, ...]")
     call = _call("merge", options, config, MergeConfig)
     with as_guest(progress=progress):
         from stages.many.merge import merge as merge_stores
