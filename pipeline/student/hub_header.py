@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from pipeline.config.model_names import HUB_PREFIX, PRETRAINED, SCRATCH
 from pipeline.encoders.hub import repository_of
@@ -32,12 +33,23 @@ OTHER = "other"
 TASK = "image-feature-extraction"
 """The hub's name of what a student does."""
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
-"""What a repository of the hub is called in full: OWNER/NAME."""
+"""What a repository of the hub is called in full: OWNER/NAME. The hub's client has further rules, such as a length."""
 ARXIV_PAPER = "2510.11176"
 """The method's paper on arXiv: the hub makes the tag `arxiv:2510.11176` of a link to it."""
 PAPER_SECTION = f"\n## Paper\n\nThe method: <https://arxiv.org/abs/{ARXIV_PAPER}>.\n"
 NOT_OF_THE_STUDENT = ("cost",)
 """Sections of a report that say something of the machine, not of the student."""
+
+
+def name_problem(name: str) -> str:
+    """Why a name is not that of a repository of the hub, by its client's own rules; "" if it is."""
+    if not REPOSITORY.fullmatch(name):
+        return "Give OWNER/NAME"
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        return str(error).split(": '")[0].rstrip(".")
+    return ""
 
 
 def hub_licence(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
