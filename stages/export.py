@@ -98,7 +98,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         f"(largest difference {difference:.2g})"
     ]
     lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
-    tools = "kaiko-eva, PathoROB, plismbench, slide2vec, THUNDER, TRIDENT"
+    tools = "kaiko-eva, LazySlide, PathoROB, plismbench, slide2vec, THUNDER, TRIDENT"
     lines.append(f"{out / ADAPTERS_FOLDER}: {tools}; {out / 'README.md'} says how")
     return "\n".join([*lines, *ways_to_publish(out, card)])
 

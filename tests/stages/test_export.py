@@ -54,7 +54,7 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
             "12 dimensions",
             "32 px",
             f"local-dir:{folder}",
-            "load_projector",
+            "g2l.load_student",
             "distilled from",
             "epoch 2, step ",
             trained.run.read_identity()["plan"],
