@@ -429,8 +429,15 @@ def _call(command: str, options: Mapping[str, Any], config: AnyPath | None, *kin
     if unknown := _unknown(options, known):
         hints = ", ".join(f"{name}{did_you_mean(name, known)}" for name in unknown)
         raise ConfigError(f"{command} has no option {hints}")
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: _as_typed(value) for name, value in options.items() if value is not None}
     return Call.read(command, given, None if config is None else given_path(config))
+
+
+def _as_typed(value: Any) -> Any:
+    """A path as the text that the command gets, also in a list: `teacher` and others take names and paths alike."""
+    if isinstance(value, list | tuple):
+        return [_as_typed(each) for each in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _unknown(options: Iterable[str], known: Mapping[str, None]) -> list[str]:

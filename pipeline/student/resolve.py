@@ -176,7 +176,9 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
             raise ConfigError(f"{option} {text}: a student's folder has its own weights; leave out @{weights}")
         return _of_student(folder, label)
     if folder.is_dir():
-        raise ConfigError(f"{option} {text}: {folder} is neither a run nor an exported student")
+        raise ConfigError(
+            f"{option} {text}: {folder} is neither a run nor an exported student, and no model with a config.json"
+        )
     before, equals, _ = encoder.partition("=")
     if equals and not before.startswith((HUB_PREFIX, FOLDER_PREFIX)):
         raise ConfigError(

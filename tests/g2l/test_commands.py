@@ -215,6 +215,17 @@ def test_one_path_is_no_list_of_parts(parts: Any, tmp_path: Path) -> None:
         g2l.merge(parts, tmp_path / "out.zarr")
 
 
+def test_a_path_is_taken_where_a_name_is(
+    cohort: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`teacher=Path("teacher")` is the word: a folder of that name gets the hint that it does in the command."""
+    monkeypatch.chdir(tmp_path)
+    Path("teacher").mkdir()
+    for teacher in ("teacher", Path("teacher")):
+        with pytest.raises(g2l.G2LError, match="there is a folder of this name: local-dir:teacher"):
+            g2l.extract_teacher(cohort, "store.zarr", teacher=teacher, device="cpu", patches_per_slide=4, patch_px=64)
+
+
 def test_a_word_is_no_list_of_words(tmp_path: Path) -> None:
     """Every option that is a list, of every function."""
     for call, options in (
