@@ -11,6 +11,7 @@ whether it was forked or spawned. Left out: stores in buckets, which `g2l train-
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from g2l.guest import given_path, tell
-from pipeline.base.errors import ConfigError, did_you_mean
+from pipeline.base.errors import ConfigError, StoreError, did_you_mean
 from pipeline.cohort.plan import Plan
 from pipeline.disk.objects.urls import require_local
 from pipeline.sampling import SPLIT_NAMES, RowNumbers
@@ -30,6 +31,8 @@ from pipeline.store.teachers import choose_teachers
 from pipeline.training.rows import StoredRows, row_keys, row_numbers
 
 SplitName = Literal["train", "val"]
+FLAG, ARGUMENT = "--slides-root", "slides_root="
+"""How the commands and `open_store` call the folder of the slides."""
 SHARDS_MIXED = 8
 """Shards whose rows are shuffled together. Our choice: with shards of 2,048 rows a batch is drawn from 16,384."""
 
@@ -44,6 +47,22 @@ def _whole_number(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise ConfigError(f"{name}={value!r}: give a whole number") from None
+
+
+def _tell_in_words(text: str) -> None:
+    """`tell`, with the argument of `open_store` in place of the command's option."""
+    tell(text.replace(FLAG, ARGUMENT))
+
+
+@contextmanager
+def _words_of_the_library() -> Iterator[None]:
+    """Errors of a store name the argument of `open_store`, not the command's option."""
+    try:
+        yield
+    except StoreError as error:
+        if FLAG not in str(error):
+            raise
+        raise StoreError(str(error).replace(FLAG, ARGUMENT)) from None
 
 
 def _index(value: Any) -> int:
@@ -241,7 +260,8 @@ class _OpenStore:
     def __init__(self, path: Path, teacher: str, slides_root: Path | None, *, has_views: bool) -> None:
         self.teacher: StoredTeacher = Store(path).teacher(teacher)
         views = self.teacher.views_at_hand if has_views else None
-        self._rows = StoredRows([self.teacher], slides_root=slides_root, views=views, tell=tell)
+        with _words_of_the_library():
+            self._rows = StoredRows([self.teacher], slides_root=slides_root, views=views, tell=_tell_in_words)
         plan = self.teacher.plan
         self._slides, self._slide_of_row = plan.slides, plan.slide_of_row()
         self._coords, self._split = plan.coords(), plan.split()
@@ -250,7 +270,8 @@ class _OpenStore:
         """The pixels (P, P, 3) and the embedding (D,) of a row."""
         side = self.teacher.patch_px
         pixels = np.empty((side, side, 3), np.uint8)
-        return pixels, self._rows.read(row, pixels, view)
+        with _words_of_the_library():
+            return pixels, self._rows.read(row, pixels, view)
 
     def sample(
         self,
