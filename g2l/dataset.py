@@ -49,6 +49,19 @@ def _whole_number(name: str, value: Any) -> int:
         raise ConfigError(f"{name}={value!r}: give a whole number") from None
 
 
+def _require_choices(split: Any, transform: Any) -> None:
+    """Check what a caller chose of a store, as far as that is known without it.
+
+    Raises:
+        ConfigError: there is no such split, or the transform is no function.
+    """
+    if split is not None and (not isinstance(split, str) or split not in SPLIT_NAMES):
+        hint = did_you_mean(str(split), SPLIT_NAMES)
+        raise ConfigError(f"split={split!r}: the splits of a store are {' and '.join(SPLIT_NAMES)}{hint}")
+    if transform is not None and not callable(transform):
+        raise ConfigError(f"transform={transform!r}: give a function of the pixels, a uint8 tensor (3, P, P)")
+
+
 def _tell_in_words(text: str) -> None:
     """`tell`, with the argument of `open_store` in place of the command's option."""
     tell(text.replace(FLAG, ARGUMENT))
@@ -155,11 +168,7 @@ class StoreDataset(Dataset[StoreRow]):
         self.path = place.expanduser().absolute()
         self.view, self.transform = _whole_number("view", view), transform
         self.slides_root = None if slides_root is None else given_path(slides_root).expanduser().absolute()
-        if split is not None and (not isinstance(split, str) or split not in SPLIT_NAMES):
-            hint = did_you_mean(str(split), SPLIT_NAMES)
-            raise ConfigError(f"split={split!r}: the splits of a store are {' and '.join(SPLIT_NAMES)}{hint}")
-        if transform is not None and not callable(transform):
-            raise ConfigError(f"transform={transform!r}: give a function of the pixels, a uint8 tensor (3, P, P)")
+        _require_choices(split, transform)
         store = Store(self.path)
         names = list(store.teachers)
         if teacher is None and len(names) > 1:

@@ -74,7 +74,7 @@ class PatchTransform:
         """
         if isinstance(patch, str | bytes | os.PathLike):
             raise EncoderError(f"{patch!r}: give the patch itself; PIL.Image.open({str(patch)!r}) opens a file")
-        image = patch
+        image: Any = patch
         if not isinstance(image, Tensor):
             pixels = np.asarray(image)
             if pixels.ndim == 3:
@@ -88,7 +88,8 @@ class PatchTransform:
                 f"(3, {self.patch_px}, {self.patch_px}), or an image of that side"
             )
         mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (self.mean, self.std))
-        return image.float().div(255).sub(mean).div(std)
+        normalised: Tensor = image.float().div(255).sub(mean).div(std)
+        return normalised
 
     def __repr__(self) -> str:
         return f"PatchTransform(mean={self.mean}, std={self.std}, patch_px={self.patch_px}, mpp={self.mpp})"

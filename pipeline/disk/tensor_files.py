@@ -49,7 +49,7 @@ STORAGE_BYTES = {
 """Bytes per number by storage class, as the pickle names it; other classes have at least 1."""
 
 
-class LeftOut:
+class PassedOver:
     """Stands in for a value beside the tensors that is not read. It takes any state, and keeps and runs nothing."""
 
     def __init__(self, *_: Any) -> None: ...
@@ -64,13 +64,17 @@ class PlainDict:
 
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
-INERT: dict[str, type[LeftOut] | type[PlainDict]] = {
-    **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), LeftOut),
-    **{f"numpy.{home}.multiarray.{name}": LeftOut for home in ("core", "_core") for name in ("scalar", "_reconstruct")},
-    **dict.fromkeys(("numpy.dtype", "numpy.ndarray"), LeftOut),
-    **{f"pathlib.{inner}{name}": LeftOut for inner in ("", "_local.") for name in _PATHS},
-    **{f"datetime.{name}": LeftOut for name in ("datetime", "date", "time", "timedelta", "timezone")},
-    **{f"builtins.{name}": LeftOut for name in ("dict", "list", "tuple", "int", "float", "str", "bool")},
+INERT: dict[str, type[PassedOver] | type[PlainDict]] = {
+    **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), PassedOver),
+    **{
+        f"numpy.{home}.multiarray.{name}": PassedOver
+        for home in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    },
+    **dict.fromkeys(("numpy.dtype", "numpy.ndarray"), PassedOver),
+    **{f"pathlib.{inner}{name}": PassedOver for inner in ("", "_local.") for name in _PATHS},
+    **{f"datetime.{name}": PassedOver for name in ("datetime", "date", "time", "timedelta", "timezone")},
+    **{f"builtins.{name}": PassedOver for name in ("dict", "list", "tuple", "int", "float", "str", "bool")},
     **dict.fromkeys(("collections.defaultdict", "easydict.EasyDict", "yacs.config.CfgNode"), PlainDict),
     "pytorch_lightning.utilities.parsing.AttributeDict": PlainDict,
     "lightning.pytorch.utilities.parsing.AttributeDict": PlainDict,

@@ -8,7 +8,7 @@ Another one is named behind the file: `FILE::SET`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,18 +87,14 @@ def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
     sets = []
     for path, tensors, wrappers in _dictionaries(content):
         below = {prefix: _below(tensors, prefix) for prefix in _prefixes(tensors, anchors)}
-        whole = {
-            prefix: weights
-            for prefix, weights in below.items()
-            if len(_model_names(weights) & expected) >= SHARE_OF_NAMES * len(expected)
-        }
+        whole = _of_the_model(below, expected)
         for prefix, weights in whole.items():
             inner = tuple(other[len(prefix) :] for other in whole if other != prefix and other.startswith(prefix))
             left = {name: value for name, value in weights.items() if not name.startswith(inner)}  # of no other set
             by_timm = list(path) == timm_path and prefix in ("", "module.") and not inner
             kept = _without_heads_beside(left, model)
-            taken_out = dict.fromkeys(each for name in kept for each in wrappers.get(f"{prefix}{name}", ()))
-            sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), kept, by_timm, tuple(taken_out)))
+            taken_out = _wrappers_of(kept, prefix, wrappers)
+            sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), kept, by_timm, taken_out))
     return sorted(sets, key=lambda each: each.rank)
 
 
@@ -206,6 +202,17 @@ def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[s
     return dictionaries
 
 
+def _of_the_model(below: Mapping[str, dict[str, Tensor]], expected: set[str]) -> dict[str, dict[str, Tensor]]:
+    """Those sets of tensors, by their prefixes, that have enough of a model's names to be its weights."""
+    least = SHARE_OF_NAMES * len(expected)
+    return {prefix: weights for prefix, weights in below.items() if len(_model_names(weights) & expected) >= least}
+
+
+def _wrappers_of(names: Iterable[str], prefix: str, wrappers: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """What was taken out of names that stand below a prefix, each once; `wrappers` is of `_dictionaries`."""
+    return tuple(dict.fromkeys(each for name in names for each in wrappers.get(f"{prefix}{name}", ())))
+
+
 def _prefixes(tensors: dict[str, Tensor], anchors: Sequence[str]) -> list[str]:
     """Prefixes below which one of the anchors stands, shortest first."""
     prefixes = {
@@ -266,7 +273,8 @@ def _as_timm_takes(content: dict[str, Any], source: str) -> WeightSet:
             break
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise EncoderError(f"{source}: not a state dict of tensors")
-    weights, taken_out = {}, {}
+    weights = {}
+    taken_out: dict[str, None] = {}
     for key, value in tensors.items():
         name = WRAPPERS.sub("", str(key))
         taken_out |= dict.fromkeys(WRAPPERS.findall(str(key)))

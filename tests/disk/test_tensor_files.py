@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.disk.tensor_files import LeftOut, load_tensors, read_npz
+from pipeline.disk.tensor_files import PassedOver, load_tensors, read_npz
 from pipeline.features.read import read_features
 
 FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32))
@@ -156,7 +156,7 @@ def test_stand_ins_take_no_state_of_a_class(tmp_path: Path) -> None:
     rewritten(path, {"data.pkl": b"\x80\x02cargparse\nNamespace\nN}X\x01\x00\x00\x00xK\x01s\x86b."})
     with pytest.raises(Exception, match=r"setstate|Can only build"):
         load_tensors(path)
-    assert not hasattr(LeftOut, "x")
+    assert not hasattr(PassedOver, "x")
     assert not hasattr(argparse.Namespace, "x")
 
 
