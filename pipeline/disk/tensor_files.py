@@ -85,8 +85,10 @@ INERT: dict[str, type[PassedOver] | type[PlainDict]] = {
 called. `builtins` are here as what `defaultdict` makes. Of timm's train.py (`args`), PyTorch Lightning's
 `hyper_parameters`, and configurations of Swin's and MMDetection's kind. Our choice; any other class is refused by name.
 """
-OF_TENSORS = ("torch.", "collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.")
-"""How the names begin of what torch itself loads, or refuses, in files of tensors."""
+OF_TENSORS = frozenset(("collections.OrderedDict", "collections.Counter", "_codecs.encode")) | {
+    f"builtins.{name}" for name in ("set", "bytearray", "complex")
+}
+"""What torch itself loads in files of tensors, beside its own names, which it allows or refuses one by one."""
 MODULES = "torch.nn.modules."
 """How the names of torch's own modules begin, which are code."""
 _loading = threading.Lock()
@@ -137,7 +139,7 @@ def load_tensors(path: Path, share: float = MOST_SHARE) -> Any:
 
 def _is_left_to_torch(name: str) -> bool:
     """Whether torch decides on a class or function: its own for tensors, or one that its user has registered there."""
-    if name.startswith(OF_TENSORS):
+    if name in OF_TENSORS or name.startswith("torch."):
         return not name.startswith(MODULES)
     registered = torch.serialization.get_safe_globals()
     return name in {e[1] if isinstance(e, tuple) else f"{e.__module__}.{e.__qualname__}" for e in registered}
