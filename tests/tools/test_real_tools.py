@@ -220,7 +220,7 @@ def test_trident_extracts_on_the_coordinates_that_embed_writes(
 
 
 def test_plismbench_extracts_and_compares(students: list[Path], environments: Callable[[str], Path]) -> None:
-    """Its Extractor and its loop over a batch, and its cosine of these embeddings and the student's own."""
+    """Its Extractor, its loops over a batch and over slides, and its cosine of them and the student's own."""
     lines = []
     for folder in students:
         oldest = oldest_timm(json.loads((folder / "config.json").read_text())["architecture"])
@@ -395,6 +395,18 @@ def embed_two_kinds(student: Path, folder: Path, layout: str) -> Path:
     code, _, errors = call_g2l(*command, "--mpp", 0.499, "--device", "cpu")
     assert code == 0, errors
     return folder / "out"
+
+
+def test_clam_learns_from_the_features_of_embed(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its model, by its training loop, tells slides of two colours."""
+    source = clone_of("CLAM")
+    out = embed_two_kinds(students[0], tmp_path, "clam")
+    said = run_beside(environments("clam"), "in_clam_training.py", source, out)
+    print(f"CLAM's training: {said}")
+    assert said["slides"] == [10, 10]
+    assert (said["auc"], said["error"]) == (1.0, 0.0)
 
 
 def test_stamp_reads_trains_and_extracts(
