@@ -9,7 +9,7 @@ from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.class_rules import ClassRules
-from pipeline.config.groups import SampleMethod
+from pipeline.config.groups import AnnotationOrigin, SampleMethod
 from pipeline.config.staging import StageFolder
 from pipeline.disk.files import sha256_file
 from pipeline.slides.annotations.read import read_annotations
@@ -23,8 +23,10 @@ MOST_CLASSES = 40
 """Classes that an error lists. Our choice: a screenful."""
 
 
-def slide_annotations(manifest: Manifest, row: ManifestRow, slide: Slide) -> Annotations | None:
-    """The annotations of a slide; `None` if the manifest gives none.
+def slide_annotations(
+    manifest: Manifest, row: ManifestRow, slide: Slide, origin: AnnotationOrigin
+) -> Annotations | None:
+    """The annotations of a slide; `None` if the manifest gives none. `origin` is where coordinates count from.
 
     Raises:
         SlideError: the file cannot be read, or is not of this slide.
@@ -34,7 +36,14 @@ def slide_annotations(manifest: Manifest, row: ManifestRow, slide: Slide) -> Ann
         return None
     names = {row.slide_id, Path(row.path).name, slide.path.name}
     try:
-        return read_annotations(path, size_l0_px=slide.info.size_l0_px, mpp=slide.info.mpp, slide_names=names)
+        return read_annotations(
+            path,
+            size_l0_px=slide.info.size_l0_px,
+            mpp=slide.info.mpp,
+            slide_names=names,
+            scanned_l0_px=slide.info.bounds_l0_px,
+            origin=origin,
+        )
     except AnnotationError as error:
         raise SlideError(str(error)) from None
 
@@ -66,7 +75,11 @@ def class_areas(annotations: Annotations | None) -> dict[str, str]:
 
 
 def require_known_classes(
-    manifest: Manifest, rules: ClassRules, method: SampleMethod, stage: StageFolder | None = None
+    manifest: Manifest,
+    rules: ClassRules,
+    method: SampleMethod,
+    stage: StageFolder | None = None,
+    origin: AnnotationOrigin = "auto",
 ) -> None:
     """See that some slide has each class that an option names, before slides are planned; and that some slide has
     annotations, where a sample is drawn by them. The manifest's rows are those that will be planned.
@@ -86,7 +99,7 @@ def require_known_classes(
         try:
             with copy_of_slide(path, stage, tell=say) as copy:
                 slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
-                annotations = slide_annotations(manifest, row, slide)
+                annotations = slide_annotations(manifest, row, slide, origin)
         except SlideError:
             continue
         seen.update(annotations.classes if annotations else ())
