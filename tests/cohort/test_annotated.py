@@ -199,6 +199,13 @@ def test_classes_without_any_annotations_are_refused(cohort: Path) -> None:
         make_plan(cohort, sample="class")
 
 
+def test_a_missing_class_is_said_with_the_files_that_could_not_be_read(manifest: Path) -> None:
+    manifest.with_name("s0.geojson").write_text("{")
+    words = r"the annotations of 1 slide could not be read:\ns0: .*s0\.geojson: not readable"
+    with pytest.raises(PlanError, match=rf"--include tumour: no slide .*\n.*other slides have stroma\. (?i:{words})"):
+        require_known_classes(read_manifest(manifest), ClassRules(include=("tumour",)), "uniform")
+
+
 def test_a_slide_whose_annotations_cannot_be_read_fails_by_name(manifest: Path) -> None:
     manifest.with_name("s0.geojson").write_text("{")
     plan = make_plan(manifest)

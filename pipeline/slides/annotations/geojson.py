@@ -131,7 +131,10 @@ def _polygons(geometry: Any, number: int, notes: Notes, depth: int = 0) -> Itera
 
 def _rings_of(coordinates: Any, number: int, notes: Notes) -> list[NDArray[np.float64]]:
     """The rings of a polygon; open ones are noted."""
-    rings = [np.array([point[:2] for point in ring], np.float64) for ring in coordinates]
+    try:
+        rings = [np.array([point[:2] for point in ring], np.float64) for ring in coordinates]
+    except (TypeError, ValueError):
+        raise ValueError(f"the coordinates of feature {number} are no lists of points of two numbers") from None
     if any(ring.ndim != 2 or (ring.shape[1] != 2) for ring in rings if len(ring)):
         raise ValueError(f"feature {number} has a point without x or y")
     if any(len(ring) > 2 and (ring[0] != ring[-1]).any() for ring in rings):

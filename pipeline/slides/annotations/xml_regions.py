@@ -161,7 +161,11 @@ def _outline(kind: str, points: NDArray[np.float64]) -> NDArray[np.float64] | No
 def _points(elements: list[Element], number: int) -> NDArray[np.float64]:
     """The points of a region, float64 (K, 2)."""
     try:
-        points = [(float(point.attrib["X"]), float(point.attrib["Y"])) for point in elements]
+        words = [(point.attrib["X"], point.attrib["Y"]) for point in elements]
     except KeyError as error:
         raise ValueError(f"a point of region {number} has no {error.args[0]}") from None
+    try:
+        points = [(float(x), float(y)) for x, y in words]
+    except ValueError:
+        raise ValueError(f"a point of region {number} has a coordinate that is no number") from None
     return np.array(points, np.float64).reshape(-1, 2)
