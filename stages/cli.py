@@ -278,7 +278,7 @@ def publish(
     """Publish an exported student or a store on the Hugging Face Hub; says what it would send, and sends nothing
     without --yes.
     """
-    from pipeline.store.zarr_format import METADATA
+    from pipeline.disk.raw_arrays import METADATA
     from stages.publishing.publish import publish_student, require_typed
 
     require_typed(call.table)
