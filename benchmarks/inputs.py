@@ -4,6 +4,7 @@
 import pipeline  # noqa: F401  (before torch, as in the command: it says how OpenMP's threads wait)
 
 # isort: on
+import argparse
 import math
 import os
 import sys
@@ -15,6 +16,8 @@ import safetensors.torch
 import timm
 import torch
 
+from pipeline.base.devices import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels
+from pipeline.base.errors import ConfigError
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
@@ -26,7 +29,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, w
 from support.slides import make_big_slide  # of the tests
 
 DEVICE = torch.device("cpu")
+"""Where models compute, unless --device says otherwise."""
 PATCH_PX = 224
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", default=str(DEVICE), help="cpu, cuda, cuda:N, mps or auto [%(default)s]")
+
+
+def start_device(name: str, *, deterministic: bool = False) -> tuple[torch.device, str]:
+    """The device of --device and the arithmetic that `g2l` takes there, after what the commands do before they use it;
+    ends the script with a word if this machine has none of that name.
+    """
+    try:
+        device = choose_device(name)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    keep_freed_memory(device)
+    if deterministic:
+        use_deterministic_kernels(True)
+    return device, choose_precision("auto", device)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done its work, which on a GPU goes on when a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 SLIDE_PX, SLIDE_ROWS = 20_000, 600

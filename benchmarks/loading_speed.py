@@ -23,14 +23,13 @@ from pathlib import Path
 import inputs
 import machine
 import numpy as np
-from inputs import DEVICE
+import torch
 from numpy.typing import NDArray
 from stage_two_speed import make_store
 from support.first_augment import as_first_written  # of the tests
 
 from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.images import BESIDE_BOUNDARY, BOUNDARY, decode_image, empty_patch
 from pipeline.base.loader import ROWS_PER_TASK, BatchLoader
@@ -47,7 +46,10 @@ AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flips", "flips+jitter")
 class Loading:
     """One store, one augmentation; each method does the work of one epoch."""
 
-    def __init__(self, store: Store, augmentation: Augmentation, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, store: Store, augmentation: Augmentation, batch_size: int, workers: int, device: torch.device
+    ) -> None:
+        self.device = device
         self.store, self.augmentation, self.batch_size, self.workers = store, augmentation, batch_size, workers
         self.rows = StoredRows([store.first], tell=print)
         self.order = epoch_order(store.first.ok_rows(), 0, 0)
@@ -87,11 +89,12 @@ class Loading:
             patch_px=self.store.patch_px,
             batch_size=self.batch_size,
             workers=self.workers,
-            device=DEVICE,
+            device=self.device,
             read_some=reader.read_some,
         ) as loader:
             for _ in loader.batches(batches_of(self.order, self.batch_size)):
                 pass
+            inputs.finish(self.device)
 
     def as_before(self) -> None:
         """Load all batches as version 0.1.0 did."""
@@ -100,10 +103,11 @@ class Loading:
             patch_px=self.store.patch_px,
             batch_size=self.batch_size,
             workers=self.workers,
-            device=DEVICE,
+            device=self.device,
         ) as loader:
             for _ in loader.batches(batches_of(self.order, self.batch_size)):
                 pass
+            inputs.finish(self.device)
 
     def _read_as_before(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
         number = np.array([row])
@@ -129,16 +133,17 @@ def main() -> int:
     parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=6, help="batches a round [%(default)s]")
+    inputs.device_option(parser)
     args = parser.parse_args()
 
-    keep_freed_memory(DEVICE)
+    device, _ = inputs.start_device(args.device)
     workers, lines, worst, quiet = usable_cores(), [], float("inf"), True
     num_rows = args.batch_size * args.batches
     with tempfile.TemporaryDirectory() as folder:
         for pixels in ("jpegxl", "jpeg"):
             store = make_store(Path(folder), num_rows, pixels)
             for augmentation in AUGMENTATIONS:
-                side = Loading(store, augmentation, args.batch_size, workers)
+                side = Loading(store, augmentation, args.batch_size, workers, device)
                 beside, on = (batches_at(first, args.batch_size, store.patch_px) for first in (BESIDE_BOUNDARY, 0))
                 work: dict[str, machine.Part] = {
                     "decoding": side.decoding,
@@ -155,7 +160,7 @@ def main() -> int:
                 print(f"{pixels}, {augmentation}: {rounds.words()}", file=sys.stderr)
                 quiet &= rounds.quiet
                 worst = min(worst, ratio)
-    print(f"milliseconds a row of {inputs.PATCH_PX} px, {workers} threads")
+    print(f"milliseconds a row of {inputs.PATCH_PX} px, {workers} threads, to {device}")
     header = ("pixels", "augmentation", *work, "ratio", "before", "of CPU time")
     print(table(lines, header, right=range(2, len(header))))
     return machine.conclude(worst, at_least=NEEDED, quiet=quiet)

@@ -38,7 +38,11 @@ class Extract:
     def __init__(self, task: dict[str, Any]) -> None:
         self.plan = read_plan(Path(task["plans"][task["settings"]["resampling"]]))
         self.config = ExtractConfig(
-            teacher=task["encoder"], weights=Path(task["weights"]), device="cpu", pixels=task["settings"]["pixels"]
+            teacher=task["encoder"],
+            weights=Path(task["weights"]),
+            device=task["device"],
+            precision="float32",  # as the peers
+            pixels=task["settings"]["pixels"],
         )
         self.running = stages.extract_teacher.start_teacher(self.config, self.plan)
 
@@ -61,7 +65,9 @@ class Embed:
 
     def __init__(self, task: dict[str, Any]) -> None:
         self.slide, self.model = Path(task["slide"]), f"{task['encoder']}@{task['weights']}"
-        self.config = EmbedConfig(layout="trident", mpp=task["mpp"], patch_px=task["patch_px"], device="cpu")
+        self.config = EmbedConfig(
+            layout="trident", mpp=task["mpp"], patch_px=task["patch_px"], device=task["device"], precision="float32"
+        )
         named, manifest = find_model(self.model, self.config), read_slides(self.slide, None)
         self.embedder: Embedder = stages.embed.build_embedder(named, self.config, "float32", None)
         slide, row = Slide(self.slide), manifest.rows[0]

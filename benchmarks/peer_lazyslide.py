@@ -57,6 +57,7 @@ class LazySlide:
         encoder.eval()
         statistics: Any = encoder.pretrained_cfg
         mean, std = statistics["mean"], statistics["std"]
+        self.device = task["device"]
         self.model: torch.nn.Module
         self.transform: Callable[[Any], torch.Tensor]
         if settings["normalise"] == "batch":
@@ -77,7 +78,7 @@ class LazySlide:
             self.model,
             model_name="encoder",
             transform=self.transform,
-            device="cpu",
+            device=self.device,
             amp=False,
             batch_size=self.batch_size,
             num_workers=self.workers,

@@ -110,7 +110,7 @@ class Slide2Vec:
     def __init__(self, task: dict[str, Any]) -> None:
         self.task, self.settings = task, task["settings"]
         backend, patch_px, mpp = self.settings["backend"], task["patch_px"], task["mpp"]
-        self.model = Model(name=register(task), device="cpu")
+        self.model = Model(name=register(task), device=task["device"])
         self.preprocessing = PreprocessingConfig(
             tiling=TilingConfig(
                 requested_spacing_um=mpp, requested_tile_size_px=patch_px, tolerance=0.05, overlap=0.0, backend=backend

@@ -302,7 +302,9 @@ def main() -> int:
         "--resampling", nargs="+", choices=RESAMPLINGS, default=list(RESAMPLINGS), help="of extract-teacher [both]"
     )
     parser.add_argument("--try-patches", type=int, default=864, help="patches to try settings with [%(default)s]")
+    inputs.device_option(parser)
     args = parser.parse_args()
+    inputs.start_device(args.device)  # a device that is not there ends this before programs are started
     if args.lazyslide is None and args.slide2vec is None:
         parser.error("name a peer's environment: --lazyslide PYTHON, --slide2vec PYTHON")
 
@@ -320,6 +322,7 @@ def main() -> int:
             "coords": str(folder / "corners.npy"),
             "plans": {resampling: str(folder / f"{resampling}.h5") for resampling in RESAMPLINGS},
             "encoder": args.encoder,
+            "device": args.device,
             "weights": str(make_weights(folder, args.encoder, slide, plans[RESAMPLINGS[0]])),
             "patch_px": inputs.PATCH_PX,
             "patch_l0_px": round(planned.geometry.patch_l0_px),

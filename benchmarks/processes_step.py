@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import inputs
 import machine
 
 from pipeline.base.console import table
@@ -32,7 +33,6 @@ STEPS = 3
 
 def child(student_name: str, batch_size: int, device_name: str) -> None:
     """Make `STEPS` steps in the way that each line of input names; prints the CPU seconds they took."""
-    import inputs
     import numpy as np
     import torch
 
@@ -88,8 +88,7 @@ def child(student_name: str, batch_size: int, device_name: str) -> None:
         before = sum(os.times()[:2])
         for _ in range(STEPS):
             train_step(distillation, batch, build_loss("log-sum", 4.0), optimizer, 1.0, None, gradients)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        inputs.finish(device)
         print(sum(os.times()[:2]) - before, flush=True)
     distributed.leave_group()
 
@@ -147,8 +146,9 @@ def main() -> int:
     parser.add_argument("--students", nargs="+", default=["lcnet_050", "vit_tiny_patch16_224"])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4, help="rows a process [%(default)s]")
-    parser.add_argument("--device", default="cpu")
+    inputs.device_option(parser)
     args = parser.parse_args()
+    inputs.start_device(args.device)  # a device that is not there ends this before processes are started
     lines, notes, worst, quiet = [], [], 0.0, True
     for name in args.students:
         group = Group(args.processes, [name, str(args.batch_size), args.device])

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import inputs
 import machine
+import torch
 from inputs import DEVICE
 
 from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import keep_freed_memory
 from pipeline.base.images import encode_image
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.plan import Plan
@@ -48,13 +48,22 @@ PARTS = ("reader", "model", "encoding")
 class StageOne:
     """Stage one with one teacher, and its parts; each method does the work of all rows once."""
 
-    def __init__(self, plan: Plan, folder: Path, teacher: str, rows_per_shard: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        teacher: str,
+        rows_per_shard: int,
+        device: torch.device = DEVICE,
+        precision: str = "float32",
+    ) -> None:
         self.plan, self.out = plan, folder / "store.zarr"
         weights = inputs.make_weights(folder, teacher)
-        self.config = ExtractConfig(teacher=teacher, weights=weights, device="cpu", rows_per_shard=rows_per_shard)
+        self.config = ExtractConfig(teacher=teacher, weights=weights, device=str(device), rows_per_shard=rows_per_shard)
         self.workers = self.config.workers or usable_cores()
         encoder = build_encoder(teacher, weights, plan.config.patch_px)
-        self.running = RunningTeacher(encoder, DEVICE, "float32", weights)
+        encoder.module.to(device)
+        self.running = RunningTeacher(encoder, device, precision, weights)
         self.fresh_store()
         self.batches = [Batch(b.rows, b.pixels.clone(), b.results) for b in self._read()]
         assert all(read.status is Status.OK for batch in self.batches for read in batch.results)
@@ -69,7 +78,7 @@ class StageOne:
         patches = PlannedPatches(self.plan, None, tell=print)
         patch_px = self.plan.config.patch_px
         with BatchLoader(
-            patches.read, patch_px=patch_px, batch_size=batch_size, workers=self.workers, device=DEVICE
+            patches.read, patch_px=patch_px, batch_size=batch_size, workers=self.workers, device=self.running.device
         ) as loader:
             yield from loader.batches(row_batches(self.teacher, range(self.teacher.num_shards), batch_size))
 
@@ -77,16 +86,18 @@ class StageOne:
         """Read and resample every patch."""
         for _ in self._read():
             pass
+        inputs.finish(self.running.device)
 
     def model(self) -> None:
         """Normalise and embed every batch."""
-        forward = EncoderForward(self.running.encoder.module, DEVICE, "float32")
-        for _ in embed_batches(forward, self.batches, DEVICE, width=self.teacher.width, no_room=""):
+        device = self.running.device
+        forward = EncoderForward(self.running.encoder.module, device, self.running.precision)
+        for _ in embed_batches(forward, self.batches, device, width=self.teacher.width, no_room=""):
             pass
 
     def encoding(self) -> None:
         """Encode every patch."""
-        patches = [patch for batch in self.batches for patch in batch.pixels.numpy()]
+        patches = [patch for batch in self.batches for patch in batch.pixels.cpu().numpy()]
         with ThreadPoolExecutor(self.workers) as pool:
             for _ in pool.map(lambda patch: encode_image(patch, "jpegxl"), patches):
                 pass
@@ -106,14 +117,15 @@ def main() -> int:
     parser.add_argument("--teachers", nargs="+", default=["lcnet_050", "tf_efficientnet_lite0"], metavar="TIMM_NAME")
     parser.add_argument("--rows", type=int, default=256, help="patches a round [%(default)s]")
     parser.add_argument("--rows-per-shard", type=int, default=128)
+    inputs.device_option(parser)
     args = parser.parse_args()
 
-    keep_freed_memory(DEVICE)
+    device, precision = inputs.start_device(args.device)
     lines, notes, worst, quiet = [], [], float("inf"), True
     with tempfile.TemporaryDirectory() as folder:
         plan = inputs.make_plan(Path(folder), args.rows)
         for name in args.teachers:
-            stage = StageOne(plan, Path(folder), name, args.rows_per_shard)
+            stage = StageOne(plan, Path(folder), name, args.rows_per_shard, device, precision)
             work = {"reader": stage.reader, "model": stage.model, "encoding": stage.encoding, "stage": stage.stage}
             rounds = machine.measure_rounds(
                 work, wanted=args.rounds, patience=args.patience, before={"stage": stage.fresh_store}
@@ -125,7 +137,7 @@ def main() -> int:
             notes.append(f"{name}: {rounds.words()}")
             quiet &= rounds.quiet
             worst = min(worst, ratio)
-    print(f"milliseconds a patch, {args.rows} patches of 224 px, {usable_cores()} cores")
+    print(f"milliseconds a patch, {args.rows} patches of 224 px, {usable_cores()} cores, {precision} on {device}")
     header = ("teacher", *PARTS, "together", "stage", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
     print("\n".join(notes))

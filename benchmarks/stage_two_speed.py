@@ -22,12 +22,12 @@ from typing import Literal
 import inputs
 import machine
 import numpy as np
+import torch
 from inputs import DEVICE
 from numpy.typing import NDArray
 
 from pipeline.base.console import Progress, table
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import keep_freed_memory, use_deterministic_kernels
 from pipeline.base.draws import RunDraws
 from pipeline.base.images import decode_image
 from pipeline.base.loader import Batch, BatchLoader
@@ -53,15 +53,29 @@ TEACHER = "lcnet_050"
 class StageTwo:
     """Stage two with one student, and its parts; each method does the work of one epoch."""
 
-    def __init__(self, store: Store, folder: Path, student: str, batch_size: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        student: str,
+        batch_size: int,
+        device: torch.device = DEVICE,
+        precision: str = "float32",
+    ) -> None:
+        self.device = device
         self.config = TrainConfig(
-            student=student, weights=SCRATCH, epochs=1000, batch_size=batch_size, device="cpu", checkpoint_every=10**9
+            student=student,
+            weights=SCRATCH,
+            epochs=1000,
+            batch_size=batch_size,
+            device=str(device),
+            checkpoint_every=10**9,
         )
         built = build_encoder(student, SCRATCH, store.patch_px)
         rows = choose_rows([store.first], batch_size=batch_size, val_rows=self.config.val_rows, seed=self.config.seed)
         draws = RunDraws(self.config.seed)
         self.run = prepare_run(
-            ChosenTeachers((store.first,), (1.0,)), rows, built, self.config, draws, DEVICE, "float32"
+            ChosenTeachers((store.first,), (1.0,)), rows, built, self.config, draws, device, precision
         )
         self.folder = RunFolder(folder / f"run-{student}")
         self.folder.folder.mkdir()
@@ -79,7 +93,7 @@ class StageTwo:
             patch_px=patch_px,
             batch_size=size,
             workers=self.run.workers,
-            device=DEVICE,
+            device=self.device,
             read_some=reader.read_some,
         ) as loader:
             return [Batch(b.rows, b.pixels.clone(), b.results) for b in loader.batches(batches_of(order, size))]
@@ -96,6 +110,7 @@ class StageTwo:
         self.run.distillation.train()
         for batch in self.batches:
             train_step(self.run.distillation, batch, self.loss_of, self.run.optimizer, self.config.clip)
+        inputs.finish(self.device)
 
     def decoding(self) -> None:
         """Decode the pixels of all batches, batch by batch."""
@@ -110,6 +125,7 @@ class StageTwo:
         log = MetricsLog(self.folder.metrics_path, 0)
         with inputs.silence(), Progress("training", self.run.num_steps, "steps") as progress:
             train_epoch(self.run, self.folder, log, progress, 0, 0)
+        inputs.finish(self.device)
         log.close()
 
 
@@ -127,15 +143,15 @@ def main() -> int:
     parser.add_argument("--students", nargs="+", default=["lcnet_050", "resnet10t"], metavar="TIMM_NAME")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=6, help="steps a round [%(default)s]")
+    inputs.device_option(parser)
     args = parser.parse_args()
 
-    keep_freed_memory(DEVICE)
-    use_deterministic_kernels(True)
+    device, precision = inputs.start_device(args.device, deterministic=True)
     lines, notes, worst, quiet = [], [], 0.0, True
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), args.batch_size * args.steps)
         for name in args.students:
-            stage = StageTwo(store, Path(folder), name, args.batch_size)
+            stage = StageTwo(store, Path(folder), name, args.batch_size, device, precision)
             work = {"step": stage.step, "decoding": stage.decoding, "training": stage.training}
             rounds = machine.measure_rounds(work, wanted=args.rounds, patience=args.patience)
             each = [f"{rounds.seconds(part) / args.steps * 1000:.0f}" for part in work]
@@ -145,7 +161,8 @@ def main() -> int:
             notes.append(f"{name}: {rounds.words()}")
             quiet &= rounds.quiet
             worst = max(worst, ratio)
-    print(f"milliseconds a step of {args.batch_size} patches of 224 px, {usable_cores()} cores")
+    where = f"{usable_cores()} cores, {precision} on {device}"
+    print(f"milliseconds a step of {args.batch_size} patches of 224 px, {where}")
     header = ("student", "step alone", "decoding", "training", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
     print("\n".join(notes))

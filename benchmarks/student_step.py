@@ -12,7 +12,7 @@ and a forward pass of the same model as a teacher:
 
 Memory is the peak of a step beyond weights, optimiser state and batch: the allocator's on a GPU, elsewhere the tensors
 alive at once. The verdict is on `parts`: it may take 1.5 times the step, for a forward pass is about a third of it (our
-choice). On a GPU, if there is one, else on the CPU.
+choice). On a GPU, if there is one and --device does not say otherwise, else on the CPU.
 """
 
 import sys
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from pipeline.base.console import table
-from pipeline.base.devices import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels
 from pipeline.base.loader import Batch
 from pipeline.base.memory import peak_bytes_beyond
 from pipeline.config.model_names import SCRATCH
@@ -65,7 +64,7 @@ class Step:
 
     def __call__(self) -> None:
         train_step(self.distillation, self.batch, self.loss_of, self.optimizer, 1.0)
-        finish(self.distillation.device)
+        inputs.finish(self.distillation.device)
 
     def peak_bytes(self) -> int:
         """Peak memory of a step; one has been made before, so that the optimiser has its state."""
@@ -74,12 +73,6 @@ class Step:
         state = [v for values in self.optimizer.state.values() for v in values.values() if isinstance(v, torch.Tensor)]
         tensors = [t for module in self.distillation.modules() for t in (*module.parameters(), *module.buffers())]
         return peak_bytes_beyond([*tensors, *state, self.batch.pixels], self.distillation.device, self)
-
-
-def finish(device: torch.device) -> None:
-    """Wait until the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def embedding(name: str, batch_size: int, device: torch.device, precision: str, *, compiled: bool) -> machine.Part:
@@ -92,7 +85,7 @@ def embedding(name: str, batch_size: int, device: torch.device, precision: str, 
 
     def embed() -> None:
         forward(patches)
-        finish(device)
+        inputs.finish(device)
 
     return embed
 
@@ -124,11 +117,10 @@ def main() -> int:
     parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--students", nargs="+", default=["lcnet_050", "resnet10t", "vit_tiny_patch16_224"])
     parser.add_argument("--batch-size", type=int, default=32)
+    inputs.device_option(parser)
+    parser.set_defaults(device="auto")
     args = parser.parse_args()
-    device = choose_device("auto")
-    precision = choose_precision("auto", device)
-    keep_freed_memory(device)
-    use_deterministic_kernels(True)
+    device, precision = inputs.start_device(args.device, deterministic=True)
     lines, notes, worst, quiet = [], [], 0.0, True
     for name in args.students:
         found, ratio, rounds = measure_student(name, args.batch_size, device, precision, args.rounds, args.patience)

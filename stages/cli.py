@@ -278,7 +278,7 @@ def publish(
     """Publish an exported student or a store on the Hugging Face Hub; says what it would send, and sends nothing
     without --yes.
     """
-    from pipeline.store.zarr_format import METADATA
+    from pipeline.disk.raw_arrays import METADATA
     from stages.publishing.publish import publish_student, require_typed
 
     require_typed(call.table)
@@ -353,7 +353,7 @@ def doctor(
         config, paths = call.resolve(DoctorConfig, urls=["path"], path=path)
     planned = call.resolve_another(PlanConfig, "plan")
     most = None if planned.budget else planned.patches_per_slide
-    places = planned.slides_root, TissueFiles(planned.tissue_from)
+    places = planned.slides_root, TissueFiles(planned.tissue_from, origin=planned.annotation_origin)
     slides = TriedSlides(planned.grid, planned.sampling, *places, most, planned.max_slides, planned.stage_folder)
     text, code = look(paths.get("path"), config.place, config.teacher, slides)
     show(text)

@@ -15,6 +15,7 @@ from pipeline.config.base import RECIPE
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
 from pipeline.config.recipes import RECIPES, Departure, departures, departures_of_views
 from pipeline.disk.objects.urls import as_url
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.left_out import left_out_name
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
@@ -26,7 +27,6 @@ from pipeline.sampling import TRAIN, VAL
 from pipeline.store.format import Status
 from pipeline.store.remote.opening import open_store
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.zarr_format import METADATA
 from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student

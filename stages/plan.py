@@ -106,7 +106,8 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
     planned = [rows[name] for name in sorted(chosen)]
     require_copies(manifest, planned, config.stage_folder)
     of_planned = replace(manifest, rows=tuple(planned))
-    require_known_classes(of_planned, config.sampling.classes, config.sampling.method, config.stage_folder)
+    sampling = config.sampling
+    require_known_classes(of_planned, sampling.classes, sampling.method, config.stage_folder, config.annotation_origin)
     return CheckedCohort(sampler, parted, planned)
 
 
@@ -332,7 +333,7 @@ def audit_slide(
         if note := long_reading_note(slide):
             say(f"note: {note}")
         with slide_failures(path):
-            annotations = slide_annotations(manifest, row, slide)
+            annotations = slide_annotations(manifest, row, slide, tissue_files.origin)
             laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
             known |= class_areas(annotations)
             part = sample_slide(row, slide, laid, sampling)
@@ -346,7 +347,7 @@ def audit_slide(
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     pictures = None if cuts_late and len(part.coords_l0_px) else overlays
-    dropped = show_slide(slide, row, laid, part, audit, pictures, tissue_files.write_to)
+    dropped = show_slide(slide, row, laid, part, audit, pictures, tissue_files)
     if not len(part.coords_l0_px):
         return Audited(audit, None, dropped=dropped)
     return Audited(audit, part, pixels, sample, look, dropped, looks)

@@ -31,6 +31,7 @@ from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import make_output_folder, require_absent, require_names_apart, require_new_file, write_text
 from pipeline.disk.locks import exclusive
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
@@ -41,7 +42,6 @@ from pipeline.slides.staging.one import with_own_copy
 from pipeline.store.create import is_store
 from pipeline.store.format import Status
 from pipeline.store.store import Store
-from pipeline.store.zarr_format import METADATA
 from stages.plan import audit_slide, check_cohort, load_sampler, plan_slides
 from stages.reports.plan import audit_table, estimate
 from stages.reports.plan_cases import write_cases

@@ -16,6 +16,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
 from pipeline.config.model_names import recorded_encoder
 from pipeline.config.staging import StageFolder
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import embed_rows
 from pipeline.store.check import check_metadata, check_shard
@@ -24,7 +25,6 @@ from pipeline.store.repeats.same_fields import find_same_fields, same_field_word
 from pipeline.store.shards import LocalShards
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
-from pipeline.store.zarr_format import METADATA
 from pipeline.student.weights_place import noted_place, remembered_weights
 from pipeline.training.preflight import MIN_COSINE
 from pipeline.training.rows import StoredRows, row_keys, row_views

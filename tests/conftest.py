@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pipeline.cohort.plan import Plan
     from pipeline.store.store import Store
 
-# Under `nohup make test &` SIGINT, SIGQUIT and SIGHUP are ignored, and children inherit that. With a handler here, which
-# a child does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
+# Under `nohup make test &` these are ignored, and children inherit that. With a handler here, which a child does not
+# inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)

@@ -173,7 +173,18 @@ def test_the_template_of_an_issue_asks_for_what_commands_print() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["codec", "evaluate_speed", "fuzz", "kill_campaign", "probe_choice", "processes_step", "student_step"]
+    "name",
+    [
+        "codec",
+        "evaluate_speed",
+        "fuzz",
+        "kill_campaign",
+        "normalise",
+        "probe_choice",
+        "processes_step",
+        "simulated_day",
+        "student_step",
+    ],
 )
 def test_a_benchmark_starts_from_any_folder(tmp_path: Path, name: str) -> None:
     """As RESULTS.md has them, with the module path of the installed package only."""
@@ -181,6 +192,51 @@ def test_a_benchmark_starts_from_any_folder(tmp_path: Path, name: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+ON_DEVICES = (
+    "loading_speed",
+    "normalise",
+    "peers",
+    "processes_step",
+    "stage_one_busy",
+    "stage_one_speed",
+    "stage_two_speed",
+    "student_step",
+)
+"""Benchmarks that take --device."""
+
+
+@pytest.mark.slow
+def test_a_benchmark_runs_on_the_device_that_is_asked_for() -> None:
+    """Or says that it is not there; `meta` is torch's device without memory, which every machine has."""
+    code = (
+        "import importlib, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "def code_of(name, device):\n"
+        "    sys.argv = [name, '--device', device]\n"
+        "    try:\n        return importlib.import_module(name).main()\n"
+        "    except SystemExit as end:\n        return end.code\n"
+        "def show(*values, **named):\n"
+        "    sys.exit(', '.join(str(value) for value in values if str(value) in ('cpu', 'meta')))\n"
+        f"for name in {ON_DEVICES}:\n    print(code_of(name, 'nowhere'))\n"
+        "import inputs, loading_speed, normalise, stage_one_busy, stage_one_speed, stage_two_speed, student_step\n"
+        "inputs.make_plan = stage_two_speed.make_store = loading_speed.make_store = lambda *values: None\n"
+        "stage_one_busy.make_plan = inputs.make_plan\n"
+        "stage_one_speed.StageOne = stage_two_speed.StageTwo = loading_speed.Loading = stage_one_busy.Stage = show\n"
+        "student_step.measure_student = show\n"
+        "normalise.ways_of = lambda patches, values: show(patches.device, *(value.device for value in values))\n"
+        "for name in ('loading_speed', 'stage_one_busy', 'stage_one_speed', 'stage_two_speed', 'student_step'):\n"
+        "    print(code_of(name, 'meta'), code_of(name, 'cpu'))\n"
+        "print(code_of('normalise', 'meta'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT / "benchmarks")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    refused, passed_on, made = lines[: len(ON_DEVICES)], lines[len(ON_DEVICES) : -1], lines[-1]
+    assert all(line.startswith("error: --device nowhere: not usable here") for line in refused)
+    assert passed_on == ["meta cpu"] * 5
+    assert made == "meta, meta, meta"
 
 
 PAPER = (ROOT / "docs" / "paper.md").read_text()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 from pipeline.base.errors import G2LError
 
@@ -62,15 +63,27 @@ def one_line(problem: BaseException) -> str:
         return "it needs more memory than there is"
     if isinstance(problem, RecursionError):
         return "nested too deeply"
+    if place := _place_of(problem):
+        return place
+    text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    if isinstance(problem, KeyError) and " " not in text:
+        text = f"no {text}"  # a bare key; HDF5 raises KeyError with whole sentences
+    if text and not any(letter.isalpha() for letter in text):  # a bare number, as of a missing place in a list
+        return f"damaged or cut off: {type(problem).__name__} {text}"
+    return " ".join(text.split()).split(". ")[0] or type(problem).__name__
+
+
+def _place_of(problem: BaseException) -> str:
+    """Where text is not what it should be; "" of other errors."""
     if isinstance(problem, UnicodeDecodeError):
         return f"it is not {problem.encoding.upper()} text from byte {problem.start + 1} on"
     if isinstance(problem, json.JSONDecodeError):
         where = f"line {problem.lineno}, column {problem.colno}"
         return f"it is not JSON from {where} on: {problem.msg.lower()}" if problem.doc.strip() else "it is empty"
-    text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-    if isinstance(problem, KeyError) and " " not in text:
-        text = f"no {text}"  # a bare key; HDF5 raises KeyError with whole sentences
-    return " ".join(text.split()).split(". ")[0] or type(problem).__name__
+    if isinstance(problem, expat.ExpatError):
+        where = f"line {problem.lineno}, column {problem.offset + 1}"
+        return f"it is not XML from {where} on: {expat.ErrorString(problem.code)}"
+    return ""
 
 
 def require_regular(path: Path) -> int:

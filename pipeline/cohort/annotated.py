@@ -1,15 +1,15 @@
 """Annotations of the slides of a manifest: read them, see that the classes asked for exist, notice changed files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.base.console import say
+from pipeline.base.console import counted, say
 from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you_mean, words_of
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.class_rules import ClassRules
-from pipeline.config.groups import SampleMethod
+from pipeline.config.groups import AnnotationOrigin, SampleMethod
 from pipeline.config.staging import StageFolder
 from pipeline.disk.files import sha256_file
 from pipeline.slides.annotations.read import read_annotations
@@ -19,12 +19,16 @@ from pipeline.slides.reader import Slide
 from pipeline.slides.staging.one import copy_of_slide
 
 NO_ANNOTATIONS = "no row of the manifest has annotations; its column `annotations` names their files"
+MOST_UNREAD = 3
+"""Slides of which an error says why their annotations could not be read. Our choice."""
 MOST_CLASSES = 40
 """Classes that an error lists. Our choice: a screenful."""
 
 
-def slide_annotations(manifest: Manifest, row: ManifestRow, slide: Slide) -> Annotations | None:
-    """The annotations of a slide; `None` if the manifest gives none.
+def slide_annotations(
+    manifest: Manifest, row: ManifestRow, slide: Slide, origin: AnnotationOrigin
+) -> Annotations | None:
+    """The annotations of a slide; `None` if the manifest gives none. `origin` is where coordinates count from.
 
     Raises:
         SlideError: the file cannot be read, or is not of this slide.
@@ -34,7 +38,14 @@ def slide_annotations(manifest: Manifest, row: ManifestRow, slide: Slide) -> Ann
         return None
     names = {row.slide_id, Path(row.path).name, slide.path.name}
     try:
-        return read_annotations(path, size_l0_px=slide.info.size_l0_px, mpp=slide.info.mpp, slide_names=names)
+        return read_annotations(
+            path,
+            size_l0_px=slide.info.size_l0_px,
+            mpp=slide.info.mpp,
+            slide_names=names,
+            scanned_l0_px=slide.info.bounds_l0_px,
+            origin=origin,
+        )
     except AnnotationError as error:
         raise SlideError(str(error)) from None
 
@@ -66,18 +77,23 @@ def class_areas(annotations: Annotations | None) -> dict[str, str]:
 
 
 def require_known_classes(
-    manifest: Manifest, rules: ClassRules, method: SampleMethod, stage: StageFolder | None = None
+    manifest: Manifest,
+    rules: ClassRules,
+    method: SampleMethod,
+    stage: StageFolder | None = None,
+    origin: AnnotationOrigin = "auto",
 ) -> None:
     """See that some slide has each class that an option names, before slides are planned; and that some slide has
     annotations, where a sample is drawn by them. The manifest's rows are those that will be planned.
 
     Reads annotations, slide by slide, only until all these classes have been seen. Slides that cannot be opened or
-    whose annotations cannot be read are passed over: their audit says why. One in a bucket is copied into `stage`.
+    whose annotations cannot be read are passed over: their audit says why, or the error. One in a bucket is copied into
+    `stage`.
 
     Raises:
         PlanError: no slide has a class, or no slide has annotations.
     """
-    missing, seen = dict(rules.named), set[str]()
+    missing, seen, unread = dict(rules.named), set[str](), list[str]()
     annotated = [row for row in manifest.rows if row.annotations]
     if method == "class" and not annotated:
         raise PlanError(f"--sample class: {NO_ANNOTATIONS}")
@@ -86,25 +102,32 @@ def require_known_classes(
         try:
             with copy_of_slide(path, stage, tell=say) as copy:
                 slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
-                annotations = slide_annotations(manifest, row, slide)
-        except SlideError:
+                annotations = slide_annotations(manifest, row, slide, origin)
+        except SlideError as error:
+            unread.append(f"{row.slide_id}: {error}")
             continue
         seen.update(annotations.classes if annotations else ())
         missing = {name: flag for name, flag in missing.items() if name not in seen}
         if not missing:
             return
     if missing:
-        raise PlanError(_unknown_classes(missing, sorted(seen), bool(annotated)))
+        raise PlanError(_unknown_classes(missing, sorted(seen), bool(annotated), unread))
 
 
-def _unknown_classes(missing: Mapping[str, str], classes: list[str], is_annotated: bool) -> str:
-    """What to say of classes that no slide has."""
+def _unknown_classes(missing: Mapping[str, str], classes: list[str], is_annotated: bool, unread: Sequence[str]) -> str:
+    """What to say of classes that no slide has; `unread` is why some slides' annotations could not be read."""
     lines = [f"{flag} {name}: no slide has this class{did_you_mean(name, classes)}" for name, flag in missing.items()]
     if not is_annotated:
         return "\n".join([*lines, NO_ANNOTATIONS])
     more = f" and {len(classes) - MOST_CLASSES} more" if len(classes) > MOST_CLASSES else ""
     listing = ", ".join(classes[:MOST_CLASSES]) + more
-    return "\n".join([*lines, f"The annotations have {listing or 'no class at all'}"])
+    if not unread:
+        return "\n".join([*lines, f"The annotations have {listing or 'no class at all'}"])
+    others = f"Those of other slides have {listing}. " if listing else ""
+    left = f"\nand {len(unread) - MOST_UNREAD} more" if len(unread) > MOST_UNREAD else ""
+    which = counted(len(unread), "slide")
+    why = "\n".join(unread[:MOST_UNREAD])
+    return "\n".join([*lines, f"{others}The annotations of {which} could not be read:", f"{why}{left}"])
 
 
 def changed_annotations(plan: Plan, manifest: Manifest, tissue_from: Path | None) -> list[str]:

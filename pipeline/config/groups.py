@@ -22,6 +22,11 @@ Decode = Literal["full", "half"]
 SampleMethod = Literal["uniform", "spread", "class", "cluster"]
 """How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md, docs/cluster-sampling.md)."""
 
+AnnotationOrigin = Literal["auto", "slide", "scan"]
+"""Where the coordinates of annotations count from: as the program does that wrote the file; the corner of the slide;
+that of its scanned area, of which formats such as MIRAX and SCN say where it lies on the slide.
+"""
+
 TrackingService = Literal["wandb", "mlflow"]
 """Where runs and reports can be logged (`report.logs`)."""
 
@@ -96,10 +101,12 @@ class TissueFiles:
     Attributes:
         read_from: the tissue is taken from there; `None` to find it.
         write_to: the tissue is written there; `None` not to.
+        origin: where coordinates count from, in these files and in those of annotations.
     """
 
     read_from: Path | None = None
     write_to: Path | None = None
+    origin: AnnotationOrigin = "auto"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ from pipeline.config.base import Config, option
 from pipeline.config.budget import FORMS, Budget, parse_budget
 from pipeline.config.case_lists import absolute_lists, exclude_cases_option
 from pipeline.config.class_rules import ClassRules, parse_quota
-from pipeline.config.groups import Decode, Grid, Resampling, SampleMethod, Sampling, Tiling, TissueFiles
+from pipeline.config.groups import (
+    AnnotationOrigin,
+    Decode,
+    Grid,
+    Resampling,
+    SampleMethod,
+    Sampling,
+    Tiling,
+    TissueFiles,
+)
 from pipeline.config.model_names import absolute_model
 from pipeline.config.recipes import RecipeName, recipe_option, recipe_values
 from pipeline.config.staging import (
@@ -184,6 +193,13 @@ class PlanConfig(Config):
         [],
         description="CLASS=SHARE of a slide's patches with --sample class; repeatable; shares are relative to each "
         "other. Without it each class that the slide has gets the same.",
+        added=True,
+    )
+    annotation_origin: AnnotationOrigin = option(
+        "auto",
+        description="Where coordinates of annotations and of --tissue-from count from, on slides that say which part "
+        "was scanned. scan: that part's corner; slide: the slide's; auto: scan for GeoJSON of QuPath, which crops such "
+        "slides, and slide for all other files.",
         added=True,
     )
     tissue_from: Path | None = option(
@@ -435,7 +451,7 @@ class PlanConfig(Config):
     @property
     def tissue_files(self) -> TissueFiles:
         """Where each slide's tissue is read from and written to."""
-        return TissueFiles(self.tissue_from, self.tissue_geojson)
+        return TissueFiles(self.tissue_from, self.tissue_geojson, self.annotation_origin)
 
     def continuing(self, earlier: Self) -> Self:
         """The options of a call that continues a plan made with those of `earlier`: who reduces patches, and the rules

@@ -341,7 +341,7 @@ class Slide:
             with self._open() as fresh_handle:
                 return fresh_handle.read_region(location, level, size_level_px)
         except openslide.OpenSlideError as error:
-            raise PatchError(self._words(error)) from None
+            raise PatchError(f"the slide is damaged there ({self._words(error)})") from None
 
     def read_patch(self, x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> NDArray[np.uint8]:
         """Read the patch whose top left corner is (x, y) in level 0: uint8 (P, P, 3) RGB, rows first, resampled at most

@@ -13,11 +13,11 @@ from pipeline.base.errors import G2LError, StoreError
 from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
 from pipeline.disk.objects.bucket import ObjectError
+from pipeline.disk.raw_arrays import METADATA, read_array
 from pipeline.store import zarr_format
 from pipeline.store.create import create_empty_like
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.zarr_format import METADATA
 
 KEPT_ATTRIBUTES = ("rows", "patch_px", "tile_px", "status_codes")
 """Attributes that follow from the plan and this program."""
@@ -73,7 +73,7 @@ def _check_array(folder: Path, expected: Path, name: str) -> list[str]:
 def _check_slide_column(store: Store) -> list[str]:
     """`plan/slide` against the plan; the plan's hash covers the other two arrays."""
     try:
-        slide = zarr_format.read_array(store.folder / "plan", "slide")
+        slide = read_array(store.folder / "plan", "slide")
     except Exception as error:  # noqa: BLE001  (zarr's, for an array that is damaged in any way)
         return [f"plan/slide: cannot be read ({error})"]
     return [] if np.array_equal(slide, store.plan.slide_of_row()) else ["plan/slide: not the plan's slides"]

@@ -16,7 +16,7 @@ from pipeline.config.base import differences
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder
 from pipeline.disk.folders import is_free, new_folder
-from pipeline.store import zarr_format
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.format import (
     ROUNDS_FOLDER,
     STORE_FORMAT,
@@ -29,7 +29,6 @@ from pipeline.store.format import (
 )
 from pipeline.store.plan_arrays import write_stored_plan
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.zarr_format import METADATA
 
 VIEW_SETTINGS = ("views", "views_seed", "views_strength", "views_probe")
 """Settings that say which views a teacher saw: how many, and which they are."""
@@ -58,6 +57,8 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
     image_format, shard_rows = spec.settings["pixels"], spec.settings["rows_per_shard"]
     with new_arrays(folder, plan, spec, versions, STORE_FORMAT, notes) as aside:
         if image_format != "none":
+            from pipeline.store import zarr_format  # slow to import: `plan` only asks whether a store is one
+
             zarr_format.create_images_array(
                 aside, "pixels", plan.num_rows, plan.config.read_px, shard_rows=shard_rows, image_format=image_format
             )
@@ -170,8 +171,10 @@ def _make_group(folder: Path) -> None:
     """A Zarr group without arrays, complete or absent."""
     if folder.exists():
         return
+    from pipeline.store import zarr_format  # as above
+
     try:
-        with interrupts.guard, new_folder(folder, zarr_format.METADATA) as aside:
+        with interrupts.guard, new_folder(folder, METADATA) as aside:
             zarr_format.create_group(aside, {})
     except OSError as error:
         raise StoreError(f"cannot write to {folder.parent}: {error.strerror or error}") from error

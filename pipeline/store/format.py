@@ -16,9 +16,8 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS
 from pipeline.cohort.views import Views
 from pipeline.disk.folders import new_folder
-from pipeline.store import zarr_format
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.parts.part import part_of
-from pipeline.store.zarr_format import METADATA
 
 FORMAT_VERSION, STRENGTHS_VERSION = 1, 2
 """Of a store, and of one whose views have a strength or whose patches are part of a tile: programs that do not know
@@ -202,6 +201,8 @@ def new_arrays(
     Raises:
         StoreError: the place cannot be written; nothing is left.
     """
+    from pipeline.store import zarr_format  # zarr is slow to import, and what reads a store needs none
+
     rows, settings = plan.num_rows, spec.settings
     shard_rows = settings["rows_per_shard"]
     tile = {"tile_px": plan.config.tile_px} if plan.config.has_tiles else {}

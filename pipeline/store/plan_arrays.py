@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.plan import Plan, SlidePlan, plan_from_records, plan_records, slide_from_record, slide_record
+from pipeline.disk.raw_arrays import METADATA, RawArray, read_array
 from pipeline.slides.annotations.patch_classes import PatchClasses, checked_classes
-from pipeline.store import zarr_format
 
 
 def write_stored_plan(folder: Path, plan: Plan) -> None:
     """The plan's records as a group's attributes, and coords, slide and split, N rows each, as its arrays; and if any
     slide has annotations, class_fractions: a number for each patch and class of its slide, slide by slide.
     """
+    from pipeline.store import zarr_format  # zarr is slow to import, and what reads a store needs none
+
     records = {
         "plan": plan_records(plan),
         "slides": [slide_record(s) | {"rows": len(s.coords_l0_px)} for s in plan.slides],
@@ -71,12 +73,12 @@ class StoredSlide(SlidePlan):
         self.__dict__["read_classes"] = read_classes
 
 
-def _read_coords(coords: zarr_format.RawArray, start: int, stop: int) -> NDArray[np.int64]:
+def _read_coords(coords: RawArray, start: int, stop: int) -> NDArray[np.int64]:
     with reading(coords.folder, "the store's plan is damaged", StoreError):
         return coords.read(start, stop)
 
 
-def _read_classes(fractions: zarr_format.RawArray | None, names: list[str], start: int, rows: int) -> PatchClasses:
+def _read_classes(fractions: RawArray | None, names: list[str], start: int, rows: int) -> PatchClasses:
     """The classes of a slide's patches, whose numbers begin at `start`."""
     with reading(fractions.folder if fractions else "class_fractions", "the store's plan is damaged", StoreError):
         values = fractions.read(start, start + rows * len(names)) if fractions else np.empty(0, np.float32)
@@ -91,11 +93,11 @@ def read_stored_plan(folder: Path, plan_hash: str, place: str = "") -> Plan:
     """
     place = place or str(folder)
     with reading(place, "the store's plan is damaged", StoreError):
-        records = read_json(folder / zarr_format.METADATA)["attributes"]["g2l"]
-        coords = zarr_format.RawArray(folder, "coords")
-        split = zarr_format.read_array(folder, "split")
+        records = read_json(folder / METADATA)["attributes"]["g2l"]
+        coords = RawArray(folder, "coords")
+        split = read_array(folder, "split")
         has_classes = any(record.get("classes") for record in records["slides"])
-        fractions = zarr_format.RawArray(folder, "class_fractions") if has_classes else None
+        fractions = RawArray(folder, "class_fractions") if has_classes else None
         slides, start, number = list[SlidePlan](), 0, 0
         for record in records["slides"]:
             stop = start + record.pop("rows")

@@ -32,6 +32,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views, centre
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file, sha256_json
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.format import (
     ROUNDS_FOLDER,
     STORE_FORMAT,
@@ -47,7 +48,6 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.parts.part import StorePart, part_of
 from pipeline.store.plan_arrays import read_stored_plan
 from pipeline.store.shards import KnownShard, LocalShards, ShardCache, ShardSource
-from pipeline.store.zarr_format import METADATA
 
 AXES = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}
 """Arrays of a teacher, and how many axes each has beside the rows."""

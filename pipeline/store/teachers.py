@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.views import Views
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.zarr_format import METADATA
 
 
 def needs_slides(folder: Path, name: str, num_views: int = 1) -> bool:

@@ -2,11 +2,11 @@
 
 Arrays are made with zarr-python, so that any Zarr v3 reader opens them. `embedding` and `status` need no more than zarr
 itself; `pixels` needs this package installed, which registers the codec `g2l.image` as an entry point. Their shard
-files are written by `shards`.
+files are written by `shards`, and small arrays are read by `disk.raw_arrays`: zarr is imported, which takes 0.3 s, only
+where an array is made or a pixel's codec is asked for.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +22,7 @@ from zarr.core.common import JSON
 from zarr.registry import register_codec
 
 from pipeline.base.images import ImageFormat, decode_image, encode_image
-from pipeline.base.outside import UnsafeError, read_json, read_part, require_regular, require_room
 
-METADATA = "zarr.json"
-"""File of the metadata of a group or an array, in its folder."""
 CODEC_NAME = "g2l.image"
 
 
@@ -108,66 +105,6 @@ def create_images_array(
 def write_array(folder: Path, name: str, values: NDArray[Any]) -> None:
     """A small array, written whole."""
     zarr.create_array(str(folder), name=name, data=np.ascontiguousarray(values), chunks=values.shape, compressors=None)
-
-
-def _require_raw(folder: Path, name: str) -> tuple[dict[str, Any], Path]:
-    """See that an array is raw numbers in one chunk, as large as its file; its metadata and the chunk's path. Zarr
-    writes no chunk where all numbers are the fill value.
-
-    Raises:
-        UnsafeError: it is stored in another way, or is not as large as its file.
-        OSError, LookupError, TypeError, ValueError: there is none, or it is damaged.
-    """
-    metadata = read_json(folder / name / METADATA)
-    codecs = [codec["name"] for codec in metadata["codecs"]]
-    sides = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    if codecs != ["bytes"] or sides != metadata["shape"] or metadata.get("storage_transformers"):
-        raise UnsafeError(f"{name}: codecs {', '.join(codecs)}, chunks of {sides}; raw numbers in one chunk are read")
-    size = math.prod(sides) * np.dtype(metadata["data_type"]).itemsize
-    require_room(size, name)
-    chunk = folder.joinpath(name, "c", *["0"] * len(sides))
-    if chunk.exists() and (stored := require_regular(chunk)) != size:
-        raise UnsafeError(f"{name} claims {size:,} bytes, its file has {stored:,}")
-    return metadata, chunk
-
-
-def read_array(folder: Path, name: str) -> NDArray[Any]:
-    """A whole array, as `write_array` wrote it; raises as `_require_raw`."""
-    _require_raw(folder, name)
-    return np.asarray(zarr.open_array(f"{folder}/{name}", mode="r")[:])
-
-
-class RawArray:
-    """An array as `write_array` wrote it, of which some rows are read at a time; raises as `read_array`.
-
-    Attributes:
-        folder: where it lies.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / name
-        metadata, self._chunk = _require_raw(folder, name)
-        self._num_rows, *sides = metadata["shape"]
-        self._sides, self._fill = tuple(sides), metadata["fill_value"]
-        order = metadata["codecs"][0].get("configuration", {}).get("endian", "little")
-        self._dtype = np.dtype(metadata["data_type"]).newbyteorder("<" if order == "little" else ">")
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows `start` to `stop`, those that there are.
-
-        Raises:
-            OSError, UnsafeError: the file cannot be read.
-            ValueError: it has become shorter.
-        """
-        count = max(min(stop, self._num_rows) - start, 0)
-        shape = (count, *self._sides)
-        if not self._chunk.exists():
-            return np.full(shape, self._fill, self._dtype.newbyteorder("="))
-        row_bytes = math.prod(self._sides) * self._dtype.itemsize
-        data = read_part(self._chunk, start * row_bytes, count * row_bytes)
-        if len(data) < count * row_bytes:
-            raise ValueError(f"{self._chunk} has become shorter")
-        return np.frombuffer(data, self._dtype).reshape(shape).astype(self._dtype.newbyteorder("="), copy=False)
 
 
 def read_metadata(folder: Path, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import first_line
 from pipeline.cohort.views import dihedral
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
@@ -177,12 +178,22 @@ def jitter_by_opencv(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8],
 @lru_cache(maxsize=1)
 def opencv_here() -> Any:
     """The module of OpenCV if it is installed, and makes of a probe what NumPy makes; else `None`."""
+    return look_for_opencv()[0]
+
+
+def look_for_opencv() -> tuple[Any, str | None]:
+    """`opencv_here`, looked for anew; and why it is `None`, or `None` where no module of its name is installed."""
     try:
         import cv2  # optional: an extra
-
-        return cv2 if makes_the_same(cv2) else None
-    except Exception:  # noqa: BLE001  (not installed, broken, another module of that name, another version)
-        return None
+    except Exception as error:  # noqa: BLE001  (not installed, or broken: a package may raise anything while it loads)
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "cv2"
+        return None, None if absent else f"does not load: {first_line(error)}"
+    place = getattr(cv2, "__file__", None) or ", ".join(getattr(cv2, "__path__", ()))
+    try:
+        same = makes_the_same(cv2)
+    except Exception as error:  # noqa: BLE001  (another module of that name, or a version without what is asked of it)
+        return None, f"at {place} is no OpenCV, or too old a one: {first_line(error)}"
+    return (cv2, None) if same else (None, f"at {place} gives other pixels than NumPy")
 
 
 def makes_the_same(opencv: Any) -> bool:

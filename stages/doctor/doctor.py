@@ -8,8 +8,8 @@ from pipeline.base.console import say
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError
 from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.remote.opening import open_store
-from pipeline.store.zarr_format import METADATA
 from stages.doctor.findings import Finding, describe, trouble
 from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
 from stages.doctor.place import look_at_place

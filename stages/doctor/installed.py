@@ -16,6 +16,7 @@ from pipeline.base.outside import free_memory_bytes
 from pipeline.base.units import format_bytes
 from pipeline.encoders.hub import OFFLINE_VARIABLE, TOKEN_VARIABLE, cached_weights
 from pipeline.encoders.table import ENCODERS
+from pipeline.training.augment import look_for_opencv
 from stages.doctor.findings import Finding, good, note, trouble
 
 LOADED = ("numpy", "torch", "torchvision", "timm", "openslide", "imagecodecs", "simplejpeg", "h5py", "zarr")
@@ -30,7 +31,8 @@ EXTRAS = {
     "demo": "`g2l demo`",
 }
 """What each of the optional sets of packages is for."""
-SAME_MODULE = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
+OPENCV = "opencv-python-headless"
+SAME_MODULE = {OPENCV: ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
 """Packages that bring the module of a package, too."""
 LITTLE_MEMORY = 8 << 30
 """Free memory below which a giant's weights in float32 (4.5 GB) and a batch do not fit well. Our choice."""
@@ -51,6 +53,7 @@ def look_at_packages(distribution: str = "g2l") -> Iterator[Finding]:
         yield good("packages", f"g2l {metadata.version(distribution)} and all {number} packages that it needs")
     yield from _look_at_loading()
     yield from _look_at_extras(needed)
+    yield from _look_at_opencv()
 
 
 def _look_at_extras(needed: Sequence[Requirement]) -> Iterator[Finding]:
@@ -60,6 +63,16 @@ def _look_at_extras(needed: Sequence[Requirement]) -> Iterator[Finding]:
         if missing := [each.name for each in of_extra if not _fits(each)]:
             words = f"not installed ({', '.join(missing)}): no {purpose}"
             yield note(f"extra {extra}", words, f'pip install "g2l[{extra}]", if you want it')
+
+
+def _look_at_opencv() -> Iterator[Finding]:
+    """Look whether an OpenCV that is there can be used: training goes on without it, and says nothing."""
+    _, why = look_for_opencv()
+    if why is not None:
+        words = f"cv2 {why}; no {EXTRAS['opencv']}"
+        others = " ".join(SAME_MODULE[OPENCV])
+        advice = f"`pip uninstall {others}`, remove a cv2 that is left, then `pip install --force-reinstall {OPENCV}`"
+        yield note("OpenCV", words, advice)
 
 
 def _applies(requirement: Requirement, extra: str = "") -> bool:

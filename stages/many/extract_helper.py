@@ -13,12 +13,12 @@ from pipeline.base.errors import StoreError
 from pipeline.base.launched.group import LaunchedGroup
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.at_hand import noted
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import require_same
 from pipeline.store.format import StoreSpec
 from pipeline.store.patches import patches_to_embed
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.zarr_format import METADATA
 from stages.extract_teacher import embed_shards, start_teacher
 from stages.many.shared_shards import VISIBLE_SECONDS, do_claimed
 

@@ -7,8 +7,8 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.outside import format_size
 from pipeline.base.units import format_bytes
 from pipeline.config.tools import PublishConfig
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.store import Store
-from pipeline.store.zarr_format import METADATA
 from pipeline.student.hub_header import TERMS, TERMS_FILE
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way
 from stages.publishing.sendable import CARD_FILE

@@ -15,9 +15,9 @@ from typing import Any
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.barcodes import BARCODE
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.changed_slides import CHANGED_FILE
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.zarr_format import METADATA
 from stages.verify import check_stored_teacher
 
 PLAN_FOLDER = "plan"

@@ -1,12 +1,15 @@
 """Report of stage one; without torch."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.base.console import counted
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.store.format import Status
-from pipeline.store.parts.merge import Merged
 from pipeline.store.store import Store, StoredTeacher
+
+if TYPE_CHECKING:
+    from pipeline.store.parts.merge import Merged  # what reads slides and checks patches, which `inspect` does not need
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def extract_report(extracted: Extracted) -> str:
     return "\n".join(lines)
 
 
-def merge_report(merged: Merged) -> str:
+def merge_report(merged: "Merged") -> str:
     """Report of a merge for the terminal."""
     teacher, counts = merged.teacher, merged.teacher.ledger.status_counts()
     num_failed = _failed(counts)

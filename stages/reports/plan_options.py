@@ -49,6 +49,9 @@ def _tissue_files(plan: Plan) -> list[Line]:
 def _classes(config: PlanConfig) -> list[Line]:
     """The classes of annotations that decide."""
     lines: list[Line] = []
+    if config.annotation_origin != "auto":
+        corner = {"scan": "the scanned area's", "slide": "the slide's"}[config.annotation_origin]
+        lines.append(("annotations", f"coordinates count from {corner} corner"))
     if config.include:
         lines.append(
             ("include", f"{_listed(config.include)}: at least {100 * config.min_class:.4g} % of a patch's area")

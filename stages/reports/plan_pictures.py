@@ -13,7 +13,7 @@ from pipeline.config.groups import TissueFiles
 from pipeline.config.staging import StageFolder
 from pipeline.disk.objects.places import ObjectPath
 from pipeline.slides.annotations.on_grid import eligible_grid
-from pipeline.slides.annotations.tissue_geojson import write_tissue
+from pipeline.slides.annotations.tissue_geojson import write_tissue, written_corner
 from pipeline.slides.artefacts.dropped import DroppedPatch, choose_dropped
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.reader import Slide, slide_failures
@@ -27,7 +27,7 @@ def show_slide(
     part: SlidePlan,
     audit: AuditRow,
     overlays: Path | None,
-    write_to: Path | None,
+    tissue_files: TissueFiles,
 ) -> tuple[DroppedPatch, ...]:
     """Write a slide's overlay and its tissue, where folders are given for them; its patches for the sheet, none of a
     slide in a bucket.
@@ -35,8 +35,8 @@ def show_slide(
     Raises:
         OSError: one cannot be written.
     """
-    if write_to is not None:
-        write_tissue(laid.tissue, row.slide_id, write_to)
+    if tissue_files.write_to is not None:
+        write_tissue(laid.tissue, row.slide_id, tissue_files.write_to, written_corner(slide, tissue_files.origin))
     if overlays is None:
         return ()
     draw_sample(laid, part, audit, overlays)
@@ -94,11 +94,11 @@ def draw_late_overlays(
                         raise SlideError(why)
                     slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
                     with slide_failures(path):
-                        annotations = slide_annotations(manifest, row, slide)
+                        annotations = slide_annotations(manifest, row, slide, tissue_files.origin)
                         laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
                 except SlideError as error:
                     say(f"note: {part.slide_id} has no overlay: {error}")
                 else:
-                    dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, None)
+                    dropped += show_slide(slide, row, laid, part, audit[part.slide_id], folder, TissueFiles())
             progress.step()
     return dropped

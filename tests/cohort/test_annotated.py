@@ -65,6 +65,23 @@ def test_patches_of_included_classes(manifest: Path) -> None:
     assert (first.patches_available, first.tissue_sha256) == (60, "")
 
 
+def test_coordinates_count_from_the_scanned_part_where_qupath_wrote_them(tmp_path: Path) -> None:
+    """QuPath opens only that part of a slide, and its coordinates begin there."""
+    sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=(512, 256, 768, 512))
+    write_geojson(tmp_path / "a.geojson", tumour=(0, 0, 256, 192))
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.scn", "c", annotations="a.geojson")])
+
+    def corners(**options: object) -> set[tuple[int, int]]:
+        options = {"min_tissue": 0, "include": ["tumour"], "min_class": 1.0} | options
+        plan = make_plan(tmp_path / "m.csv", patches_per_slide=999, **options)
+        return {(x, y) for slide in plan.slides for x, y in slide.coords_l0_px.tolist()}
+
+    first = {(x, y) for x in range(512, 768, 64) for y in range(256, 448, 64)}
+    assert corners() == corners(annotation_origin="scan") == first
+    with pytest.raises(PlanError, match="a: no patch on tissue has 100% of its area in tumour"):
+        corners(annotation_origin="slide")
+
+
 def test_a_plan_with_classes_is_read_back_from_its_file_and_from_a_store(manifest: Path, tmp_path: Path) -> None:
     plan = make_plan(manifest)
     write_plan(plan, tmp_path / "p.h5")
@@ -182,6 +199,13 @@ def test_classes_without_any_annotations_are_refused(cohort: Path) -> None:
         make_plan(cohort, sample="class")
 
 
+def test_a_missing_class_is_said_with_the_files_that_could_not_be_read(manifest: Path) -> None:
+    manifest.with_name("s0.geojson").write_text("{")
+    words = r"the annotations of 1 slide could not be read:\ns0: .*s0\.geojson: not readable"
+    with pytest.raises(PlanError, match=rf"--include tumour: no slide .*\n.*other slides have stroma\. (?i:{words})"):
+        require_known_classes(read_manifest(manifest), ClassRules(include=("tumour",)), "uniform")
+
+
 def test_a_slide_whose_annotations_cannot_be_read_fails_by_name(manifest: Path) -> None:
     manifest.with_name("s0.geojson").write_text("{")
     plan = make_plan(manifest)
@@ -189,7 +213,7 @@ def test_a_slide_whose_annotations_cannot_be_read_fails_by_name(manifest: Path) 
     assert "s0.geojson" in reasons(plan)["s0"]
     manifest_read = read_manifest(manifest)
     with pytest.raises(SlideError, match=r"s0\.geojson"):
-        slide_annotations(manifest_read, manifest_read.rows[0], Slide(manifest.with_name("s0.svs")))
+        slide_annotations(manifest_read, manifest_read.rows[0], Slide(manifest.with_name("s0.svs")), "auto")
 
 
 # Noticed

@@ -14,11 +14,21 @@ from PIL import Image
 from support.extraction import embed_by_timm, reference_model, timm_transform, tiny_model, write_teacher
 from support.pixels import noise
 from support.training import same_state
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.base.errors import EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import build as models
-from pipeline.encoders.build import OF_A_FILE, Encoder, build_encoder, measure_width, require_known, weights_hash
+from pipeline.encoders.build import (
+    OF_A_FILE,
+    Encoder,
+    build_encoder,
+    measure_width,
+    normalise_in_cache,
+    normalise_whole,
+    require_known,
+    weights_hash,
+)
 from pipeline.encoders.load import load_weights
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.student.folder import same_embeddings
@@ -192,12 +202,38 @@ def test_an_open_encoder_is_timms_transform_and_model(tmp_path: Path, name: str)
     json.dumps(built.record(), allow_nan=False)
 
 
+class Operations(TorchDispatchMode):
+    """Keeps the names of torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 def test_normalising_is_timms_transform_to_the_bit() -> None:
     mean, std = (0.7, 0.57, 0.72), (0.19, 0.23, 0.18)
     encoder = Encoder(torch.nn.Identity(), EncoderSpec("x", "", "", mean=mean, std=std))
     transform = timm_transform(64, mean, std)
     expected = torch.stack([transform(Image.fromarray(patch)) for patch in PATCHES])
     assert torch.equal(encoder.normalise(torch.from_numpy(PATCHES)), expected)
+
+
+def test_normalising_elsewhere_has_the_same_digits_in_three_passes_and_one_buffer() -> None:
+    """What a GPU does, seen on the CPU: every value of every channel, as the four operations have it."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.7, 0.57, 0.72), (0.19, 0.23, 0.18)))
+    patches = torch.arange(256, dtype=torch.uint8).view(2, 16, 8, 1).repeat(1, 1, 1, 3)
+    before = patches.clone()
+    with Operations() as operations:
+        found = normalise_whole(patches, mean, std)
+    assert torch.equal(found, patches.permute(0, 3, 1, 2).float().div(255).sub(mean).div(std))
+    assert torch.equal(found, normalise_in_cache(patches, mean.flatten(), std.flatten()))
+    assert torch.equal(patches, before)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert operations.names == ["permute", "div", "sub_", "div_"]  # a permutation moves nothing
 
 
 def tiny_table(embedding: Any, **arguments: Any) -> dict[str, EncoderSpec]:

@@ -15,7 +15,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import demo_data
 from pipeline.base.errors import PatchError
+from pipeline.disk.files import sha256_file
 from pipeline.slides import direct as module
 from pipeline.slides import reader
 from pipeline.slides.direct import DirectReader, NotDirectError, TiledLevel, TiledTiff
@@ -38,12 +40,12 @@ def by_openslide(path: Path, level: int, corner: tuple[int, int], size: tuple[in
         return np.asarray(region.convert("RGB"))
 
 
-def assert_reads_as_openslide(path: Path, seed: int = 0) -> None:
-    """Random regions of all levels are read, to the same pixels."""
+def assert_reads_as_openslide(path: Path, seed: int = 0, regions: int = 12, most_px: int = 10_000) -> None:
+    """Random regions of all levels, so many of each and up to that side, are read, to the same pixels."""
     slide, rng = Slide(path), random.Random(seed)
     for level, (width, height) in enumerate(slide.info.level_sizes_px):
-        for _ in range(12):
-            w, h = rng.randint(1, width), rng.randint(1, height)
+        for _ in range(regions):
+            w, h = rng.randint(1, min(width, most_px)), rng.randint(1, min(height, most_px))
             corner = rng.randint(0, width - w), rng.randint(0, height - h)
             region = slide.direct.read(level, corner, (w, h))
             assert region is not None
@@ -63,6 +65,16 @@ def test_pixels_are_openslides(tmp_path: Path, sampling: str, tile: int) -> None
 @pytest.mark.parametrize("compression", ["jpeg2000", "jpeg2000-ycbcr"])
 def test_jpeg_2000_is_openslides(tmp_path: Path, compression: str, tile: int) -> None:
     assert_reads_as_openslide(make(tmp_path / "a.svs", compression=compression, tile=tile), seed=tile)
+
+
+@pytest.mark.slow
+def test_pixels_of_a_real_slide_are_openslides() -> None:
+    """The demo's, by Aperio; where `g2l demo` has fetched it."""
+    path = demo_data.cache_folder() / demo_data.SLIDE_NAME
+    if not path.is_file():
+        pytest.skip(f"the demo's slide is not in {path.parent}: g2l demo fetches it")
+    assert sha256_file(path) == demo_data.SLIDE_SHA256
+    assert_reads_as_openslide(path, seed=11, regions=60, most_px=700)
 
 
 @pytest.mark.parametrize("vendor", ["aperio", "generic-tiff"])

@@ -224,7 +224,7 @@ def test_slide_cut_to_60_percent_that_opens(tmp_path: Path) -> None:
     slide, truth = Slide(sf.truncate(path)), sf.make_pixels("tissue", 2048, 1536, mpp=0.5)
     geometry = slide.geometry(224, 0.5)
     for _ in range(2):
-        with pytest.raises(PatchError, match="Read error"):
+        with pytest.raises(PatchError, match=r"^the slide is damaged there \(.*Read error"):
             slide.read_patch(1024, 1280, geometry)
         np.testing.assert_array_equal(slide.read_patch(512, 512, geometry), truth[512:736, 512:736])
 

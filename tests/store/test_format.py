@@ -14,6 +14,7 @@ from support.store_writing import PATCH_PX, ROWS, edit_attributes, spec
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.format import (
     CHUNK_ROWS,
     MOST_SHARDS,
@@ -28,7 +29,6 @@ from pipeline.store.format import (
     teacher_folder,
 )
 from pipeline.store.store import Store
-from pipeline.store.zarr_format import METADATA
 
 
 @given(st.integers(1, 5000))

@@ -40,5 +40,8 @@ lazyslide.tl.spatial_domain(wsi, student.name)
 domains = wsi["tiles"]["domain"].to_numpy()
 from_line = corners[:, 0] + spec.base_width / 2 - wsi.properties.shape[1] / 2
 whole = np.abs(from_line) >= spec.base_width / 2
+pair = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (found.astype(float), expected.astype(float))]
+cosines = (pair[0] * pair[1]).sum(1)
 said = {"tool": version("lazyslide"), "timm": timm.__version__, "differences": differences, "num": len(corners)}
+said["cosines"] = [float(cosines.min()), float(np.median(cosines))]
 print(json.dumps({**said, "score": float(adjusted_rand_score(from_line[whole] > 0, domains[whole]))}))

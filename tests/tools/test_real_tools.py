@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from support.commands import call_g2l
 from support.slides import make_slide, write_slide
@@ -31,6 +32,7 @@ from pipeline.encoders import table
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.table import SWIGLU_GIANT
 from pipeline.student.adapters import oldest_timm, write_adapters
+from pipeline.student.card_files import adapters_section
 from pipeline.student.onnx_file import write_onnx
 from pipeline.student.portable_names import ONNX_FILE
 
@@ -53,6 +55,18 @@ PACKAGES = {tool: packages for tool, (packages, _) in TOOLS.items()} | {
     "croma": ["croma==1.0.1"],
     "plismbench": ["timm==1.0.12", "loguru"],
     "clam": ["pandas==2.3.3"],  # its code is of pandas before 3
+    "pathorob": ["timm==1.0.19", "datasets==5.2.0", "transformers==5.24.0", "scikit-learn"],
+    "stamp": [
+        "lightning==2.6.6",
+        "torchmetrics==1.9.0",
+        "beartype==0.23.1",
+        "jaxtyping==0.3.11",
+        "einops==0.8.2",
+        "opencv-python-headless",
+        "pandas",
+        "pydantic",
+    ],
+    "pathobench": ["seaborn==0.13.2", "ipython", "pandas", "scikit-learn"],
     # pip alone goes back to a scikit-survival that it would have to build: these are the newest for NumPy 1.26
     "soma": [
         "soma-pathology==2.2.0",
@@ -206,7 +220,7 @@ def test_trident_extracts_on_the_coordinates_that_embed_writes(
 
 
 def test_plismbench_extracts_and_compares(students: list[Path], environments: Callable[[str], Path]) -> None:
-    """Its Extractor and its loop over a batch, and its cosine of these embeddings and the student's own."""
+    """Its Extractor, its loops over a batch and over slides, and its cosine of them and the student's own."""
     lines = []
     for folder in students:
         oldest = oldest_timm(json.loads((folder / "config.json").read_text())["architecture"])
@@ -243,6 +257,17 @@ def test_thunder_scores_the_student(students: list[Path], environments: Callable
     assert said["f1"] == 1.0
 
 
+def test_thunder_segments_by_the_students_tokens(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its head is trained on masks of two colours. One colour everywhere would be right in about half the pixels."""
+    said = run_beside(environments("thunder"), "in_thunder_masks.py", students[0], tmp_path)
+    scores = {name: said["scores"][name]["metric_score"] for name in ("f1", "accuracy", "jaccard")}
+    print(f"THUNDER's segmentation: {scores}")
+    assert scores["accuracy"] > 0.9
+    assert scores["jaccard"] > 0.7
+
+
 def test_lazyslide_extracts_the_students_features(
     students: list[Path], environments: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -266,33 +291,154 @@ def test_lazyslide_extracts_the_students_features(
     assert lines[0]["score"] == 1.0
 
 
+def test_lazyslide_off_whole_pixels(students: list[Path], environments: Callable[[str], Path], tmp_path: Path) -> None:
+    """It leaves out what is over whole pixels: near `embed`, and not the same. The card's own lines lay and embed
+    tiles.
+    """
+    student = students[2]  # a CNN, which sees it best
+    side = json.loads((student / "config.json").read_text())["pretrained_cfg"]["input_size"][1]
+    (tmp_path / "slides").mkdir()
+    slide = make_slide(tmp_path / "slides" / "a.svs", width=1500, height=1200, mpp=0.499)
+    (tmp_path / "card.md").write_text(adapters_section(side, 0.5))
+    said = run_beside(environments("lazyslide"), "in_lazyslide_card.py", student, tmp_path / "card.md", slide)
+    print(f"LazySlide by the card: {said}")
+    assert said["num"] > 50
+    assert said["difference"] <= MOST
+    command = ["embed", f"s={student}", slide.parent, "--out", tmp_path / "out", "--layout", "trident", "--mpp", 0.51]
+    code, _, errors = call_g2l(*command, "--device", "cpu")
+    assert code == 0, errors
+    (features,) = (tmp_path / "out").glob("*/features_s/a.h5")
+    said = run_beside(environments("lazyslide"), "in_lazyslide.py", student, slide, features, 0.51)
+    print(f"LazySlide off whole pixels: {said}")
+    assert 0.8 < said["cosines"][0] < 1 - 1e-6
+
+
+def write_centres(folder: Path, student: Path) -> tuple[Path, NDArray[np.uint8]]:
+    """PathoROB's table of 96 images of two classes and two centres on 16 slides; and the images (96, P, P, 3)."""
+    side = json.loads((student / "config.json").read_text())["pretrained_cfg"]["input_size"][1]
+    rows = [["subset", "slide_id", "patch_id", "biological_class", "medical_center", "path"]]
+    images = []
+    for i, patch in enumerate(make_patches(96, side, seed=1)):
+        label, center = i % 2, i // 2 % 2
+        tint = np.array([12, -12, 0]) * (2 * label - 1) + np.array([0, 0, 25]) * center
+        images.append((patch + tint).clip(0, 255).astype(np.uint8))
+        Image.fromarray(images[-1]).save(folder / f"{i}.png")
+        rows.append(["all", f"case {i % 16}", str(i), ("normal", "tumour")[label], "NS"[center], f"{i}.png"])
+    with open(folder / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder / "table.csv", np.stack(images)
+
+
+def index_of_report(student: Path, table: Path) -> tuple[int, dict[str, float]]:
+    """Of `g2l evaluate`: the number of neighbours that it chose, and the robustness index of each that it shows."""
+    out = table.parent / "out"
+    command = ["evaluate", "--models", f"s={student}", "--robustness", table, "--no-cost"]
+    code, _, errors = call_g2l(*command, "--resamples", 100, "--device", "cpu", "--out", out)
+    assert code == 0, errors
+    section = json.loads((out / "report.json").read_text())["sections"]["robustness"]
+    tables = {table["title"]: table["rows"][0] for table in section["tables"]}
+    at_same = tables["Robustness index at the same k"]
+    index = {name.removeprefix("k = "): value for name, value in at_same.items() if name.startswith("k = ") and value}
+    chosen = tables["Robustness index"]["k"]
+    index[str(chosen)] = tables["Robustness index"]["index"]["value"]
+    assert len(index) >= 4
+    assert len(set(index.values())) > 2
+    return chosen, index
+
+
 def test_croma_counts_as_evaluate_does(
     students: list[Path], environments: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The robustness index of each `k` that the report has, of embeddings that timm alone made with the export."""
-    student = students[0]
-    side = json.loads((student / "config.json").read_text())["pretrained_cfg"]["input_size"][1]
-    rows = [["subset", "slide_id", "patch_id", "biological_class", "medical_center", "path"]]
-    for i, patch in enumerate(make_patches(96, side, seed=1)):
-        label, center = i % 2, i // 2 % 2
-        tint = np.array([12, -12, 0]) * (2 * label - 1) + np.array([0, 0, 25]) * center
-        Image.fromarray((patch + tint).clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
-        rows.append(["all", f"case {i % 16}", str(i), ("normal", "tumour")[label], "NS"[center], f"{i}.png"])
-    with open(tmp_path / "table.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    command = ["evaluate", "--models", f"s={student}", "--robustness", tmp_path / "table.csv", "--no-cost"]
-    code, _, errors = call_g2l(*command, "--resamples", 100, "--device", "cpu", "--out", tmp_path / "out")
-    assert code == 0, errors
-    section = json.loads((tmp_path / "out" / "report.json").read_text())["sections"]["robustness"]
-    tables = {table["title"]: table["rows"][0] for table in section["tables"]}
-    at_same = tables["Robustness index at the same k"]
-    ours = {name.removeprefix("k = "): value for name, value in at_same.items() if name.startswith("k = ") and value}
-    ours[str(tables["Robustness index"]["k"])] = tables["Robustness index"]["index"]["value"]
-    assert len(ours) >= 4
-    said = run_beside(environments("croma"), "in_croma.py", student, tmp_path / "table.csv", *ours)
+    table, _ = write_centres(tmp_path, students[0])
+    _, index = index_of_report(students[0], table)
+    said = run_beside(environments("croma"), "in_croma.py", students[0], table, *index)
     print(f"croma: {said}")
-    assert said["index"] == pytest.approx(ours, abs=1e-12)
-    assert len(set(ours.values())) > 2
+    assert said["index"] == pytest.approx(index, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_pathorob_extracts_and_counts_as_evaluate_does(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path, kind: int
+) -> None:
+    """By the card's lines and its own commands; its index is the report's for every number of neighbours, and so is
+    the number that it takes for the best.
+    """
+    source, student = clone_of("PathoROB"), students[kind]
+    table, images = write_centres(tmp_path, student)
+    chosen, index = index_of_report(student, table)
+    (tmp_path / "card.md").write_text(adapters_section(images.shape[1], 0.5))
+    (tmp_path / "work").mkdir()
+    arguments = (source, student, tmp_path / "card.md", table, tmp_path / "work")
+    said = run_beside(environments("pathorob"), "in_pathorob.py", *arguments)
+    module = build_encoder(f"local-dir:{student}", PRETRAINED, images.shape[1]).module
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(images)).numpy()
+    difference = float(np.abs(np.array(said["embeddings"]) - expected).max())
+    theirs = {k: said["index"][k] for k in index}
+    print(f"PathoROB: timm {said['timm']}, difference {difference:.2g}, k {said['k']}, index {theirs}")
+    print(f"PathoROB's clustering score: {said['clustering']:.3f}")
+    assert difference <= MOST
+    assert said["k"] == chosen
+    assert theirs == pytest.approx(index, abs=1e-12)
+    assert -1 < said["clustering"] < 1
+
+
+def embed_two_kinds(student: Path, folder: Path, layout: str) -> Path:
+    """Twenty slides of two colours, `p0` to `p9` and `v0` to `v9`, embedded; gives the folder of `embed`."""
+    (folder / "slides").mkdir()
+    for kind, colour in (("p", (222, 150, 190)), ("v", (98, 66, 140))):
+        for number in range(10):
+            pixels = np.random.default_rng(number).normal(colour, 20, (320, 420, 3)).clip(0, 255).astype(np.uint8)
+            write_slide(folder / "slides" / f"{kind}{number}.svs", pixels, mpp=0.499, downsamples=(1,))
+    command = ["embed", f"s={student}", folder / "slides", "--out", folder / "out", "--layout", layout]
+    code, _, errors = call_g2l(*command, "--mpp", 0.499, "--device", "cpu")
+    assert code == 0, errors
+    return folder / "out"
+
+
+def test_clam_learns_from_the_features_of_embed(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its model, by its training loop, tells slides of two colours."""
+    source = clone_of("CLAM")
+    out = embed_two_kinds(students[0], tmp_path, "clam")
+    said = run_beside(environments("clam"), "in_clam_training.py", source, out)
+    print(f"CLAM's training: {said}")
+    assert said["slides"] == [10, 10]
+    assert (said["auc"], said["error"]) == (1.0, 0.0)
+
+
+def test_stamp_reads_trains_and_extracts(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its loader reads what `embed` wrote, its model learns two colours from it, its own extraction gives the same."""
+    source = clone_of("STAMP")
+    out = embed_two_kinds(students[0], tmp_path, "stamp")
+    (tmp_path / "work").mkdir()
+    arguments = (source, students[0], out, tmp_path / "slides", tmp_path / "work")
+    said = run_beside(environments("stamp"), "in_stamp.py", *arguments)
+    print(f"STAMP: {said}")
+    assert said["kind"] == "tile"
+    assert said["um/px"] == pytest.approx(0.499)
+    assert said["read"] == [0, 0]
+    assert said["auroc"] == 1.0
+    assert said["num"] > 50
+    assert said["extracted"] <= 2**-10  # float16: the last digit of values up to 2
+
+
+def test_patho_bench_probes_the_features_of_embed(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its data set reads TRIDENT's layout; its linear probe tells slides of two colours."""
+    source = clone_of("Patho-Bench")
+    (features,) = embed_two_kinds(students[0], tmp_path, "trident").glob("*/features_s")
+    (tmp_path / "work").mkdir()
+    said = run_beside(environments("pathobench"), "in_pathobench.py", source, features, tmp_path / "work")
+    print(f"Patho-Bench: {said}")
+    assert len(said["differences"]) == 20
+    assert max(said["differences"]) == 0
+    assert said["auc"] == said["accuracy"] == 1.0
 
 
 def test_evas_difference_is_its_way_to_scale_pixels(

@@ -49,6 +49,21 @@ class DrawnRegion:
     is_hole: bool = False
 
 
+@dataclass(frozen=True)
+class ScannedPart:
+    """The part of a slide that was scanned, where that is not all of it.
+
+    Attributes:
+        corner_l0_px: (x, y) of its top left corner.
+        size_l0_px: (width, height).
+        counts_from_it: whether a file's coordinates count from its corner, not from the slide's.
+    """
+
+    corner_l0_px: tuple[int, int]
+    size_l0_px: tuple[int, int]
+    counts_from_it: bool = False
+
+
 @dataclass
 class Notes:
     """What was mended or left out, and of which regions."""
@@ -88,7 +103,12 @@ def box_outline(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def shapes_by_class(
-    regions: Iterable[DrawnRegion], size_l0_px: tuple[int, int], notes: Notes, where: str, slide_name: str
+    regions: Iterable[DrawnRegion],
+    size_l0_px: tuple[int, int],
+    notes: Notes,
+    where: str,
+    slide_name: str,
+    scanned: ScannedPart | None = None,
 ) -> dict[str, shapely.Geometry]:
     """The area of each class on the slide: the union of its regions, without its holes.
 
@@ -97,25 +117,43 @@ def shapes_by_class(
         notes: is given what was mended.
         where: the file's path, for errors.
         slide_name: likewise.
+        scanned: the part of the slide that was scanned, if not all was.
 
     Raises:
         AnnotationError: a coordinate is not a number, or mending changes a region by more than `MOST_CHANGE`, or most
             of the area lies beyond the slide.
     """
-    positive: dict[str, list[shapely.Geometry]] = {}
+    positive: dict[str, list[tuple[int, shapely.Geometry]]] = {}
     negative: dict[str, list[shapely.Geometry]] = {}
     for region in regions:
         shape = _mended(region, notes, where)
-        if not shape.is_empty:
-            (negative if region.is_hole else positive).setdefault(region.class_name, []).append(shape)
+        if not shape.is_empty and region.is_hole:
+            negative.setdefault(region.class_name, []).append(shape)
+        elif not shape.is_empty:
+            positive.setdefault(region.class_name, []).append((region.number, shape))
     for name in sorted(negative.keys() - positive.keys()):
         notes.say(f"class {name} has holes, but no regions that they could be taken out of")
-    drawn = {name: shapely.union_all(shapes) for name, shapes in positive.items()}
-    drawn = {
-        name: _areal(shapely.difference(shape, shapely.union_all(negative[name]))) if name in negative else shape
-        for name, shape in drawn.items()
-    }
-    return _on_slide(drawn, size_l0_px, notes, where, slide_name)
+    drawn = {name: _without_holes(shapes, negative.get(name, []), notes) for name, shapes in positive.items()}
+    return _on_slide(drawn, size_l0_px, notes, where, slide_name, scanned)
+
+
+def _without_holes(
+    numbered: Sequence[tuple[int, shapely.Geometry]], holes: Sequence[shapely.Geometry], notes: Notes
+) -> shapely.Geometry:
+    """The union of a class's regions without its holes. A region that lies wholly within a hole, an island, stays."""
+    shapes = np.array([shape for _, shape in numbered])
+    if not holes:
+        return shapely.union_all(shapes)
+    around, island = shapely.STRtree(shapes).query(np.array(holes), predicate="contains_properly")
+    is_island = np.zeros(len(shapes), np.bool_)
+    is_island[island] = True
+    kept = [_areal(shapely.difference(shapely.union_all(shapes[~is_island]), shapely.union_all(holes)))]
+    of_holes = shapely.STRtree(holes)
+    for place in np.flatnonzero(is_island).tolist():
+        notes.add("it lies within a hole and was kept", numbered[place][0])
+        own = np.setdiff1d(of_holes.query(shapes[place]), around[island == place])
+        kept.append(_areal(shapely.difference(shapes[place], shapely.union_all(of_holes.geometries[own]))))
+    return shapely.union_all(kept)
 
 
 def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
@@ -179,20 +217,32 @@ def _areal(shape: shapely.Geometry) -> shapely.Geometry:
 
 
 def _on_slide(
-    drawn: dict[str, shapely.Geometry], size_l0_px: tuple[int, int], notes: Notes, where: str, slide_name: str
+    drawn: dict[str, shapely.Geometry],
+    size_l0_px: tuple[int, int],
+    notes: Notes,
+    where: str,
+    slide_name: str,
+    scanned: ScannedPart | None,
 ) -> dict[str, shapely.Geometry]:
     """What lies on the slide of each class."""
-    width, height = size_l0_px
-    slide = shapely.box(0, 0, width, height)
+    slide = shapely.box(0, 0, *size_l0_px)
     inside = {name: _areal(shapely.intersection(shape, slide)) for name, shape in drawn.items()}
     total = math.fsum(shape.area for shape in drawn.values())
-    kept = math.fsum(shape.area for shape in inside.values())
+    (width, height), (x, y), beyond, otherwise = size_l0_px, (0, 0), f"slide {slide_name}", ""
+    if scanned is not None and not scanned.counts_from_it:
+        otherwise = ", or they count from the corner of its scanned area (--annotation-origin scan)"
+    elif scanned is not None:  # QuPath shows nothing else of the slide
+        (width, height), (x, y) = scanned.size_l0_px, scanned.corner_l0_px
+        beyond = f"the scanned area of slide {slide_name}"
+        otherwise = ", or they count from the slide's corner (--annotation-origin slide)"
+    frame = shapely.box(x, y, x + width, y + height)
+    kept = math.fsum(shapely.area(shapely.intersection(list(drawn.values()), frame)))
     if kept < LEAST_INSIDE * total:
-        left, top, right, bottom = shapely.total_bounds(list(drawn.values()))
+        left, top, right, bottom = shapely.total_bounds(list(drawn.values())) - (x, y, x, y)
         raise AnnotationError(
-            f"{where}: {1 - kept / total:.0%} of its regions' area lies beyond slide {slide_name}, which has {width} x "
+            f"{where}: {1 - kept / total:.0%} of its regions' area lies beyond {beyond}, which has {width} x "
             f"{height} pixels: they reach from ({left:,.0f}, {top:,.0f}) to ({right:,.0f}, {bottom:,.0f}). It is of "
-            "another slide, or its coordinates are not pixels of level 0"
+            f"another slide, or its coordinates are not pixels of level 0{otherwise}"
         )
     for name, shape in drawn.items():
         lost = shape.area - inside[name].area

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from pipeline.slides.annotations.drawn import UNCLASSIFIED, DrawnRegion, Notes
 
-TAKEN_TYPES = ("annotation", "PathAnnotationObject")
-"""QuPath's kinds of objects that are regions drawn by a person: of now, and of versions before 0.3."""
+LEFT_OUT_TYPES = ("detection", "cell", "tile", "tmaCore", "tma_core", "root")
+"""QuPath's kinds of objects that no person drew as a region, as 0.3 and later write them. It takes all others, also
+kinds that it does not know, for annotations.
+"""
+OLD_ANNOTATION = "PathAnnotationObject"
+"""An annotation in `id`, before version 0.3."""
 OLD_PREFIX, OLD_SUFFIX = "Path", "Object"
 """Of QuPath's kinds in `id`, before version 0.3: PathDetectionObject."""
 IMAGE_KEYS = ("image", "imageName", "image_name", "slide", "slide_id", "slide_name")
@@ -26,21 +30,23 @@ MOST_NESTED = 10
 """Collections within collections that are read. Our choice."""
 
 
-def geojson_regions(text: bytes, notes: Notes) -> tuple[list[DrawnRegion], list[str]]:
-    """The regions of a GeoJSON file, and the names of images that it holds.
+def geojson_regions(text: bytes, notes: Notes) -> tuple[list[DrawnRegion], list[str], bool]:
+    """The regions of a GeoJSON file, the names of images that it holds, and whether it is in the form of QuPath, whose
+    features say what kind of object they are.
 
     Raises:
         ValueError, RecursionError, TypeError: it is not GeoJSON.
     """
     value = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
     images = _images(value)
-    regions = []
+    regions, is_of_qupath = [], False
     for number, feature in enumerate(_features(value), start=1):
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
         images += _images(properties)
         kind = _kind(feature, properties)
-        if kind and kind not in TAKEN_TYPES:
+        is_of_qupath |= bool(kind)
+        if kind in LEFT_OUT_TYPES or (kind.startswith(OLD_PREFIX) and kind != OLD_ANNOTATION):
             notes.add(f"of kind {kind}, not an annotation: left out", number)
             continue
         geometry = feature.get("geometry")
@@ -49,7 +55,7 @@ def geojson_regions(text: bytes, notes: Notes) -> tuple[list[DrawnRegion], list[
             continue
         name = class_of(properties)
         regions += [DrawnRegion(number, name, rings) for rings in _polygons(geometry, number, notes)]
-    return regions, list(dict.fromkeys(images))
+    return regions, list(dict.fromkeys(images)), is_of_qupath
 
 
 def class_of(properties: Mapping[str, Any]) -> str:
@@ -93,10 +99,14 @@ def _features(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _kind(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
-    """QuPath's kind of object: "annotation", "detection", "cell", "tile", "tmaCore", "root"; "" if it is not said."""
+    """QuPath's kind of object: "annotation", "detection", "cell", "tile", "tmaCore", "root"; "" if it is not said. It
+    also reads a `type`, which other programs use for classes; that counts only if it is one of these kinds.
+    """
     kind = properties.get("objectType", properties.get("object_type"))
     if isinstance(kind, str):
         return kind
+    if properties.get("type") in LEFT_OUT_TYPES:
+        return str(properties["type"])
     old = feature.get("id")
     is_kind = isinstance(old, str) and old.startswith(OLD_PREFIX) and old.endswith(OLD_SUFFIX)
     return str(old) if is_kind else ""
@@ -121,7 +131,10 @@ def _polygons(geometry: Any, number: int, notes: Notes, depth: int = 0) -> Itera
 
 def _rings_of(coordinates: Any, number: int, notes: Notes) -> list[NDArray[np.float64]]:
     """The rings of a polygon; open ones are noted."""
-    rings = [np.array([point[:2] for point in ring], np.float64) for ring in coordinates]
+    try:
+        rings = [np.array([point[:2] for point in ring], np.float64) for ring in coordinates]
+    except (TypeError, ValueError):
+        raise ValueError(f"the coordinates of feature {number} are no lists of points of two numbers") from None
     if any(ring.ndim != 2 or (ring.shape[1] != 2) for ring in rings if len(ring)):
         raise ValueError(f"feature {number} has a point without x or y")
     if any(len(ring) > 2 and (ring[0] != ring[-1]).any() for ring in rings):

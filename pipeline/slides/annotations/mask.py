@@ -40,17 +40,24 @@ SQUARE = 0.01
 
 
 def mask_regions(
-    data: bytes, size_l0_px: tuple[int, int], mpp: float, notes: Notes, where: str, slide_name: str
+    data: bytes,
+    size_l0_px: tuple[int, int],
+    mpp: float,
+    notes: Notes,
+    where: str,
+    slide_name: str,
+    corner_l0_px: tuple[int, int] = (0, 0),
 ) -> MaskRegions:
     """The regions of a mask.
 
     Args:
         data: the file's bytes, PNG or TIFF.
-        size_l0_px: (width, height) of the slide.
+        size_l0_px: (width, height) of the slide, or of the part that the mask is of.
         mpp: um/px of its level 0.
         notes: is given what was supposed.
         where: the file's path, for errors.
         slide_name: likewise.
+        corner_l0_px: (x, y) of the mask's corner on the slide.
 
     Raises:
         AnnotationError: its scale is unknown, or its size is not that of the slide.
@@ -71,7 +78,7 @@ def mask_regions(
     if len(found) > MOST_CLASSES_OF_MASK + 1:
         raise ValueError(f"{len(found)} different values; a mask has at most {MOST_CLASSES_OF_MASK} classes")
     named = {int(value): names.get(str(value), str(value)) for value in found if value}
-    return MaskRegions(values, named, pixel_l0_px, where)
+    return MaskRegions(values, named, pixel_l0_px, where, corner_l0_px)
 
 
 ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]

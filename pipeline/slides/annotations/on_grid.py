@@ -35,7 +35,7 @@ def eligible_grid(
         SlideError: the slide is too coarse, or its file of tissue cannot be used.
     """
     read_from = tissue_files.read_from
-    tissue, notes = tissue_from_file(slide, slide_id, read_from) if read_from else (None, ())
+    tissue, notes = tissue_from_file(slide, slide_id, read_from, tissue_files.origin) if read_from else (None, ())
     return within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
 
 

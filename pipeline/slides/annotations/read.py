@@ -9,6 +9,7 @@ import io
 import re
 import zipfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 from pipeline.base.errors import AnnotationError
@@ -21,9 +22,11 @@ from pipeline.base.outside import (
     require_claim,
     require_room,
 )
+from pipeline.config.groups import AnnotationOrigin
 from pipeline.slides.annotations.drawn import Notes, shapes_by_class
 from pipeline.slides.annotations.geojson import geojson_regions
 from pipeline.slides.annotations.mask import mask_regions
+from pipeline.slides.annotations.origin import moved_to_slide, scanned_part
 from pipeline.slides.annotations.regions import Annotations, PolygonRegions
 from pipeline.slides.annotations.xml_regions import xml_regions
 
@@ -39,7 +42,13 @@ MEMORY_FACTOR = 16
 
 
 def read_annotations(
-    path: Path, *, size_l0_px: tuple[int, int], mpp: float, slide_names: Collection[str]
+    path: Path,
+    *,
+    size_l0_px: tuple[int, int],
+    mpp: float,
+    slide_names: Collection[str],
+    scanned_l0_px: tuple[int, int, int, int] | None = None,
+    origin: AnnotationOrigin = "auto",
 ) -> Annotations:
     """Read the annotations of a slide.
 
@@ -47,6 +56,8 @@ def read_annotations(
         size_l0_px: (width, height) of the slide's level 0.
         mpp: um/px of level 0.
         slide_names: by which a file may name the slide: its id, its file.
+        scanned_l0_px: (x, y, width, height) of its scanned area, level 0; `None` is all of it.
+        origin: where coordinates count from.
 
     Raises:
         AnnotationError: the file cannot be read, is damaged, of no known kind, or of another slide; or a region cannot
@@ -56,15 +67,23 @@ def read_annotations(
     notes = Notes()
     with reading(path, "not readable as annotations", AnnotationError, f"Known are {KNOWN_KINDS}"):
         data = unpack(read_bytes(path))
+        part = scanned_part(scanned_l0_px, size_l0_px)
         if data.startswith(MASK_STARTS):
-            return Annotations(mask_regions(data, size_l0_px, mpp, notes, f"{path}", slide_name), mpp, notes.lines())
+            part = part if origin == "scan" else None
+            size, corner = (part.size_l0_px, part.corner_l0_px) if part else (size_l0_px, (0, 0))
+            mask = mask_regions(data, size, mpp, notes, f"{path}", slide_name, corner)
+            return Annotations(mask, mpp, notes.lines())
         require_room(MEMORY_FACTOR * len(data), "its text")
         if data.lstrip().startswith(XML_STARTS):
-            regions = xml_regions(data.lstrip(), mpp, notes, f"{path}", slide_name)
+            regions, is_of_qupath = xml_regions(data.lstrip(), mpp, notes, f"{path}", slide_name), False
         else:
-            regions, images = geojson_regions(data, notes)
+            regions, images, is_of_qupath = geojson_regions(data, notes)
             require_named(images, slide_names, f"{path}")
-        shapes = shapes_by_class(regions, size_l0_px, notes, f"{path}", slide_name)
+        if part is not None:
+            counts_from_scan = origin == "scan" or (origin == "auto" and is_of_qupath)
+            part = replace(part, counts_from_it=counts_from_scan)
+            regions = moved_to_slide(regions, part, notes if origin == "auto" else None)
+        shapes = shapes_by_class(regions, size_l0_px, notes, f"{path}", slide_name, part)
     return Annotations(PolygonRegions(shapes), mpp, notes.lines())
 
 

@@ -162,19 +162,26 @@ def _pieces(shape: shapely.Geometry) -> list[shapely.Geometry]:
 
 
 class MaskRegions:
-    """Regions as a mask whose corner is the slide's.
+    """Regions as a mask.
 
     Args:
         values: unsigned integers (H, W); 0 is in no class.
         names: the class of each other value that occurs; several values may have one class.
         pixel_l0_px: side of a mask pixel, level-0 pixels.
         where: the file's path, for errors.
+        corner_l0_px: (x, y) of the mask's corner on the slide.
     """
 
     def __init__(
-        self, values: NDArray[np.unsignedinteger], names: Mapping[int, str], pixel_l0_px: float, where: str
+        self,
+        values: NDArray[np.unsignedinteger],
+        names: Mapping[int, str],
+        pixel_l0_px: float,
+        where: str,
+        corner_l0_px: tuple[int, int] = (0, 0),
     ) -> None:
         self._values, self._names, self._pixel, self._where = values, dict(names), pixel_l0_px, where
+        self._corner = np.array(corner_l0_px, np.int64)
 
     def names(self) -> tuple[str, ...]:
         """The classes, sorted."""
@@ -187,6 +194,7 @@ class MaskRegions:
     def share(self, names: Collection[str], coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.float64]:
         """Share of each patch, (N,), in any of the classes. Sums are made for bands of rows, not for the whole mask."""
         height, width = self._values.shape
+        coords_l0_px = coords_l0_px - self._corner
         first = np.clip(np.floor(coords_l0_px[:, 1] / self._pixel), 0, height - 1).astype(np.int64)
         last = np.clip(np.ceil((coords_l0_px[:, 1] + patch_l0_px) / self._pixel), 1, height).astype(np.int64)
         order = np.argsort(coords_l0_px[:, 1], kind="stable")

@@ -1,7 +1,8 @@
 """Write the tissue of a slide as GeoJSON for QuPath, and take a corrected file back as its tissue.
 
-Outlines run along the edges of the mask's pixels, in pixels of level 0. So a file that is taken back unchanged gives
-the same mask, to the pixel, and the same patches. A mask pixel of a corrected file is tissue if its centre is.
+Outlines run along the edges of the mask's pixels, in pixels of level 0, counted from where QuPath counts them: the
+corner of the scanned area. So a file that is taken back unchanged gives the same mask, to the pixel, and the same
+patches. A mask pixel of a corrected file is tissue if its centre is.
 Format: GeoJSON (RFC 7946) as QuPath 0.4 and later export and import it: a FeatureCollection of annotations, each with
 the name and colour of its classification.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError, SlideError
+from pipeline.config.groups import AnnotationOrigin
 from pipeline.disk.files import write_text
 from pipeline.slides.annotations.outlines import Polygon, mask_of, polygons_of
 from pipeline.slides.annotations.read import read_annotations
@@ -38,8 +40,14 @@ def corrected_path(folder: Path, slide_id: str) -> Path:
     return folder / f"{slide_id}{TISSUE_ENDING}"
 
 
-def write_tissue(tissue: TissueMask, slide_id: str, folder: Path) -> None:
-    """Write the tissue of a slide, and what of it could not be read, as a file in `folder`.
+def written_corner(slide: Slide, origin: AnnotationOrigin) -> tuple[int, int]:
+    """Where written coordinates count from: (x, y), level-0 pixels."""
+    return (0, 0) if origin == "slide" else slide.info.bounds_l0_px[:2]
+
+
+def write_tissue(tissue: TissueMask, slide_id: str, folder: Path, corner_l0_px: tuple[int, int] = (0, 0)) -> None:
+    """Write the tissue of a slide, and what of it could not be read, as a file in `folder`. Coordinates count from
+    `corner_l0_px` (x, y).
 
     Raises:
         OSError: it cannot be written.
@@ -48,19 +56,23 @@ def write_tissue(tissue: TissueMask, slide_id: str, folder: Path) -> None:
     collection = {
         "type": "FeatureCollection",
         "features": [
-            feature for name, mask in regions.items() for feature in _features(name, mask, tissue.pixel_l0_px, slide_id)
+            feature
+            for name, mask in regions.items()
+            for feature in _features(name, mask, tissue.pixel_l0_px, slide_id, corner_l0_px)
         ],
     }
     write_text(corrected_path(folder, slide_id), json.dumps(collection) + "\n")
 
 
-def _features(name: str, mask: NDArray[np.bool_], pixel_l0_px: float, slide_id: str) -> Iterator[dict[str, Any]]:
+def _features(
+    name: str, mask: NDArray[np.bool_], pixel_l0_px: float, slide_id: str, corner_l0_px: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
     """A feature for each object of a mask (H, W)."""
     for number, polygon in enumerate(polygons_of(mask)):
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(NAMESPACE, f"{slide_id}\0{name}\0{number}")),
-            "geometry": {"type": "Polygon", "coordinates": _coordinates(polygon, pixel_l0_px)},
+            "geometry": {"type": "Polygon", "coordinates": _coordinates(polygon, pixel_l0_px, corner_l0_px)},
             "properties": {
                 "objectType": "annotation",
                 "classification": {"name": name, "color": list(CLASS_COLOURS[name])},
@@ -68,17 +80,20 @@ def _features(name: str, mask: NDArray[np.bool_], pixel_l0_px: float, slide_id: 
         }
 
 
-def _coordinates(polygon: Polygon, pixel_l0_px: float) -> list[list[list[float]]]:
-    """The rings of a polygon in pixels of level 0; whole numbers are written as such."""
+def _coordinates(polygon: Polygon, pixel_l0_px: float, corner_l0_px: tuple[int, int]) -> list[list[list[float]]]:
+    """The rings of a polygon in pixels of level 0 from a corner; whole numbers are written as such."""
+    rings = (ring * pixel_l0_px - np.array(corner_l0_px) for ring in polygon)
     return [
-        [[int(value) if value.is_integer() else value for value in point] for point in (ring * pixel_l0_px).tolist()]
-        for ring in polygon
+        [[int(value) if value.is_integer() else value for value in point] for point in ring.tolist()] for ring in rings
     ]
 
 
-def tissue_from_file(slide: Slide, slide_id: str, folder: Path) -> tuple[TissueMask, tuple[str, ...]]:
+def tissue_from_file(
+    slide: Slide, slide_id: str, folder: Path, origin: AnnotationOrigin = "auto"
+) -> tuple[TissueMask, tuple[str, ...]]:
     """The tissue of a slide as the class `TISSUE_CLASS` of its file in `folder` says, in place of `find_tissue`; and
     what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so.
+    `origin` is where coordinates count from.
 
     Raises:
         SlideError: there is no file, or it cannot be read, is of another slide, or has no such class.
@@ -92,7 +107,14 @@ def tissue_from_file(slide: Slide, slide_id: str, folder: Path) -> tuple[TissueM
     size_l0_px = (math.ceil(columns * pixel_l0_px), math.ceil(rows * pixel_l0_px))  # the last pixels may pass the slide
     names = {slide_id, slide.path.name}
     try:
-        found = read_annotations(path, size_l0_px=size_l0_px, mpp=slide.info.mpp, slide_names=names)
+        found = read_annotations(
+            path,
+            size_l0_px=size_l0_px,
+            mpp=slide.info.mpp,
+            slide_names=names,
+            scanned_l0_px=slide.info.bounds_l0_px,
+            origin=origin,
+        )
         if TISSUE_CLASS not in found.classes:
             has = ", ".join(found.classes) or "no class at all"
             raise AnnotationError(f"{path}: no class {TISSUE_CLASS}, which --tissue-from asks for; it has {has}")

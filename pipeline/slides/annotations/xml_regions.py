@@ -20,9 +20,9 @@ MOST_DEPTH = 50
 """Elements within elements. Our choice; these files have seven."""
 MPP_TOLERANCE = 0.02
 """Share by which ImageScope's um/px may differ from the slide's; the rule for a manifest's mpp."""
-APERIO_TYPES = {"0": "polygon", "1": "rectangle"}
-"""ImageScope's kinds of regions that are read. Others are arrows, rulers, pins and, as type 2, ellipses: no source that
-we found says whether the two points of one are corners of its box.
+APERIO_TYPES = {"0": "polygon", "1": "rectangle", "2": "ellipse"}
+"""ImageScope's kinds of regions that are read. Others are arrows, rulers and pins. The two points of an ellipse are
+corners of its box: the Area and Length that ImageScope writes beside them are those of that ellipse (decision 0104).
 """
 ASAP_TYPES = ("polygon", "spline", "rectangle")
 """ASAP's kinds of annotations that have an area; others are dots, sets of points and measurements."""
@@ -45,7 +45,7 @@ def xml_regions(text: bytes, mpp: float, notes: Notes, where: str, slide_name: s
     if root.tag == "ASAP_Annotations":
         return list(_asap(root, notes))
     if root.tag != "Annotations":
-        raise ValueError(f"XML that begins with <{root.tag}>, which no known program writes")
+        raise ValueError(f"XML that begins with <{root.tag}>, which is of none of these programs")
     _require_resolution(root.get("MicronsPerPixel"), mpp, where, slide_name)
     return list(_layers(root, notes))
 
@@ -120,6 +120,9 @@ def _layers(root: Element, notes: Notes) -> Iterator[DrawnRegion]:
             number += 1
             kind = region.get("Type", "Polygon")
             points = _points([*region.iter("Vertex"), *region.iter("V")], number)
+            if _is_halo_line(region, points):
+                notes.add("a line with ends has no area and was left out", number)
+                continue
             outline = _outline(APERIO_TYPES.get(kind, kind.lower()), points)
             if outline is None:
                 notes.add(f"of type {kind}, which has no area or is not known: left out", number)
@@ -127,6 +130,12 @@ def _layers(root: Element, notes: Notes) -> Iterator[DrawnRegion]:
             is_hole = region.get("NegativeROA", "0").strip().lower() in ("1", "true")
             name = layer_name or region.get("Text", "").strip() or f"Layer {layer.get('Id', '').strip() or place}"
             yield DrawnRegion(number, name, [outline], is_hole)
+
+
+def _is_halo_line(region: Element, points: NDArray[np.float64]) -> bool:
+    """Whether a polygon of HALO is a line: one that has ends, and does not return to its first point."""
+    has_ends = region.get("HasEndcaps", "0").strip() == "1"
+    return has_ends and len(points) > 2 and bool((points[0] != points[-1]).any())
 
 
 def _layer_name(layer: Element) -> str:
@@ -152,7 +161,11 @@ def _outline(kind: str, points: NDArray[np.float64]) -> NDArray[np.float64] | No
 def _points(elements: list[Element], number: int) -> NDArray[np.float64]:
     """The points of a region, float64 (K, 2)."""
     try:
-        points = [(float(point.attrib["X"]), float(point.attrib["Y"])) for point in elements]
+        words = [(point.attrib["X"], point.attrib["Y"]) for point in elements]
     except KeyError as error:
         raise ValueError(f"a point of region {number} has no {error.args[0]}") from None
+    try:
+        points = [(float(x), float(y)) for x, y in words]
+    except ValueError:
+        raise ValueError(f"a point of region {number} has a coordinate that is no number") from None
     return np.array(points, np.float64).reshape(-1, 2)

@@ -230,7 +230,7 @@ _DENSITIES = np.maximum(-np.log((np.arange(256, dtype=np.float32) + 1) / MOST_LE
 
 def tissue_share(blocks: NDArray[np.uint8]) -> float:
     """Share of blocks (H, W, 3) that are not glass."""
-    red, green, blue = np.moveaxis(blocks, 2, 0)
+    red, green, blue = blocks[..., 0], blocks[..., 1], blocks[..., 2]
     low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     glass = (low >= GLASS_LEVEL) & (high - low <= GLASS_CHROMA)
     level = green.astype(np.int16)
@@ -261,22 +261,28 @@ def _part_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Mean squares of the Laplacian and of differences over `EDGE_PX` in each of `PARTS` by `PARTS` parts of a patch:
     (4, 4, 2).
     """
-    green = patch[..., 1].astype(np.int16)
-    fine = _laplacian(green)
-    across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
-    down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
+    fine, across, down, _ = _differences(patch)
     coarse = (_energies(across) + _energies(down)) / 2 - COARSE_NOISE
     return np.stack([_energies(fine), coarse], axis=-1)
 
 
-def _laplacian(green: NDArray[np.int16]) -> NDArray[np.int16]:
-    """The Laplacian of (H, W) in every second row from the second on, without the rim."""
-    fine = green[1:-1:2, 1:-1] << 2
-    fine -= green[:-2:2, 1:-1]
-    fine -= green[2::2, 1:-1]
-    fine -= green[1:-1:2, :-2]
-    fine -= green[1:-1:2, 2:]
-    return fine
+def _differences(
+    patch: NDArray[np.uint8],
+) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]:
+    """Of the green of a patch (P, P, 3): the Laplacian in every second row from the second on, without the rim; the
+    differences over `EDGE_PX` along every second row from the first on, and down from each of these to another of them;
+    and these rows. Rows are taken apart once, and are differed as one line each, whose ends are then left out.
+    """
+    even, odd = (np.ascontiguousarray(patch[start::2, :, 1], np.int16) for start in (0, 1))
+    centre = odd[: len(even) - 1]
+    fine = centre << 2
+    fine -= even[: len(centre)]
+    fine -= even[1 : len(centre) + 1]
+    fine.ravel()[1:] -= centre.ravel()[:-1]
+    fine.ravel()[:-1] -= centre.ravel()[1:]
+    across = np.empty_like(even)
+    np.subtract(even.ravel()[EDGE_PX:], even.ravel()[:-EDGE_PX], out=across.ravel()[:-EDGE_PX])
+    return fine[:, 1:-1], across[:, :-EDGE_PX], even[EDGE_PX // 2 :] - even[: -EDGE_PX // 2], even
 
 
 def _has_cells(patch: NDArray[np.uint8]) -> bool:
@@ -288,17 +294,15 @@ def _cell_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Of each cell of a patch (P, P, 3) the two energies and 1, all 0 for glass and what is next to it; and the coarser
     energy of all: (N, N, 4). N is a multiple of `PARTS`.
     """
-    green = patch[..., 1].astype(np.int16)
-    size = len(green)
+    fine, across, down, even = _differences(patch)
+    size = len(patch)
     number = PARTS * max(1, round(size / PARTS / CELL_PX))
     cells = np.empty((number, number, 4))
-    across = green[::2, EDGE_PX:] - green[::2, :-EDGE_PX]
-    down = green[EDGE_PX::2] - green[:-EDGE_PX:2]
-    cells[..., 0] = _means_of_cells(_squared(_laplacian(green)), size, (1, 2), 1)
+    cells[..., 0] = _means_of_cells(_squared(fine), size, (1, 2), 1)
     coarse = _means_of_cells(_squared(across), size, (0, 2), EDGE_PX // 2)
     coarse += _means_of_cells(_squared(down), size, (EDGE_PX // 2, 2), 0)
     cells[..., 3] = cells[..., 1] = coarse / 2 - COARSE_NOISE
-    level = green[::4].astype(np.float32)
+    level = even[::2].astype(np.float32)
     mean, square = (_means_of_cells(values, size, (0, 4), 0) for values in (level, level * level))
     least, above, most = GLASS_CELL
     glass = (mean >= max(least, mean.min() + above)) & (square - mean * mean < most**2)

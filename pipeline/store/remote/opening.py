@@ -18,10 +18,10 @@ from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import temporary_folder
 from pipeline.disk.objects.bucket import Bucket
 from pipeline.disk.objects.urls import as_url, readable_url
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.slides.staging.room import StageRoom
 from pipeline.store.remote.fetched import REQUESTS, FetchedShards, ObjectFile
 from pipeline.store.store import Store
-from pipeline.store.zarr_format import METADATA
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError
 from pipeline.slides.annotations.drawn import DrawnRegion, Notes, box_outline, ellipse_outline, shapes_by_class
@@ -50,6 +51,22 @@ def test_holes_of_a_region_and_holes_of_a_class_are_cut_out() -> None:
         {},
         ("class a has holes, but no regions that they could be taken out of",),
     )
+
+
+def test_an_island_in_a_hole_stays_and_may_have_a_hole_of_its_own() -> None:
+    def square(low: float, high: float) -> NDArray[np.float64]:
+        return box_outline(np.array([(low, low), (high, high)]))
+
+    found, notes = areas(
+        DrawnRegion(1, "a", [SQUARE]),
+        DrawnRegion(2, "a", [square(20, 80)], is_hole=True),
+        DrawnRegion(3, "a", [square(40, 60)]),
+        DrawnRegion(4, "a", [square(45, 50)], is_hole=True),
+        DrawnRegion(5, "a", [square(20, 80)]),  # as large as the hole: no island
+        DrawnRegion(6, "b", [square(40, 60)]),
+    )
+    assert found == {"a": 6400.0 - 3600 + 400 - 25, "b": 400.0}
+    assert notes == ("1 region (number 3): it lies within a hole and was kept",)
 
 
 def test_regions_of_a_class_that_overlap_count_once() -> None:

@@ -22,7 +22,7 @@ def polygon(*rings: Any) -> dict[str, Any]:
 
 def parsed(value: Any) -> tuple[list[DrawnRegion], list[str], tuple[str, ...]]:
     notes = Notes()
-    regions, images = geojson_regions(json.dumps(value).encode(), notes)
+    regions, images, _ = geojson_regions(json.dumps(value).encode(), notes)
     return regions, images, notes.lines()
 
 
@@ -89,6 +89,37 @@ def test_what_is_no_annotation_or_has_no_area_is_noted() -> None:
         "1 region (number 4): a Point has no area and was left out",
         "1 region (number 5): it has no geometry and was left out",
     )
+
+
+def test_kinds_that_qupath_does_not_know_are_annotations() -> None:
+    """So are a `type` that other programs use for something else."""
+    features = [
+        feature(polygon(RING), objectType="region"),
+        feature(polygon(RING), type="Tumor"),
+        feature(polygon(RING), type="tile"),
+        feature(polygon(RING), object_type="tma_core"),
+    ]
+    regions, _, notes = parsed(features)
+    assert [region.number for region in regions] == [1, 2]
+    assert [note.split(",")[0] for note in notes] == [
+        "1 region (number 3): of kind tile",
+        "1 region (number 4): of kind tma_core",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_of_qupath"),
+    [
+        (COLLECTION, True),
+        ([feature(polygon(RING), object_type="annotation")], True),
+        ([feature(polygon(RING)) | {"id": "PathAnnotationObject"}], True),
+        (TRIDENT, False),
+        ([feature(polygon(RING), classification={"name": "Tumor"})], False),
+        (polygon(RING), False),
+    ],
+)
+def test_the_form_of_qupath_is_known(value: Any, is_of_qupath: bool) -> None:
+    assert geojson_regions(json.dumps(value).encode(), Notes())[2] is is_of_qupath
 
 
 def test_several_polygons_of_a_feature() -> None:

@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from pipeline.base.errors import AnnotationError
+from pipeline.config.groups import AnnotationOrigin
 from pipeline.slides.annotations import read
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
@@ -78,6 +79,79 @@ def test_a_mask_is_read(tmp_path: Path, kind: str) -> None:
     assert (found.areas_um2, len(found.notes)) == ({"1": 200.0}, 1)
 
 
+SCANNED = (300, 200, 150, 100)
+"""The scanned area of a slide of 1000 x 800 pixels."""
+
+
+def at(path: Path, data: bytes, origin: AnnotationOrigin = "auto") -> Annotations:
+    path.write_bytes(data)
+    names = {"slide-1", "slide-1.svs"}
+    return read_annotations(
+        path, size_l0_px=(1000, 800), mpp=1.0, slide_names=names, scanned_l0_px=SCANNED, origin=origin
+    )
+
+
+PLAIN = TEXT.replace(b'"objectType": "annotation", ', b"")
+"""As TRIDENT and other programs write GeoJSON, without a kind of object."""
+
+
+@pytest.mark.parametrize(
+    ("data", "origin", "corner"),
+    [
+        (TEXT, "auto", (300, 200)),
+        (TEXT, "scan", (300, 200)),
+        (TEXT, "slide", (0, 0)),
+        (PLAIN, "auto", (0, 0)),
+        (PLAIN, "scan", (300, 200)),
+        (XML, "auto", (0, 0)),
+        (XML, "scan", (300, 200)),
+    ],
+    ids=["qupath", "qupath, scan", "qupath, not cropped", "plain", "plain, scan", "asap", "asap, scan"],
+)
+def test_coordinates_count_from_the_corner_that_the_program_counts_from(
+    tmp_path: Path, data: bytes, origin: AnnotationOrigin, corner: tuple[int, int]
+) -> None:
+    found = at(tmp_path / "a", data, origin)
+    x, y = corner
+    assert found.fractions(["Tumör"], np.array([(x + 10, y + 10), (310 - x, 210 - y)]), 80.0).tolist() == [[1.0], [0.0]]
+    assert any("count from the corner" in note for note in found.notes) == (data is TEXT and origin == "auto")
+
+
+@pytest.mark.parametrize(
+    ("data", "origin", "words"),
+    [
+        (
+            TEXT.replace(b"10", b"310").replace(b"90", b"390"),
+            "auto",
+            r"100% of its regions' area lies beyond the scanned area of slide slide-1, which has 150 x 100 pixels: "
+            r"they reach from \(310, 310\) to \(390, 390\)\. .* the slide's corner \(--annotation-origin slide\)",
+        ),
+        (
+            PLAIN.replace(b"10", b"-310").replace(b"90", b"-390"),
+            "auto",
+            r"beyond slide slide-1, which has 1000 x 800 pixels: .* of its scanned area \(--annotation-origin scan\)",
+        ),
+    ],
+)
+def test_what_lies_beyond_the_scanned_area_is_refused_with_the_option_that_may_be_meant(
+    tmp_path: Path, data: bytes, origin: AnnotationOrigin, words: str
+) -> None:
+    with pytest.raises(AnnotationError, match=words):
+        at(tmp_path / "a", data, origin)
+
+
+def test_a_mask_may_be_of_the_scanned_area(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    values = np.zeros((100, 150), np.uint8)
+    values[50:, 75:] = 7
+    Image.fromarray(values).save(buffer, "PNG")
+    found = at(tmp_path / "a", buffer.getvalue(), "scan")
+    places = np.array([(300, 200), (375, 250), (365, 250), (0, 0)])
+    assert found.fractions(["7"], places, 20.0)[:, 0].tolist() == [0.0, 1.0, 0.5, 0.0]
+    with pytest.raises(AnnotationError, match="the two sides give different scales"):
+        at(tmp_path / "a", buffer.getvalue())
+
+
 def test_a_file_without_regions_has_no_classes(tmp_path: Path) -> None:
     found = of(tmp_path / "none.geojson", b'{"type": "FeatureCollection", "features": []}')
     assert found.classes == ()
@@ -109,6 +183,10 @@ def test_another_slide_is_refused_and_both_are_named(tmp_path: Path, name: str) 
         (b"[" * 100_000, "nested too deeply"),
         (b'{"type": "FeatureCollection"}', "no GeoJSON feature"),
         (b"<a/>", "begins with <a>"),
+        (b"<Annotations><Anno", r"it is not XML from line 1, column 14 on: unclosed token"),
+        (XML.replace(b"'10'", b"'1,5'"), "a point of region 1 has a coordinate that is no number"),
+        (TEXT.replace(b"90", b'"x"'), "the coordinates of feature 1 are no lists of points of two numbers"),
+        (b"II*\0\x08\0\0\0", r"not readable as annotations \(damaged or cut off: \w+Error \d+\)"),
         (TEXT.replace(b"90", b"NaN"), "region 1 has a coordinate"),
         (TEXT.replace(b"90", b"1e308"), "region 1 has a coordinate"),
         (TEXT.replace(b"90", b"1e999"), "region 1 has a coordinate"),

@@ -11,8 +11,15 @@ from hypothesis.extra import numpy as hnp
 from support.annotated import write_geojson
 
 from pipeline.base.errors import SlideError
+from pipeline.config.groups import AnnotationOrigin
 from pipeline.slides.annotations.read import read_annotations
-from pipeline.slides.annotations.tissue_geojson import CLASS_COLOURS, corrected_path, tissue_from_file, write_tissue
+from pipeline.slides.annotations.tissue_geojson import (
+    CLASS_COLOURS,
+    corrected_path,
+    tissue_from_file,
+    write_tissue,
+    written_corner,
+)
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue, read_thumbnail
 
@@ -59,6 +66,22 @@ def test_mask_pixels_of_a_broken_width_come_back(tmp_path: Path, mpp: float) -> 
     assert found.mask.any()
     write_tissue(found, "b", tmp_path)
     np.testing.assert_array_equal(tissue_from_file(slide, "b", tmp_path)[0].mask, found.mask)
+
+
+@pytest.mark.parametrize("origin", ["auto", "slide"])
+def test_a_slide_with_a_scanned_part_is_written_as_qupath_shows_it(tmp_path: Path, origin: AnnotationOrigin) -> None:
+    """QuPath opens the scanned part alone, and counts from its corner."""
+    scanned = (501, 300, 1000, 700)
+    slide = Slide(sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=scanned))
+    found = find_tissue(slide)
+    corner = written_corner(slide, origin)
+    assert corner == ((501, 300) if origin == "auto" else (0, 0))
+    write_tissue(found, "a", tmp_path, corner)
+    collection = json.loads((tmp_path / "a.geojson").read_text())
+    low = np.min([point for one in collection["features"] for point in one["geometry"]["coordinates"][0]], axis=0)
+    first = np.argwhere(found.mask).min(axis=0)[::-1] * found.pixel_l0_px
+    np.testing.assert_allclose(low, first - corner)
+    np.testing.assert_array_equal(tissue_from_file(slide, "a", tmp_path, origin)[0].mask, found.mask)
 
 
 def test_the_file_is_what_qupath_reads(slide: Slide, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_asap() -> None:
 def test_imagescope() -> None:
     hole = region([(20, 20), (40, 20), (40, 40), (20, 40)], "Vertex", Type="0", NegativeROA="1")
     whole = region(SQUARE, "Vertex", Type="0", NegativeROA="0")
-    odd = region([(1, 1), (2, 2)], "Vertex", Type="3") + region([(1, 1), (20, 20)], "Vertex", Type="2")
+    odd = region([(1, 1), (2, 2)], "Vertex", Type="3") + region([(1, 1), (20, 20)], "Vertex", Type="4")
     text = region([(0, 0), (10, 0), (10, 10), (0, 10)], "Vertex", Type="1", Text="necrosis")
     described = '<Attributes><Attribute Name="Description" Id="0" Value="stroma" /></Attributes>'
     triangle = region([(0, 90), (5, 90), (5, 95)], "Vertex")
@@ -73,6 +73,14 @@ def test_imagescope() -> None:
     found, notes = areas(f'<Annotations MicronsPerPixel="0.2500">{"".join(layers)}</Annotations>', 0.252)
     assert found == {"Layer 7": 12.5, "Tumor": 6000.0, "necrosis": 100.0, "stroma": 12.5}
     assert [note.split(":")[0] for note in notes] == ["1 region (number 3)", "1 region (number 4)"]
+
+
+def test_an_ellipse_of_imagescope_fills_the_box_of_its_points() -> None:
+    """ImageScope itself wrote an area of 1121.5 beside such a box of 42 x 34 pixels; of an axis it would be 2293."""
+    ellipse = region([(32, 5), (74, 39)], "Vertex", Type="2", Area="1121.5", Length="119.7")
+    found, notes = areas(f"<Annotations>{layer(ellipse, 'Mitosis')}</Annotations>")
+    assert found["Mitosis"] == pytest.approx(1121.5, rel=2e-4)
+    assert notes == ()
 
 
 def test_an_annotation_at_another_resolution_is_of_another_slide() -> None:
@@ -92,6 +100,18 @@ def test_halo() -> None:
     found, notes = areas(f"<Annotations>{layer(''.join(parts), 'Tumor')}</Annotations>")
     assert found["Tumor"] == pytest.approx(6400 - 400 - 3.14159 * 10 * 5, rel=1e-4)
     assert notes == ("1 region (number 4): of type Ruler, which has no area or is not known: left out",)
+
+
+def test_a_line_of_halo_has_no_area() -> None:
+    wave: Corners = [(0, 0), (20, 10), (40, 0), (60, 10)]
+    parts = [
+        region(wave, "V", Type="Polygon", HasEndcaps="1", NegativeROA="0"),
+        region([*SQUARE, SQUARE[0]], "V", Type="Polygon", HasEndcaps="1", NegativeROA="0"),
+        region([(95, 95), (99, 95), (99, 99)], "V", Type="Polygon", HasEndcaps="0", NegativeROA="0"),
+    ]
+    found, notes = areas(f"<Annotations>{layer(''.join(parts), 'Tumor')}</Annotations>")
+    assert found == {"Tumor": 6408.0}
+    assert notes == ("1 region (number 1): a line with ends has no area and was left out",)
 
 
 def test_entities_document_types_and_deep_nesting_are_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from support.planted import Rgb, blurred, tissue_patches, with_pen
 
+from pipeline.slides.artefacts import patch_checks
 from pipeline.slides.artefacts.patch_checks import (
     MOST_BLUR,
     MOST_TISSUE_PAIR_BLUR,
@@ -215,3 +216,16 @@ def test_small_patches_are_judged_as_a_whole(patches: list[Rgb], reference: Slid
         part = patch[:60, :60].copy()
         part[15:30, 15:30] = blurred(part, 2)[15:30, 15:30]
         assert reasons([part], reference) == {"good"}
+
+
+@pytest.mark.parametrize("size", [97, 98, 224])
+def test_differences_are_those_of_the_whole_green_channel(size: int) -> None:
+    """Rows are taken apart before they are differed, each as one line; that changes no value."""
+    patch = np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
+    green = patch[..., 1].astype(int)
+    fine, across, down, even = patch_checks._differences(patch)
+    laplacian = 4 * green[1:-1, 1:-1] - green[:-2, 1:-1] - green[2:, 1:-1] - green[1:-1, :-2] - green[1:-1, 2:]
+    np.testing.assert_array_equal(fine, laplacian[::2])
+    np.testing.assert_array_equal(across, (green[:, 4:] - green[:, :-4])[::2])
+    np.testing.assert_array_equal(down, (green[4:] - green[:-4])[::2])
+    np.testing.assert_array_equal(even, green[::2])

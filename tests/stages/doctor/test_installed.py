@@ -1,6 +1,7 @@
 """What is installed: each finding appears when it should, and the token never does."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,12 @@ from huggingface_hub import constants
 
 from stages.doctor import installed
 from stages.doctor.findings import Finding
+
+OTHER_PIXELS = """
+def sumElems(patch): return patch.sum((0, 1))
+def transform(patch, table): return patch
+def addWeighted(*values, dst): dst[:] = 7
+"""
 
 
 def of(findings: Iterator[Finding], subject: str) -> Finding | None:
@@ -64,6 +71,45 @@ def test_a_package_that_does_not_load_is_trouble(monkeypatch: pytest.MonkeyPatch
     assert found is not None
     assert found.level == "trouble"
     assert "libopenslide.so.1" in found.words
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "raise ImportError('libGL.so.1: cannot open shared object file')",
+            "cv2 does not load: libGL.so.1: cannot open",
+        ),
+        (OTHER_PIXELS, "cv2 at {place} gives other pixels than NumPy"),
+        ("", "cv2 at {place} is no OpenCV, or too old a one: module 'cv2' has no attribute"),
+        (None, "cv2 at {place} is no OpenCV, or too old a one: module 'cv2' has no attribute"),
+    ],
+    ids=["library", "other pixels", "another module", "an empty folder"],
+)
+def test_an_opencv_that_cannot_be_used_is_noted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str | None, expected: str
+) -> None:
+    """Training does without it in silence."""
+    place = tmp_path / ("cv2" if source is None else "cv2.py")
+    if source is None:
+        place.mkdir()
+    else:
+        place.write_text(source)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # the real one hides a folder without `__init__.py`
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    importlib.invalidate_caches()
+    (found,) = installed._look_at_opencv()
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    assert found.level == "note"
+    assert found.words.replace(str(place), "{place}").startswith(expected)
+    assert "fast flips" in found.words
+    assert "opencv-python-headless" in found.advice
+
+
+def test_an_opencv_that_works_or_is_not_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert of(installed.look_at_packages(), "OpenCV") is None
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert of(installed.look_at_packages(), "OpenCV") is None
 
 
 def test_a_torch_that_is_too_old_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ def made_with(**options: Any) -> Plan:
         ({"skip_rule": LATER_RULES}, [("tissue rules", "dark and specks alone, as in earlier versions")]),
         ({"max_artefact": 0.25}, [("artefacts", "on at most 25 % of a patch's area")]),
         ({"max_artefact": 0.1}, []),
+        ({"annotation_origin": "scan"}, [("annotations", "coordinates count from the scanned area's corner")]),
+        ({"annotation_origin": "slide"}, [("annotations", "coordinates count from the slide's corner")]),
         (
             {"include": ["tumour", "stroma"], "min_class": 0.25, "exclude": ["necrosis"]},
             [

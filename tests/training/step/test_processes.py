@@ -93,8 +93,8 @@ def stepped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def tolerance(case: str) -> float:
     """In float32 the rows of a batch in reverse order, in one process, change the gradient of this network with batch
-    normalisation by 1.3e-5 already; what the sums of several processes add is as much. In double precision nothing
-    hides an error.
+    normalisation by 1.3e-5 already; what the sums of several processes add is as much. Batch normalisation is what
+    rounds so (decision 0055). In double precision nothing hides an error.
     """
     if case.endswith("double"):
         return 1e-12

@@ -11,6 +11,7 @@ from support.stores import dropping_cnn, make_store, run_files, train_config
 from support.training import same_state
 
 from pipeline.base.loader import Batch
+from pipeline.cohort.views import Views
 from pipeline.distillation import build_loss, random_states
 from pipeline.store.store import Store
 from pipeline.training.step.rehearsal import cost_words, rehearse
@@ -61,6 +62,25 @@ def test_the_estimate_follows_from_ledger_and_step(tmp_path: Path) -> None:
     assert "600 steps of 1000 ms take about 10 min 00 s" in words
     assert "Stage one took 1 h 00 min, once, and " in words
     assert "each epoch would take about 45 min 00 s longer, all 10 epochs 7 h 40 min: the store pays after 1.3" in words
+
+
+@pytest.mark.parametrize("views", [2, 4])
+def test_an_epoch_in_the_loop_makes_one_of_several_views(tmp_path: Path, views: int) -> None:
+    """Of 64 rows 48 are trained on. An hour for K views of all rows is 60 / K min a view, 45 / K min for the rows of an
+    epoch; ten epochs are ten times that and the 10 min of the steps, and the hour is back after 60 / (45 / K) epochs.
+    """
+    teacher = make_store(tmp_path / "store.zarr").first
+    teacher.views = Views(views, 0)
+    assert teacher.num_rows == 64
+    shards = list(teacher.ledger.entries())
+    for shard, entry in shards:
+        assert entry is not None
+        teacher.ledger.write(shard, entry | {"seconds": 3600 / len(shards)})
+    words = cost_words([teacher], 48, 10, 600, 1.0)
+    epoch, whole = {2: ("22 min 30 s", "3 h 55 min"), 4: ("11 min 15 s", "2 h 02 min")}[views]
+    assert "Stage one took 1 h 00 min, once, and " in words
+    assert f"each epoch would take about {epoch} longer, all 10 epochs {whole}" in words
+    assert words.endswith(f"the store pays after {60 / (45 / views):.1f} epochs")
 
 
 def test_features_that_were_imported_say_nothing_of_a_teacher(tmp_path: Path) -> None:
