@@ -1,6 +1,7 @@
 # G2L in a container: `docker build -t g2l .` for processors, `docker build -t g2l --build-arg TORCH_INDEX= .` for NVIDIA GPUs
 # (the wheels of the package index carry their own CUDA; the host needs the driver and the NVIDIA container toolkit).
-# Try it: `docker run --rm -v "$PWD/out:/out" g2l demo --out /out/demo`. On slides:
+# Try it: `mkdir -p out && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/out:/out" g2l demo --out /out/demo`
+# (a folder that docker makes is root's). On slides:
 # `docker run --rm --gpus all --user "$(id -u):$(id -g)" -v /slides:/slides:ro -v "$PWD:/work" g2l plan /work/slides.csv --slides-root /slides --out /work/plan.h5`
 FROM python:3.12-slim-bookworm
 

@@ -175,8 +175,11 @@ def merge(
         options: as of `g2l merge`, with underscores.
 
     Raises:
+        ConfigError: `parts` is one path, not a list.
         G2LError: a part is missing, unfinished, damaged or of another plan.
     """
+    if isinstance(parts, str | bytes | os.PathLike):  # the letters of a name would be taken for parts
+        raise ConfigError(f"parts={parts!r}: give a list of stores, [{parts!r}, ...]")
     call = _call("merge", options, config, MergeConfig)
     with as_guest(progress=progress):
         from stages.many.merge import merge as merge_stores
@@ -426,8 +429,15 @@ def _call(command: str, options: Mapping[str, Any], config: AnyPath | None, *kin
     if unknown := _unknown(options, known):
         hints = ", ".join(f"{name}{did_you_mean(name, known)}" for name in unknown)
         raise ConfigError(f"{command} has no option {hints}")
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: _as_typed(value) for name, value in options.items() if value is not None}
     return Call.read(command, given, None if config is None else given_path(config))
+
+
+def _as_typed(value: Any) -> Any:
+    """A path as the text that the command gets, also in a list: `teacher` and others take names and paths alike."""
+    if isinstance(value, list | tuple):
+        return [_as_typed(each) for each in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _unknown(options: Iterable[str], known: Mapping[str, None]) -> list[str]:

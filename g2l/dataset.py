@@ -8,8 +8,10 @@ A dataset is a path and row numbers: it is pickled in no time, and each process 
 whether it was forked or spawned. Left out: stores in buckets, which `g2l train-student` reads; copy one first.
 """
 
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -20,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from g2l.guest import given_path, tell
-from pipeline.base.errors import ConfigError, did_you_mean
+from pipeline.base.errors import ConfigError, StoreError, did_you_mean
 from pipeline.cohort.plan import Plan
 from pipeline.disk.objects.urls import require_local
 from pipeline.sampling import SPLIT_NAMES, RowNumbers
@@ -29,8 +31,66 @@ from pipeline.store.teachers import choose_teachers
 from pipeline.training.rows import StoredRows, row_keys, row_numbers
 
 SplitName = Literal["train", "val"]
+FLAG, ARGUMENT = "--slides-root", "slides_root="
+"""How the commands and `open_store` call the folder of the slides."""
 SHARDS_MIXED = 8
 """Shards whose rows are shuffled together. Our choice: with shards of 2,048 rows a batch is drawn from 16,384."""
+
+
+def _whole_number(name: str, value: Any) -> int:
+    """A number that a caller gave, also one of NumPy's or torch's.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name}={value!r}: give a whole number") from None
+
+
+def _require_choices(split: Any, transform: Any) -> None:
+    """Check what a caller chose of a store, as far as that is known without it.
+
+    Raises:
+        ConfigError: there is no such split, or the transform is no function.
+    """
+    if split is not None and (not isinstance(split, str) or split not in SPLIT_NAMES):
+        hint = did_you_mean(str(split), SPLIT_NAMES)
+        raise ConfigError(f"split={split!r}: the splits of a store are {' and '.join(SPLIT_NAMES)}{hint}")
+    if transform is not None and not callable(transform):
+        raise ConfigError(f"transform={transform!r}: give a function of the pixels, a uint8 tensor (3, P, P)")
+
+
+def _tell_in_words(text: str) -> None:
+    """`tell`, with the argument of `open_store` in place of the command's option."""
+    tell(text.replace(FLAG, ARGUMENT))
+
+
+@contextmanager
+def _words_of_the_library() -> Iterator[None]:
+    """Errors of a store name the argument of `open_store`, not the command's option."""
+    try:
+        yield
+    except StoreError as error:
+        if FLAG not in str(error):
+            raise
+        raise StoreError(str(error).replace(FLAG, ARGUMENT)) from None
+
+
+def _index(value: Any) -> int:
+    """The index of a row.
+
+    Raises:
+        ConfigError: it is none, such as a slice.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(
+            f"data[{value!r}]: rows are read by whole numbers, one at a time. For some of them take "
+            "torch.utils.data.Subset(data, range(2, 4))"
+        ) from None
 
 
 class StoreRow(TypedDict):
@@ -106,17 +166,15 @@ class StoreDataset(Dataset[StoreRow]):
         place = given_path(path)
         require_local("open_store", place)
         self.path = place.expanduser().absolute()
-        self.view, self.transform = view, transform
-        self.slides_root = None if slides_root is None else Path(slides_root).expanduser().absolute()
-        if split is not None and split not in SPLIT_NAMES:
-            hint = did_you_mean(split, SPLIT_NAMES)
-            raise ConfigError(f"split={split!r}: the splits of a store are {' and '.join(SPLIT_NAMES)}{hint}")
+        self.view, self.transform = _whole_number("view", view), transform
+        self.slides_root = None if slides_root is None else given_path(slides_root).expanduser().absolute()
+        _require_choices(split, transform)
         store = Store(self.path)
         names = list(store.teachers)
         if teacher is None and len(names) > 1:
             raise ConfigError(f"{store.place} has embeddings of {', '.join(names)}: say whose, as teacher={names[0]!r}")
         if teacher is not None and teacher not in names:
-            hint = did_you_mean(teacher, names)
+            hint = did_you_mean(str(teacher), names)
             raise ConfigError(f"teacher={teacher!r}: {store.place} has embeddings of {', '.join(names)}{hint}")
         chosen = choose_teachers(store, None if teacher is None else [teacher], None).first
         views = chosen.views_at_hand.count
@@ -132,20 +190,32 @@ class StoreDataset(Dataset[StoreRow]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        return f"StoreDataset({str(self.path)!r}, teacher={self.teacher!r}, rows={len(self):,}, width={self.width})"
+
     def __getitem__(self, index: int) -> StoreRow:
         """Read a row.
 
         Raises:
             IndexError: there are fewer.
+            ConfigError: it is no whole number.
             StoreError: pixels or embedding are damaged.
         """
-        return self._sample(int(self.rows[index]))
+        return self._sample(int(self.rows[_index(index)]))
 
     def __getitems__(self, indices: Sequence[int]) -> list[StoreRow]:
-        """Read the rows of a batch, in the order of the store; returned in the order asked for. DataLoader calls it."""
-        rows = self.rows[np.asarray(indices, np.int64)]
-        samples = {int(row): self._sample(int(row)) for row in np.unique(rows)}
-        return [samples[int(row)] for row in rows]
+        """Read the rows of a batch, in the order of the store; returned in the order asked for. DataLoader calls it.
+
+        A row that is asked for several times is read once; each of its samples is its own, and is transformed by
+        itself. Transforms are called in the order asked for.
+
+        Raises:
+            As `__getitem__`.
+        """
+        rows = self.rows[[_index(index) for index in indices]]
+        here = self._here()
+        stored = {int(row): here.read(int(row), self.view) for row in np.unique(rows)}
+        return [here.sample(int(row), *stored[int(row)], self.transform) for row in rows]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # another process opens the store itself
@@ -183,7 +253,8 @@ class StoreDataset(Dataset[StoreRow]):
         return StoreStream(self, self.order(seed=seed, shuffle=shuffle, rank=rank, world=world))
 
     def _sample(self, row: int) -> StoreRow:
-        return self._here().read(row, self.view, self.transform)
+        here = self._here()
+        return here.sample(row, *here.read(row, self.view), self.transform)
 
     def _here(self) -> "_OpenStore":
         """The store, open in this process."""
@@ -198,21 +269,32 @@ class _OpenStore:
     def __init__(self, path: Path, teacher: str, slides_root: Path | None, *, has_views: bool) -> None:
         self.teacher: StoredTeacher = Store(path).teacher(teacher)
         views = self.teacher.views_at_hand if has_views else None
-        self._rows = StoredRows([self.teacher], slides_root=slides_root, views=views, tell=tell)
+        with _words_of_the_library():
+            self._rows = StoredRows([self.teacher], slides_root=slides_root, views=views, tell=_tell_in_words)
         plan = self.teacher.plan
         self._slides, self._slide_of_row = plan.slides, plan.slide_of_row()
         self._coords, self._split = plan.coords(), plan.split()
 
-    def read(self, row: int, view: int, transform: Callable[[Tensor], Any] | None) -> StoreRow:
-        """One row of the store."""
+    def read(self, row: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The pixels (P, P, 3) and the embedding (D,) of a row."""
         side = self.teacher.patch_px
         pixels = np.empty((side, side, 3), np.uint8)
-        embedding = self._rows.read(row, pixels, view)
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        with _words_of_the_library():
+            return pixels, self._rows.read(row, pixels, view)
+
+    def sample(
+        self,
+        row: int,
+        pixels: NDArray[np.uint8],
+        embedding: NDArray[np.float32],
+        transform: Callable[[Tensor], Any] | None,
+    ) -> StoreRow:
+        """What a dataset gives of a row that was read, in memory of its own."""
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         slide = self._slides[self._slide_of_row[row]]
         return {
             "pixels": image if transform is None else transform(image),
-            "embedding": torch.from_numpy(embedding),
+            "embedding": torch.from_numpy(embedding.copy()),
             "slide": slide.slide_id,
             "case": slide.case_id,
             "coords": torch.from_numpy(self._coords[row].copy()),
@@ -234,10 +316,12 @@ class ShardOrder(Sampler[int]):
         world: of how many.
 
     Raises:
-        ConfigError: a rank that is not below `world`.
+        ConfigError: a rank that is not below `world`, or what should be a whole number is none.
     """
 
     def __init__(self, shards: RowNumbers, *, seed: int, shuffle: bool, rank: int, world: int) -> None:
+        for name, value in {"seed": seed, "rank": rank, "world": world}.items():
+            _whole_number(name, value)
         if not 0 <= rank < world:
             raise ConfigError(f"rank={rank}, world={world}: ranks are 0 to {world - 1}")
         self.shards, self.seed, self.shuffle, self.rank, self.world = shards, seed, shuffle, rank, world
@@ -248,8 +332,12 @@ class ShardOrder(Sampler[int]):
         return len(self.shards) // self.world
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew for an epoch: call it before each, as of torch's DistributedSampler."""
-        self._epoch.fill_(epoch)
+        """Shuffle anew for an epoch: call it before each, as of torch's DistributedSampler.
+
+        Raises:
+            ConfigError: it is no whole number.
+        """
+        self._epoch.fill_(_whole_number("epoch", epoch))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices().tolist())

@@ -21,7 +21,8 @@ from pipeline.student.folder import load_projector
 class StudentModel(nn.Module):
     """A student as a module, in evaluation mode on the CPU; its parameters can be trained further.
 
-    forward: float (B, 3, P, P), normalised by the `PatchTransform` -> (B, D), the embedding.
+    forward: float (B, 3, P, P), normalised by the `PatchTransform` -> (B, D), the embedding. Raises EncoderError for
+    what is no batch of patches.
 
     Attributes:
         encoder: `encoder.model` is timm's model.
@@ -33,7 +34,19 @@ class StudentModel(nn.Module):
         self.encoder, self.width = encoder, encoder.spec.width
 
     def forward(self, images: Tensor) -> Tensor:
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+            raise EncoderError(
+                f"{_what(images)}: the model takes a batch, float (B, 3, P, P), normalised by the transform; of one "
+                "patch transform(patch)[None]"
+            )
         return self.encoder.embed(images)
+
+
+def _what(value: Any) -> str:
+    """What a caller gave, for a message."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return f"{value!r:.80}"
 
 
 class PatchTransform:
@@ -57,21 +70,26 @@ class PatchTransform:
         """The input of a patch, or of a batch of patches.
 
         Raises:
-            EncoderError: it is not RGB in 8 bits, or of another side than the student's.
+            EncoderError: it is not RGB in 8 bits, or of another side than the student's, or a file's name.
         """
-        image = patch
+        if isinstance(patch, str | bytes | os.PathLike):
+            raise EncoderError(f"{patch!r}: give the patch itself; PIL.Image.open({str(patch)!r}) opens a file")
+        image: Any = patch
         if not isinstance(image, Tensor):
-            image = np.asarray(image)
-            if image.ndim == 3:
-                image = image.transpose(2, 0, 1)
-            image = torch.from_numpy(image.copy())
-        if image.dtype != torch.uint8 or tuple(image.shape[-3:]) != (3, self.patch_px, self.patch_px):
+            pixels = np.asarray(image)
+            if pixels.ndim == 3:
+                pixels = pixels.transpose(2, 0, 1)
+            image = torch.from_numpy(pixels.copy()) if pixels.dtype == np.uint8 else pixels
+        right = (3, self.patch_px, self.patch_px)
+        if image.dtype != torch.uint8 or image.ndim not in (3, 4) or tuple(image.shape[-3:]) != right:
+            given = f"a patch of {_what(image)}" if image.ndim else f"{_what(patch)} is no patch"
             raise EncoderError(
-                f"a patch of {image.dtype} {tuple(image.shape)}: the student takes RGB in 8 bits, uint8 "
+                f"{given}: the student takes RGB in 8 bits, uint8 "
                 f"(3, {self.patch_px}, {self.patch_px}), or an image of that side"
             )
         mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (self.mean, self.std))
-        return image.float().div(255).sub(mean).div(std)
+        normalised: Tensor = image.float().div(255).sub(mean).div(std)
+        return normalised
 
     def __repr__(self) -> str:
         return f"PatchTransform(mean={self.mean}, std={self.std}, patch_px={self.patch_px}, mpp={self.mpp})"
@@ -100,7 +118,7 @@ def load_student(path: str | os.PathLike[str], *, teacher: str | None = None) ->
         teacher: whose projector, for a student of several teachers; `None` for the first.
 
     Raises:
-        ConfigError: there is no student in the folder.
+        ConfigError: there is no student in the folder, or it is no student and a teacher is asked for.
         EncoderError: it is damaged, or has learnt from no such teacher.
     """
     folder = given_path(path).expanduser()
@@ -108,6 +126,8 @@ def load_student(path: str | os.PathLike[str], *, teacher: str | None = None) ->
     if not (folder / CONFIG_FILE).is_file():
         hint = "training is not finished" if is_run(folder.parent) else "it is neither an exported student nor a run"
         raise ConfigError(f"load_student: no student in {path}: {hint}")
+    if teacher is not None and not is_student(folder):
+        raise ConfigError(f"teacher={teacher!r}: {path} is a model of timm's that has learnt from no teacher")
     with as_guest(computes=True):
         built = build_encoder(f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder))
         projector = load_projector(folder, teacher) if is_student(folder) else None

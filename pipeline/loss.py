@@ -32,15 +32,18 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     Args:
         projected: (B, T), standardised.
         teacher: (B, T), standardised.
-        alpha: at least 1; 4 in the paper. Its default is that of `train-student` (`config.stages`).
+        alpha: at least 1; 4 in the paper, as in `train-student` unless `--alpha` says otherwise.
 
     Raises:
-        ValueError: alpha is below 1, where the gradient at a zero difference is infinite; or the shapes differ.
+        ValueError: alpha is below 1, where the gradient at a zero difference is infinite; or the shapes differ; or
+            there is no embedding.
     """
     if alpha < 1:
         raise ValueError(f"alpha must be at least 1, not {alpha:g}")
     if projected.shape != teacher.shape:  # torch would repeat one of them
         raise ValueError(f"embeddings of {tuple(projected.shape)} and {tuple(teacher.shape)} are no pairs")
+    if not projected.numel():
+        raise ValueError(f"a batch without embeddings, {tuple(projected.shape)}, has no loss")
     with torch.autocast(projected.device.type, enabled=False):
         difference = (projected.float() - teacher.float()).abs()
         largest = global_max(difference.max()).clamp(min=SMALLEST_DIFFERENCE)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.distributed import global_sum, world_size
+from pipeline.base.errors import EncoderError
 
 EPSILON = 1e-5
 MOMENTUM = 0.1
@@ -79,6 +80,9 @@ class Projector(nn.Module):
     Everything is in float32, also under autocast.
 
     forward: (z_s (B, S), z_t (B, T)) -> both standardised, float32 (B, T).
+
+    Raises:
+        EncoderError: embeddings of another width than the projector's, or not as many of the teacher as of the student.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
@@ -88,10 +92,18 @@ class Projector(nn.Module):
         self.teacher_norm = BatchStandardiser(teacher_width, track=False)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return self.student_norm(self.project(student)), self.teacher_norm(teacher)
+        projected = self.project(student)
+        _require_embeddings("teacher's", teacher, self.linear.out_features)
+        if teacher.shape != projected.shape:  # torch would repeat the shorter one
+            raise EncoderError(
+                f"embeddings of the student {tuple(student.shape)} and of the teacher {tuple(teacher.shape)} are no "
+                "pairs"
+            )
+        return self.student_norm(projected), self.teacher_norm(teacher)
 
     def project(self, student: Tensor) -> Tensor:
         """(N, S) -> (N, T), not standardised."""
+        _require_embeddings("student's", student, self.linear.in_features)
         with torch.autocast(student.device.type, enabled=False):
             projected: Tensor = self.linear(student.float())
         return projected
@@ -103,3 +115,15 @@ class Projector(nn.Module):
     def as_teacher(self, student: Tensor) -> Tensor:
         """(N, S) -> (N, T) in the teacher's original space, as a replacement for its embedding."""
         return self.teacher_norm.restore(self.standardised(student))
+
+
+def _require_embeddings(whose: str, values: Tensor, width: int) -> None:
+    """See that values are embeddings of that width. Shapes alone are looked at, so that a GPU is not waited for.
+
+    Raises:
+        EncoderError: they are not.
+    """
+    if not isinstance(values, Tensor):
+        raise EncoderError(f"the {whose} embeddings are a {type(values).__name__}: give a tensor (B, {width})")
+    if values.ndim < 1 or values.shape[-1] != width:
+        raise EncoderError(f"the {whose} embeddings are {tuple(values.shape)}: this projector takes (B, {width})")

@@ -87,7 +87,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
                 if not (aside / STUDENT_JSON).exists():  # a run of an earlier version, of whose split nothing is known
                     described = describe_run_student(run, aside, checkpoint["step"], split=None, resampling=PILLOW)
                     write_student_json(aside, described)
-                difference = _difference(aside, record, checkpoint["student"])
+                difference = _difference(aside, run.student, record, checkpoint["student"])
                 others, weights_sha256 = _add_files(aside, patch_px, formats)
                 if card is not None:
                     write_hub_card(aside, run, checkpoint["step"], weights_sha256, card)
@@ -98,7 +98,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         f"(largest difference {difference:.2g})"
     ]
     lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
-    tools = "kaiko-eva, PathoROB, plismbench, slide2vec, THUNDER, TRIDENT"
+    tools = "kaiko-eva, LazySlide, PathoROB, plismbench, slide2vec, THUNDER, TRIDENT"
     lines.append(f"{out / ADAPTERS_FOLDER}: {tools}; {out / 'README.md'} says how")
     return "\n".join([*lines, *ways_to_publish(out, card)])
 
@@ -130,13 +130,20 @@ def _copy_folder(source: Path, to: Path) -> None:
             shutil.copyfile(entry, to / entry.name)
 
 
-def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) -> float:
+def _difference(folder: Path, student: Path, record: dict[str, Any], state: dict[str, Tensor]) -> float:
     """Largest difference between the embeddings of the student in `folder`, as timm loads it, and of the trained one.
+
+    Args:
+        student: the run's own; it says the architecture where the run started from a folder, which may be gone.
+        record: what the run says of its student.
+        state: the trained weights, from the run's checkpoint.
 
     Raises:
         StoreError: it is beyond `EXPORT_TOLERANCE`, or timm does not load the folder.
     """
-    trained = build_encoder(record["name"], SCRATCH, record["patch_px"]).module
+    of_folder = record["name"].startswith(FOLDER_PREFIX)
+    name = f"{FOLDER_PREFIX}{student}" if of_folder else record["name"]
+    trained = build_encoder(name, SCRATCH, record["patch_px"]).module
     trained.model.load_state_dict(state)
     try:
         loaded = timm.create_model(f"{FOLDER_PREFIX}{folder}", pretrained=True).eval()

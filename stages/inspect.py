@@ -294,7 +294,7 @@ def describe_student(folder: Path) -> str:
         ("files", format_bytes(size)),
         ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
         ("student loads by", f"timm.create_model('{FOLDER_PREFIX}{folder}', pretrained=True); see its README.md"),
-        ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
+        ("projector by", f"model, transform, projector = g2l.load_student({str(folder)!r})"),
         *(("teacher's projector", f"{name}: {file}") for name, file in student.projector_files().items()),
     ]
     return table(rows)

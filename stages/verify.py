@@ -14,7 +14,9 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
+from pipeline.config.model_names import recorded_encoder
 from pipeline.config.staging import StageFolder
+from pipeline.disk.raw_arrays import METADATA
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import embed_rows
 from pipeline.store.check import check_metadata, check_shard
@@ -226,7 +228,7 @@ def embed_again(
         return None
     device = choose_device(device_name)
     keep_freed_memory(device)
-    encoder = build_encoder(teacher.name, weights, teacher.patch_px)
+    encoder = build_encoder(recorded_encoder(teacher.name, teacher.folder / METADATA), weights, teacher.patch_px)
     if encoder.note:
         say(encoder.note)
     digest, expected = encoder.weights_sha256, teacher.record["weights_sha256"]

@@ -47,6 +47,16 @@ def test_versions_and_extras_are_those_of_the_project(recipe: str) -> None:
     assert not re.search(r"\n(USER (root|0)|ENV .*TOKEN)", recipe)
 
 
+def test_examples_write_as_the_user_into_folders_that_are_there() -> None:
+    """The image runs as user 1000, and docker makes a missing folder as root: without both, nothing can be written."""
+    examples = re.findall(r"`([^`]*docker run[^`]*)`", DOCKER)
+    assert len(examples) == 2
+    for example in examples:
+        assert '--user "$(id -u):$(id -g)"' in example
+        for folder in re.findall(r'-v "\$PWD/(\w+):', example):
+            assert example.startswith(f"mkdir -p {folder} && ")
+
+
 @pytest.mark.slow
 def test_the_dockerfile_passes_its_linter() -> None:
     linter = Path(sys.executable).with_name("hadolint")

@@ -185,3 +185,9 @@ def test_shapes_that_are_no_pairs_are_refused() -> None:
     for other in ((1, 8), (4, 1), (4, 6), (8,)):
         with pytest.raises(ValueError, match="are no pairs"):
             log_sum_loss(torch.zeros(4, 8), torch.zeros(other), 4.0)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+def test_a_batch_without_embeddings_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="without embeddings"):
+        log_sum_loss(torch.zeros(shape), torch.zeros(shape), 4)

@@ -1,9 +1,11 @@
 """Standardisation against torch's batch normalisation, and the projector's statistics."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.base.errors import EncoderError
 from pipeline.projector import MOMENTUM, BatchStandardiser, Projector
 
 
@@ -104,3 +106,31 @@ def test_state_survives_saving() -> None:
         first, second = projector(values[:, :4], values), copy.train()(values[:, :4], values)
         assert torch.equal(first[0], second[0])
     assert torch.equal(projector.student_norm.var, copy.student_norm.var)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("student", "teacher", "words"),
+    [
+        ((3, 8), (3, 5), r"teacher's embeddings are \(3, 5\): this projector takes \(B, 4\)"),
+        ((3, 8), (3, 1), r"teacher's embeddings are \(3, 1\)"),
+        ((3, 8), (2, 4), "no pairs"),
+        ((3, 8), (1, 4), "no pairs"),
+        ((3, 8), (4,), "no pairs"),
+        ((3, 7), (3, 4), r"student's embeddings are \(3, 7\): this projector takes \(B, 8\)"),
+        ((), (3, 4), r"student's embeddings are \(\)"),
+    ],
+)
+def test_embeddings_of_another_width_are_refused(
+    student: tuple[int, ...], teacher: tuple[int, ...], words: str, training: bool
+) -> None:
+    """torch repeats (3, 1) to any width, and standardises each side by itself."""
+    projector = Projector(8, 4).train(training)
+    with pytest.raises(EncoderError, match=words):
+        projector(torch.zeros(student), torch.zeros(teacher))
+    assert projector.student_norm.num_batches == 0
+    if "student" in words:
+        with pytest.raises(EncoderError, match=words):
+            projector.as_teacher(torch.zeros(student))
+    with pytest.raises(EncoderError, match=r"a ndarray: give a tensor \(B, 8\)"):
+        projector.as_teacher(np.zeros((3, 8)))  # type: ignore[arg-type]

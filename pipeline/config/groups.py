@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from pipeline.config.base import option
 from pipeline.config.class_rules import ClassRules
@@ -27,6 +29,24 @@ that of its scanned area, of which formats such as MIRAX and SCN say where it li
 
 TrackingService = Literal["wandb", "mlflow"]
 """Where runs and reports can be logged (`report.logs`)."""
+
+
+def require_tracking_services(value: Any) -> Any:
+    """Check the words of `--log` for the one that is no service; for use before other checks.
+
+    Raises:
+        ValueError: it is among them.
+    """
+    if isinstance(value, list) and any(str(each).lower() == "tensorboard" for each in value):
+        raise ValueError(
+            "TensorBoard's files are no service, and need no --log: train-student writes them to "
+            "RUN/tensorboard wherever the package is installed (pip install 'g2l[tensorboard]')"
+        )
+    return value
+
+
+TrackingServices = Annotated[list[TrackingService] | None, BeforeValidator(require_tracking_services)]
+"""What `--log` takes."""
 
 
 def log_option(what: str, otherwise: str) -> Any:

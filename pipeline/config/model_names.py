@@ -138,6 +138,15 @@ def recorded_path(text: str, record: Path, out: str = "") -> Path:
     return next(existing, path)
 
 
+def recorded_encoder(name: str, record: Path, out: str = "") -> str:
+    """An encoder's name in a record; of a folder that was typed as a relative path, with the place it has now, as
+    `recorded_path` finds it.
+    """
+    if not name.startswith(FOLDER_PREFIX):
+        return name
+    return f"{FOLDER_PREFIX}{recorded_path(name.removeprefix(FOLDER_PREFIX), record, out)}"
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run."""
     return (folder / RUN_FILE).is_file()

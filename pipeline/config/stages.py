@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, option
-from pipeline.config.groups import TrackingService, log_option
+from pipeline.config.groups import TrackingServices, log_option
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RecipeName, recipe_option
@@ -270,7 +270,7 @@ class TrainConfig(Config):
     )
     stage_dir: Path | None = stage_dir_option(STAGES_STORE)
     stage_gb: float | None = stage_gb_option("files")
-    log: list[TrackingService] | None = log_option("run", "TensorBoard's files, which need no --log")
+    log: TrackingServices = log_option("run", "TensorBoard's files, which need no --log")
     seed: int = option(0, ge=0, description="Seed of initial weights, order and augmentation.")
 
     _stage_gb = field_validator("stage_gb")(check_stage_gb)

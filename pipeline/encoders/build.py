@@ -128,7 +128,11 @@ def known_to_timm(name: str) -> bool:
 
 
 def mistyped_encoder(name: str) -> str:
-    """ " (did you mean NAME?)" for a name that is nearly one of the table's, or else of timm's."""
+    """ " (did you mean NAME?)" for a name that is nearly one of the table's, or else of timm's; of a folder that is
+    there, how it is named.
+    """
+    if Path(name).is_dir():
+        return f"; there is a folder of this name: {FOLDER_PREFIX}{name}"
     return did_you_mean(name, ENCODERS) or did_you_mean(name, timm.list_models())
 
 

@@ -12,6 +12,9 @@ from pipeline.encoders.convert import to_timm_names, training_only
 from pipeline.encoders.forms.dinov3 import fitted, is_dinov3
 from pipeline.encoders.weight_files import require_plain_types
 
+MOST_NAMES = 4
+"""Tensors that a refusal names of each kind. Our choice."""
+
 
 def timm_config(model: nn.Module) -> dict[str, Any]:
     """timm's own description of a model: input size, statistics, classifier, licence."""
@@ -88,12 +91,19 @@ def _misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> l
     `num_batches_tracked`, which it has written since 0.4.1.
     """
     shared = sorted(expected.keys() & weights.keys())
+    other = [name for name in shared if weights[name].shape != expected[name].shape]
     unlike = {
         "missing": sorted(n for n in expected.keys() - weights.keys() if not n.endswith(".num_batches_tracked")),
         "unknown": sorted(weights.keys() - expected.keys()),
-        "of another shape": [name for name in shared if weights[name].shape != expected[name].shape],
+        "of another shape": [
+            f"{name} is {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}" for name in other
+        ],
     }
-    return [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
+    return [
+        f"{len(names)} {what} ({', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)})"
+        for what, names in unlike.items()
+        if names
+    ]
 
 
 def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mapping[str, Tensor] | None = None) -> None:

@@ -19,7 +19,7 @@ from pipeline.encoders.load import load_weights
 from pipeline.encoders.positions import resampled_positions, stretched_as_published
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import tensors_of
-from pipeline.encoders.weight_sets import WRAPPERS, WeightSet, choice_note, choose_set
+from pipeline.encoders.weight_sets import WRAPPERS, WeightSet, choice_note, choose_set, names_note
 
 MOST_PARTS = 6
 """Parts of a file that a note names as left out. Our choice; it counts the others."""
@@ -101,14 +101,18 @@ class ReadWeights:
 
     def _note(self, chosen: WeightSet, others: Sequence[WeightSet], left: str) -> str:
         """What is said of a user's file."""
-        if self.chosen_set:
-            return f"note: {self.file}{CHOICE}{self.chosen_set}: left out are {left}" if left else ""
-        if others:
-            note = choice_note(str(self.file), chosen, others)
-            return f"{note}. Left out besides: {left}" if left else note
-        taken = f"the encoder's weights are those under {chosen.name}" if chosen.name else ""
-        parts = "; ".join(part for part in (taken, f"left out are {left}" if left else "") if part)
-        return f"note: {self.file}: {parts}" if parts else ""
+        names = names_note(chosen)
+        if others and not self.chosen_set:
+            sentences = (
+                choice_note(str(self.file), chosen, others),
+                names,
+                f"Left out besides: {left}" if left else "",
+            )
+            return ". ".join(each for each in sentences if each)
+        place = f"{self.file}{CHOICE}{self.chosen_set}" if self.chosen_set else str(self.file)
+        taken = f"the encoder's weights are those under {chosen.name}" if chosen.name and not self.chosen_set else ""
+        parts = "; ".join(part for part in (taken, names, f"left out are {left}" if left else "") if part)
+        return f"note: {place}: {parts}" if parts else ""
 
 
 def parts_left_out(

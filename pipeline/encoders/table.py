@@ -8,6 +8,7 @@ the same modules under the same names (docs/decisions/0004). Facts were read in 
 `left_out` lists encoders that are not here, and why.
 """
 
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
@@ -257,6 +258,8 @@ def named_spec(name: str) -> EncoderSpec:
         if spec.source.lower() == page:
             return replace(spec, name=name, source=name)
     is_placed = name.startswith((HUB_PREFIX, FOLDER_PREFIX))
+    if "/" in name and not is_placed and os.path.isdir(name):
+        raise EncoderError(f"{name}: there is no such model, but a folder of this name: {FOLDER_PREFIX}{name}")
     if "/" in name and not is_placed:
         raise EncoderError(
             f"{name}: there is no such model. A model's folder is named as {FOLDER_PREFIX}FOLDER, a page as "

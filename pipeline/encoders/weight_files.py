@@ -1,7 +1,8 @@
 """Reading a file of weights from outside: one boundary, which bounds what is read and turns every failure into an
 `EncoderError` that names the file.
 
-safetensors as it is; what `torch.save` wrote through `tensor_files`, so that no code of the file runs. Left out:
+safetensors as it is; what `torch.save` wrote through `tensor_files`, so that no code of the file runs. Of a training
+checkpoint the tensors are read, not the settings beside them (`args`). Left out:
 which of several sets in a file is the encoder (`weight_sets`), and TorchScript archives.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from pipeline.base.errors import EncoderError, first_line
 from pipeline.base.outside import UnsafeError
-from pipeline.disk.tensor_files import load_tensors
+from pipeline.disk.tensor_files import ForeignClassError, load_tensors
 from pipeline.encoders.forms.foreign import LFS_MARK, way_from_file
 
 LARGEST_FILE_BYTES = 64 << 30
@@ -30,6 +31,8 @@ bytes for each of 250,000 tensors.
 """
 MOST_RECORDS = 250_000
 """Records of a file of `torch.save`, one a tensor. Our choice: the largest encoders have 2,000 tensors."""
+MOST_CLASSES = 3
+"""Classes that a refusal names. Our choice: the first ones tell whose code wrote the file."""
 ZIP_MARK = b"PK\x03\x04"
 CRC_BLOCK_BYTES = 1 << 22
 DEEPEST = 4
@@ -51,8 +54,8 @@ def read_weight_file(path: Path) -> dict[str, Any]:
         raise EncoderError(f"{path}: unreadable weights ({first_line(error)}){way_from_file(path)}") from None
     except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
         raise EncoderError(
-            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({type(error).__name__})"
-            f"{way_from_file(path) or '. Save its state dict by itself'}"
+            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({_not_tensors(error)})"
+            f"{way_from_file(path) or _way_by_hand(path)}"
         ) from None
     if not isinstance(content, dict):
         raise EncoderError(f"{path}: not a state dict of tensors{way_from_file(path)}")
@@ -61,6 +64,26 @@ def read_weight_file(path: Path) -> dict[str, Any]:
         if problem := _unusable(tensor, limit):
             raise EncoderError(f"{path}: {name} {problem}")
     return content
+
+
+def _not_tensors(error: Exception) -> str:
+    """What a file holds that is no tensor, as far as is known."""
+    if not isinstance(error, ForeignClassError):
+        return type(error).__name__
+    more = len(error.names) - MOST_CLASSES
+    return f"it holds {', '.join(error.names[:MOST_CLASSES])}{f' and {more} other classes' if more > 0 else ''}"
+
+
+def _way_by_hand(path: Path) -> str:
+    """The line that saves the weights of a file alone."""
+    code = (
+        f"import torch; c = torch.load({str(path)!r}, 'cpu', weights_only=False); "
+        "torch.save(c['state_dict'], 'weights.pth')"
+    )
+    return (
+        f'. Where you trust it, and its code is installed, save its state dict by itself: python -c "{code}" '
+        "(or c['model'], as its training calls it; of a whole model c.state_dict())"
+    )
 
 
 def check_weight_file(path: Path) -> None:

@@ -8,7 +8,7 @@ Another one is named behind the file: `FILE::SET`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,13 @@ class WeightSet:
         name: keys and prefix that lead to it, with dots; "" for a bare state dict.
         weights: tensors under names without the prefix.
         by_timm: whether timm's own loader takes this one.
+        taken_out: what else was taken out of the names of its tensors: of `WRAPPERS` and `COMMON`.
     """
 
     name: str
     weights: dict[str, Tensor]
     by_timm: bool
+    taken_out: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -83,18 +85,16 @@ def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
     anchors = [*list(model.state_dict())[:NUM_ANCHORS], TRANSFORMERS_MARK]
     timm_path = _timm_key(content)
     sets = []
-    for path, tensors in _dictionaries(content):
+    for path, tensors, wrappers in _dictionaries(content):
         below = {prefix: _below(tensors, prefix) for prefix in _prefixes(tensors, anchors)}
-        whole = {
-            prefix: weights
-            for prefix, weights in below.items()
-            if len(_model_names(weights) & expected) >= SHARE_OF_NAMES * len(expected)
-        }
+        whole = _of_the_model(below, expected)
         for prefix, weights in whole.items():
             inner = tuple(other[len(prefix) :] for other in whole if other != prefix and other.startswith(prefix))
             left = {name: value for name, value in weights.items() if not name.startswith(inner)}  # of no other set
             by_timm = list(path) == timm_path and prefix in ("", "module.") and not inner
-            sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), _without_heads_beside(left, model), by_timm))
+            kept = _without_heads_beside(left, model)
+            taken_out = _wrappers_of(kept, prefix, wrappers)
+            sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), kept, by_timm, taken_out))
     return sorted(sets, key=lambda each: each.rank)
 
 
@@ -162,6 +162,13 @@ def _named_set(sets: Sequence[WeightSet], source: str, wanted: str) -> WeightSet
     return named[0]
 
 
+def names_note(chosen: WeightSet) -> str:
+    """What was taken out of the names of a set's tensors, in words; "" if nothing was."""
+    if not chosen.taken_out:
+        return ""
+    return f"{' and '.join(chosen.taken_out)} {'is' if len(chosen.taken_out) == 1 else 'are'} taken out of their names"
+
+
 def choice_note(source: str, chosen: WeightSet, others: Sequence[WeightSet]) -> str:
     """A note on which of several sets is taken, and how another one is; "" where there is one only."""
     if not others:
@@ -172,9 +179,11 @@ def choice_note(source: str, chosen: WeightSet, others: Sequence[WeightSet]) -> 
     )
 
 
-def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Every dictionary that holds tensors, with the keys that lead to it; wrappers of torch are taken out of names."""
-    dictionaries: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
+def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Tensor], dict[str, list[str]]]]:
+    """Every dictionary that holds tensors, with the keys that lead to it; wrappers of torch are taken out of names, and
+    listed by the name that is left.
+    """
+    dictionaries: list[tuple[tuple[str, ...], dict[str, Tensor], dict[str, list[str]]]] = []
     seen: set[int] = set()
 
     def walk(part: dict[Any, Any], path: tuple[str, ...]) -> None:
@@ -183,13 +192,25 @@ def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[s
         seen.add(id(part))
         tensors = {WRAPPERS.sub("", str(key)): value for key, value in part.items() if isinstance(value, Tensor)}
         if tensors:
-            dictionaries.append((path, tensors))
+            named = {WRAPPERS.sub("", str(key)): WRAPPERS.findall(str(key)) for key in part}
+            dictionaries.append((path, tensors, {name: wrappers for name, wrappers in named.items() if wrappers}))
         for key, value in part.items():
             if isinstance(value, dict):
                 walk(value, (*path, str(key)))
 
     walk(content, ())
     return dictionaries
+
+
+def _of_the_model(below: Mapping[str, dict[str, Tensor]], expected: set[str]) -> dict[str, dict[str, Tensor]]:
+    """Those sets of tensors, by their prefixes, that have enough of a model's names to be its weights."""
+    least = SHARE_OF_NAMES * len(expected)
+    return {prefix: weights for prefix, weights in below.items() if len(_model_names(weights) & expected) >= least}
+
+
+def _wrappers_of(names: Iterable[str], prefix: str, wrappers: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """What was taken out of names that stand below a prefix, each once; `wrappers` is of `_dictionaries`."""
+    return tuple(dict.fromkeys(each for name in names for each in wrappers.get(f"{prefix}{name}", ())))
 
 
 def _prefixes(tensors: dict[str, Tensor], anchors: Sequence[str]) -> list[str]:
@@ -253,12 +274,16 @@ def _as_timm_takes(content: dict[str, Any], source: str) -> WeightSet:
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise EncoderError(f"{source}: not a state dict of tensors")
     weights = {}
+    taken_out: dict[str, None] = {}
     for key, value in tensors.items():
         name = WRAPPERS.sub("", str(key))
+        taken_out |= dict.fromkeys(WRAPPERS.findall(str(key)))
         for prefix in COMMON:
-            name = name.removeprefix(prefix)
+            if name.startswith(prefix):
+                name = name.removeprefix(prefix)
+                taken_out[prefix.rstrip(".")] = None
         weights[name] = value
-    return WeightSet(".".join(path), weights, True)
+    return WeightSet(".".join(path), weights, True, tuple(taken_out))
 
 
 def _has(name: str, wanted: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from pipeline.config.model_names import HUB_PREFIX, PRETRAINED, SCRATCH
 from pipeline.encoders.hub import repository_of
@@ -32,12 +34,50 @@ OTHER = "other"
 TASK = "image-feature-extraction"
 """The hub's name of what a student does."""
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
-"""What a repository of the hub is called in full: OWNER/NAME."""
+"""What a repository of the hub is called in full: OWNER/NAME. The hub's client has further rules, such as a length."""
 ARXIV_PAPER = "2510.11176"
 """The method's paper on arXiv: the hub makes the tag `arxiv:2510.11176` of a link to it."""
 PAPER_SECTION = f"\n## Paper\n\nThe method: <https://arxiv.org/abs/{ARXIV_PAPER}>.\n"
+USE = "## Use\n"
+"""Heading of the card's section with the first snippet."""
+FETCHED = "student"
+"""The folder that the card of the hub fetches the student to, and names in its snippets."""
+FETCH = "hf download {repository} --local-dir " + FETCHED
+UNNAMED = "OWNER/NAME"
+"""The repository in a card that is not yet published."""
+HUB_USE = f"""
+Fetch the folder, which the snippets call `{FETCHED}`, and the sections on other tools STUDENT:
+
+```bash
+{FETCH.format(repository=UNNAMED)}
+```
+
+With G2L, which also maps embeddings into the teacher's space:
+
+```python
+import g2l
+
+model, transform, projector = g2l.load_student("{FETCHED}")
+embedding = model(transform(patch)[None])  # patch: a PIL image, RGB
+as_teacher = projector.as_teacher(embedding)
+```
+
+With timm alone:
+"""
+"""How a student is had from the hub: what the card of a folder does not say."""
 NOT_OF_THE_STUDENT = ("cost",)
 """Sections of a report that say something of the machine, not of the student."""
+
+
+def name_problem(name: str) -> str:
+    """Why a name is not that of a repository of the hub, by its client's own rules; "" if it is."""
+    if not REPOSITORY.fullmatch(name):
+        return "Give OWNER/NAME"
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        return str(error).split(": '")[0].rstrip(".")
+    return ""
 
 
 def hub_licence(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -156,6 +196,15 @@ def hub_header(
 
 
 def with_header(card: str, header: ModelCardData) -> str:
-    """The card with this header in place of its own, and with a link to the paper."""
-    body = HEADER.sub("", card, count=1)
+    """The card with this header in place of its own, with how the student is had from the hub, and with a link to the
+    paper.
+    """
+    body = HEADER.sub("", card, count=1).replace(USE, f"{USE}{HUB_USE}", 1)
+    for place in ("local-dir:PATH", '("PATH")'):
+        body = body.replace(place, place.replace("PATH", FETCHED))
     return f"---\n{header.to_yaml()}\n---\n{body.rstrip()}\n{PAPER_SECTION}"
+
+
+def with_repository(card: str, repository: str) -> str:
+    """The card of `with_header`, whose command that fetches the student names the repository."""
+    return card.replace(FETCH.format(repository=UNNAMED), FETCH.format(repository=repository))

@@ -25,6 +25,7 @@ from pipeline.config.model_names import (
     PRETRAINED,
     SCRATCH,
     is_run,
+    recorded_encoder,
     recorded_path,
     split_model,
 )
@@ -175,7 +176,9 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
             raise ConfigError(f"{option} {text}: a student's folder has its own weights; leave out @{weights}")
         return _of_student(folder, label)
     if folder.is_dir():
-        raise ConfigError(f"{option} {text}: {folder} is neither a run nor an exported student")
+        raise ConfigError(
+            f"{option} {text}: {folder} is neither a run nor an exported student, and no model with a config.json"
+        )
     before, equals, _ = encoder.partition("=")
     if equals and not before.startswith((HUB_PREFIX, FOLDER_PREFIX)):
         raise ConfigError(
@@ -214,18 +217,16 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
                 f"{option} {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
                 f"file is: {option} {teacher['name']}@FILE"
             )
+        encoder = recorded_encoder(teacher["name"], run.config_path, _options(run)["out"])
         return NamedModel(
-            name, teacher["name"], source, teacher["patch_px"], role=TEACHER, expected_sha256=teacher["weights_sha256"]
+            name, encoder, source, teacher["patch_px"], role=TEACHER, expected_sha256=teacher["weights_sha256"]
         )
     if which == "before":
         options = _options(run)
         start, out = options["weights"], options["out"]
-        encoder = student["name"]
-        if encoder.startswith(FOLDER_PREFIX):
-            encoder = FOLDER_PREFIX + str(recorded_path(encoder.removeprefix(FOLDER_PREFIX), run.config_path, out))
         return NamedModel(
             label=name,
-            encoder=encoder,
+            encoder=recorded_encoder(student["name"], run.config_path, out),
             weights=start if start in (PRETRAINED, SCRATCH) else recorded_path(start, run.config_path, out),
             patch_px=student["patch_px"],
             role=BEFORE,

@@ -14,11 +14,11 @@ from pipeline.disk.files import write_text
 from pipeline.evaluate.report_folder import MOST_REPORT_BYTES
 from pipeline.student.hub_header import (
     OTHER,
-    REPOSITORY,
     TERMS,
     TERMS_FILE,
     held_out_results,
     hub_header,
+    name_problem,
     report_results,
     with_header,
 )
@@ -53,8 +53,8 @@ def asked_card(config: ExportConfig) -> HubCard | None:
                 raise ConfigError(f"--{name} goes into the header of the card. Add --hub-card")
         return None
     for dataset in config.dataset:
-        if not REPOSITORY.fullmatch(dataset):
-            raise ConfigError(f"--dataset {dataset}: not the name of a data set on the hub (OWNER/NAME)")
+        if problem := name_problem(dataset):
+            raise ConfigError(f"--dataset {dataset}: not the name of a data set on the hub. {problem}")
     if config.report is None:
         return HubCard(None, {}, tuple(config.dataset))
     path = config.report / "report.json" if config.report.is_dir() else config.report

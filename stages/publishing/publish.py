@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.outside import format_size
+from pipeline.base.outside import format_size, read_bytes
 from pipeline.config.tools import PublishConfig
-from stages.publishing.sendable import files_to_send, in_the_way
+from pipeline.student.hub_header import with_repository
+from stages.publishing.sendable import CARD_FILE, files_to_send, in_the_way
 from stages.publishing.upload import require_name, require_terms_allow, send, who_sees
 
 TYPED = ("yes", "public", "i_may_share")
@@ -43,11 +44,13 @@ def publish_student(folder: Path, config: PublishConfig) -> str:
         raise ConfigError("--slides-terms: of a store's slides; a student's card has the terms that it inherits")
     if not config.i_may_share:
         require_terms_allow(folder, in_the_way(folder), "student", "it inherits")
+    card = with_repository(read_bytes(folder / CARD_FILE).decode(), config.repo).encode()  # read without an error above
+    files[CARD_FILE] = len(card)
     lines = [f"{name}  {format_size(num_bytes)}" for name, num_bytes in files.items()]
     who = who_sees(public=config.public)
     lines.append(f"{len(files)} files, {sum(files.values()):,} bytes, to {config.repo} ({who})")
     if not config.yes:
         return "\n".join([*lines, "Nothing was sent. Add --yes to send it"])
-    paths = {name: folder / name for name in files}
-    sent = send(paths, config.repo, "model", public=config.public, message="Student exported by G2L")
+    contents = {name: card if name == CARD_FILE else folder / name for name in files}
+    sent = send(contents, config.repo, "model", public=config.public, message="Student exported by G2L")
     return "\n".join([*lines, sent])

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from pipeline.base.console import counted
 from pipeline.base.errors import ConfigError
+from pipeline.base.outside import format_size
 from pipeline.base.units import format_bytes
 from pipeline.config.tools import PublishConfig
 from pipeline.disk.raw_arrays import METADATA
@@ -35,7 +37,7 @@ def publish_store(folder: Path, config: PublishConfig) -> str:
     require_complete_store(store)
     card = card_files(store, config.slides_terms)
     files = files_of_store(store) | card
-    lines = [*_told(store, files), _summary(files, config.repo, public=config.public)]
+    lines = [*_listing(files), *_told(store, files), _summary(files, config.repo, public=config.public)]
     if not config.yes:
         return "\n".join([*lines, "Nothing was sent. Add --yes to send it"])
     sent = send(
@@ -61,9 +63,25 @@ def card_files(store: Store, slides_terms: str) -> dict[str, Path | bytes]:
     return {CARD_FILE: card.encode(), TERMS_FILE: terms.encode()}
 
 
+def _listing(files: dict[str, Path | bytes]) -> list[str]:
+    """Each file at the top by itself, and each folder with how many files and bytes are in it."""
+    lines = []
+    for top in sorted({name.partition("/")[0] for name in files}):
+        inside = [content for name, content in files.items() if name.startswith(f"{top}/")]
+        if inside:
+            lines.append(f"{top}/  {counted(len(inside), 'file')}, {format_size(sum(map(_size, inside)))}")
+        else:
+            lines.append(f"{top}  {format_size(_size(files[top]))}")
+    return lines
+
+
+def _size(content: Path | bytes) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
 def _summary(files: dict[str, Path | bytes], repo: str, *, public: bool) -> str:
     """How many files and bytes go where, and who sees them."""
-    num_bytes = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in files.values())
+    num_bytes = sum(map(_size, files.values()))
     who = who_sees(public=public)
     return f"{len(files):,} files, {format_bytes(num_bytes)} ({num_bytes:,} bytes), to data set {repo} ({who})"
 

@@ -12,7 +12,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from pipeline.base.console import Progress
 from pipeline.base.errors import ConfigError, ExportError, first_line
 from pipeline.encoders.hub import OFFLINE_VARIABLE, TOKEN_VARIABLE, quiet_hub, redacted
-from pipeline.student.hub_header import REPOSITORY
+from pipeline.student.hub_header import name_problem
 
 Kind = Literal["model", "dataset"]
 FILES_A_COMMIT = 100
@@ -22,13 +22,13 @@ HUBS_OWN = ".gitattributes"
 
 
 def require_name(repo: str) -> None:
-    """See that a repository is named in full.
+    """See that a repository is named in full, as the hub takes it.
 
     Raises:
         ConfigError: it is not.
     """
-    if not REPOSITORY.fullmatch(repo):
-        raise ConfigError(f"--repo {repo}: not the name of a repository. Give OWNER/NAME")
+    if problem := name_problem(repo):
+        raise ConfigError(f"--repo {repo}: not the name of a repository. {problem}")
 
 
 def require_terms_allow(folder: Path, terms: Sequence[str], what: str, whose: str) -> None:

@@ -1,14 +1,19 @@
 """PyTorch and NumPy files that claim more than they hold, and those of every form that are sound."""
 
+import argparse
+import collections
+import datetime
 import gc
 import io
+import os
 import pickle
 import struct
 import sys
+import types
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,7 @@ import pytest
 import torch
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.disk.tensor_files import load_tensors, read_npz
+from pipeline.disk.tensor_files import PassedOver, load_tensors, read_npz
 from pipeline.features.read import read_features
 
 FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32))
@@ -58,6 +63,117 @@ def test_sound_files_load_as_torch_loads_them(tmp_path: Path, content: Any, lega
         assert found.dtype == content.dtype
     else:
         assert torch.equal(found["a"][0], FEATURES)
+
+
+SETTINGS: list[Any] = [
+    argparse.Namespace(model="vit", lr=1e-3, out=Path("/run"), inner=argparse.Namespace(a=[1])),
+    types.SimpleNamespace(a=1),
+    {"best": np.float64(0.5), "epoch": np.int64(3), "on": np.bool_(True), "type": np.dtype("float32")},
+    ["MT19937", np.arange(624, dtype=np.uint32), 3],
+    Path("/run/a"),
+    PureWindowsPath("C:/run"),
+    [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(1)],
+    collections.Counter("abc"),
+]
+"""What training writes beside its tensors."""
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda value: type(value).__name__)
+def test_settings_beside_the_tensors_are_passed_over(tmp_path: Path, settings: Any, legacy: bool) -> None:
+    """They do not change the tensors, and nothing of them is registered with torch afterwards."""
+    path, before = tmp_path / "a.pt", set(torch.serialization.get_safe_globals())
+    torch.save({"args": settings, "model": {"w": FEATURES}}, path, _use_new_zipfile_serialization=not legacy)
+    assert torch.equal(load_tensors(path)["model"]["w"], FEATURES)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize("factory", [None, dict, list, int])
+def test_a_dictionary_with_a_default_is_a_plain_one(tmp_path: Path, factory: Any) -> None:
+    made = collections.defaultdict(factory, {"w": FEATURES, "n": 3})
+    torch.save({"model": made}, tmp_path / "a.pt")
+    found = load_tensors(tmp_path / "a.pt")["model"]
+    assert torch.equal(found["w"], FEATURES)
+    assert found["n"] == 3
+    with pytest.raises(KeyError):
+        found["absent"]
+
+
+class Derived(argparse.Namespace):
+    """A class of settings whose state is code."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise AssertionError("it ran")
+
+
+class Registered(argparse.Namespace):
+    """A class that the user lets torch load."""
+
+
+class Calling:
+    """Pickled as a call."""
+
+    def __init__(self, function: Any, *values: Any) -> None:
+        self.call = function, values
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("hostile", "named"),
+    [
+        (lambda mark: Calling(os.system, f"touch {mark}"), r"posix.system|nt.system"),
+        (lambda mark: argparse.Namespace(a=Calling(os.mkdir, str(mark))), r"posix.mkdir|nt.mkdir"),
+        (lambda _: Derived(a=1), "Derived"),
+        (lambda mark: Calling(Path.touch, mark), r"pathlib.Path|getattr"),
+        (lambda mark: Calling(Path, Calling(os.mkdir, str(mark))), r"mkdir"),
+        (lambda mark: Calling(map, os.mkdir, [str(mark)]), r"mkdir"),
+        (lambda mark: Calling(eval, f"__import__('os').mkdir({str(mark)!r})"), r"eval"),
+        (lambda _: torch.nn.Linear(1, 1), r"torch.nn.modules.linear.Linear"),
+        (lambda _: collections.deque([1]), r"collections.deque"),
+    ],
+)
+def test_code_among_the_settings_is_refused_and_not_run(tmp_path: Path, hostile: Any, named: str) -> None:
+    path, before = tmp_path / "a.pt", set(torch.serialization.get_safe_globals())
+    for other in (1, Path("/also/settings"), collections.defaultdict(dict)):
+        for legacy in (False, True):
+            content = {"w": FEATURES, "args": hostile(tmp_path / "ran"), "other": other}
+            torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+            with pytest.raises(pickle.UnpicklingError, match=named):
+                load_tensors(path)
+    assert not (tmp_path / "ran").exists()
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_stand_ins_take_no_state_of_a_class(tmp_path: Path) -> None:
+    """A pickle that sets attributes of the class itself, not of an object, must not change what stands in for it."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": argparse.Namespace(x=1)}, path)
+    with zipfile.ZipFile(path) as archive:
+        data = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    assert b"cargparse\nNamespace\n" in data
+    rewritten(path, {"data.pkl": b"\x80\x02cargparse\nNamespace\nN}X\x01\x00\x00\x00xK\x01s\x86b."})
+    with pytest.raises(Exception, match=r"setstate|Can only build"):
+        load_tensors(path)
+    assert not hasattr(PassedOver, "x")
+    assert not hasattr(argparse.Namespace, "x")
+
+
+def test_threads_load_settings_at_once_and_leave_what_the_user_registered(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{k}.pt" for k in range(4)]
+    for k, path in enumerate(paths):
+        torch.save({"w": FEATURES + k, "args": SETTINGS[k]}, path)
+    with torch.serialization.safe_globals([Registered]):
+        before = set(torch.serialization.get_safe_globals())
+        torch.save(Registered(a=1), tmp_path / "own.pt")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda k: load_tensors(paths[k % 4])["w"], range(64)))
+        assert all(torch.equal(value, FEATURES + k % 4) for k, value in enumerate(found))
+        assert set(torch.serialization.get_safe_globals()) == before
+        assert load_tensors(tmp_path / "own.pt").a == 1
+    with pytest.raises(pickle.UnpicklingError, match="Registered"):
+        load_tensors(tmp_path / "own.pt")
 
 
 def test_a_storage_that_claims_more_than_the_archive_holds(tmp_path: Path) -> None:

@@ -1,14 +1,22 @@
 """The boundary before weight files: whatever is wrong, one named error, no code is run and nothing absurd is read."""
 
+import argparse
+import collections
+import fractions
 import io
+import math
 import os
 import pickle
 import random
+import re
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -43,6 +51,47 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
         ):
             read_weight_file(tmp_path / name)
     assert not (tmp_path / "ran").exists()
+
+
+def test_checkpoints_of_training_are_read_with_their_settings_beside_the_tensors(tmp_path: Path) -> None:
+    """As timm's train.py, DINO's main and Lightning write them."""
+    state, args = tiny_model(NAME).state_dict(), argparse.Namespace(model=NAME, lr=1e-3, output=tmp_path)
+    forms: list[tuple[str, dict[str, Any]]] = [
+        ("state_dict", {"epoch": 3, "arch": NAME, "args": args, "metric": np.float64(0.5), "version": 2}),
+        ("model", {"args": args, "scaler": collections.defaultdict(dict), "epoch": np.int64(7)}),
+        ("state_dict", {"hyper_parameters": {"out": tmp_path}, "loops": collections.OrderedDict(a=1)}),
+    ]
+    for key, beside in forms:
+        torch.save({key: state, **beside}, tmp_path / "c.pth")
+        content = read_weight_file(tmp_path / "c.pth")
+        assert all(torch.equal(content[key][name], state[name]) for name in state)
+        built = build_encoder(NAME, str(tmp_path / "c.pth"), 64)
+        assert torch.equal(next(iter(built.module.model.state_dict().values())), next(iter(state.values())))
+
+
+def test_what_cannot_be_read_is_named_with_the_line_that_saves_the_weights(tmp_path: Path) -> None:
+    """The line is run: what it writes is read."""
+    path, state = tmp_path / "it's.pth", tiny_model(NAME).state_dict()
+    torch.save({"state_dict": state, "rate": fractions.Fraction(1, 3)}, path)
+    with pytest.raises(EncoderError, match=r"it holds fractions.Fraction\).*Where you trust it.*python -c") as error:
+        read_weight_file(path)
+    line = re.search(r'python -c "(.*)" \(or', str(error.value))
+    assert line
+    subprocess.run([sys.executable, "-c", line[1]], cwd=tmp_path, check=True)
+    assert read_weight_file(tmp_path / "weights.pth").keys() == state.keys()
+    torch.save({f"x{k}": Calling(k) for k in range(5)}, path)
+    with pytest.raises(EncoderError, match=r"math.floor, math.ceil, math.exp and 2 other classes"):
+        read_weight_file(path)
+
+
+class Calling:
+    """Pickled as calls of several functions."""
+
+    def __init__(self, k: int) -> None:
+        self.function = (math.floor, math.ceil, math.exp, math.sin, math.cos)[k]
+
+    def __reduce__(self) -> Any:
+        return self.function, (1,)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])

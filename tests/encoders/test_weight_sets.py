@@ -232,6 +232,43 @@ def test_keys_and_prefixes_go_together_in_any_way(keys: tuple[str, ...]) -> None
         assert chosen.name == ".".join((*keys, prefix.replace("_orig_mod.", ""))).rstrip(".")
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda s: prefixed("_orig_mod.", s), "note: PATH: _orig_mod is taken out of their names"),
+        (
+            lambda s: {"model": prefixed("module._orig_mod.", s)},
+            "note: PATH: the encoder's weights are those under model.module; _orig_mod is taken out of their names",
+        ),
+        (
+            lambda s: {
+                f"_fsdp_wrapped_module.{k.replace('blocks.1.', 'blocks.1._checkpoint_wrapped_module.')}": v
+                for k, v in s.items()
+            },
+            "note: PATH: _fsdp_wrapped_module and _checkpoint_wrapped_module are taken out of their names",
+        ),
+        (lambda s: s, ""),
+    ],
+)
+def test_what_is_taken_out_of_names_is_told(make: Any, words: str, tmp_path: Path) -> None:
+    path, state = tmp_path / "w.pth", state_of("test_vit", 1)
+    torch.save(make(state), path)
+    built = build_encoder("test_vit", path, 160)
+    assert same_state(dict(built.module.model.state_dict()), state)
+    assert built.note == words.replace("PATH", str(path))
+
+
+def test_what_is_taken_out_is_told_of_the_taken_set_alone(tmp_path: Path) -> None:
+    path, teacher, student = tmp_path / "w.pth", state_of("test_vit", 1), state_of("test_vit", 2)
+    torch.save({"teacher": prefixed("_orig_mod.", teacher), "student": student}, path)
+    assert build_encoder("test_vit", path, 160).note.endswith(
+        f"{path}::NAME takes another. _orig_mod is taken out of their names"
+    )
+    named = build_encoder("test_vit", Path(f"{path}::teacher"), 160)
+    assert named.note == f"note: {path}::teacher: _orig_mod is taken out of their names"
+    assert not build_encoder("test_vit", Path(f"{path}::student"), 160).note
+
+
 def test_an_average_beside_the_encoder_is_told(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({**state_of("test_vit", 1), **prefixed("ema_model.", state_of("test_vit", 2))}, path)

@@ -209,6 +209,35 @@ def test_an_empty_path_is_not_the_working_folder(path: Any) -> None:
             call(path)
 
 
+@pytest.mark.parametrize("parts", ["ab", Path("ab"), b"ab"])
+def test_one_path_is_no_list_of_parts(parts: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"parts=.*give a list of stores"):
+        g2l.merge(parts, tmp_path / "out.zarr")
+
+
+def test_a_path_is_taken_where_a_name_is(
+    cohort: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`teacher=Path("teacher")` is the word: a folder of that name gets the hint that it does in the command."""
+    monkeypatch.chdir(tmp_path)
+    Path("teacher").mkdir()
+    for teacher in ("teacher", Path("teacher")):
+        with pytest.raises(g2l.G2LError, match="there is a folder of this name: local-dir:teacher"):
+            g2l.extract_teacher(cohort, "store.zarr", teacher=teacher, device="cpu", patches_per_slide=4, patch_px=64)
+
+
+def test_a_word_is_no_list_of_words(tmp_path: Path) -> None:
+    """Every option that is a list, of every function."""
+    for call, options in (
+        (lambda **o: g2l.export(tmp_path, tmp_path / "o", **o), {"format": "onnx"}),
+        (lambda **o: g2l.evaluate(tmp_path / "o", **o), {"models": "uni"}),
+        (lambda **o: g2l.plan(tmp_path / "m.csv", tmp_path / "o", **o), {"skip_rule": "pen"}),
+        (lambda **o: g2l.train_student(tmp_path, tmp_path / "o", student="x", **o), {"teacher": "uni"}),
+    ):
+        with pytest.raises(ConfigError, match="should be a valid list"):
+            call(**options)
+
+
 def test_several_processes_are_sent_to_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

@@ -14,8 +14,9 @@ from support.extraction import plan_cohort, write_cohort, write_teacher
 from support.stores import make_store
 from torch.utils.data import DataLoader
 
+from g2l import dataset
 from g2l.dataset import SHARDS_MIXED, StoreDataset, open_store
-from pipeline.base.errors import ConfigError, G2LError, StoreError
+from pipeline.base.errors import ConfigError, StoreError
 from pipeline.config.stages import ExtractConfig
 from pipeline.sampling import VAL
 from pipeline.store.format import TEACHER_FORMAT
@@ -86,6 +87,59 @@ def test_batches_are_in_the_order_asked_for(data: StoreDataset) -> None:
     assert batch["pixels"].shape == (4, 3, 32, 32)
     assert batch["coords"].shape == (4, 2)
     assert batch["slide"] == [data[i]["slide"] for i in asked]
+
+
+class Counting:
+    """A transform that changes its input in place, each time differently."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return pixels.mul_(0).add_(self.calls)
+
+
+def test_a_row_that_stands_twice_in_a_batch_is_read_once_and_transformed_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_store(folder, transform=Counting())
+    reads = []
+    read = dataset._OpenStore.read
+    monkeypatch.setattr(dataset._OpenStore, "read", lambda *a: (reads.append(a[1]), read(*a))[1])
+    samples = data.__getitems__([5, 2, 5, 5])
+    assert len(reads) == 2
+    assert [int(sample["pixels"].max()) for sample in samples] == [1, 2, 3, 4]
+    first, _, second, _ = samples
+    first["embedding"] += 1
+    assert not torch.equal(first["embedding"], second["embedding"])
+    first["slide"] = "changed"
+    assert second["slide"] != "changed"
+    plain = open_store(folder).__getitems__([5, 5])
+    plain[0]["pixels"].fill_(0)
+    assert torch.equal(plain[1]["pixels"], open_store(folder)[5]["pixels"])
+
+
+def test_a_dataset_says_what_it_is(folder: Path, data: StoreDataset) -> None:
+    assert repr(data) == f"StoreDataset({str(folder)!r}, teacher='test-teacher', rows=78, width=12)"
+
+
+@pytest.mark.parametrize("index", [slice(2, 4), 1.0, "a", None, np.array([1, 2])])
+def test_what_is_no_index_is_told(data: StoreDataset, index: Any) -> None:
+    for read in (data.__getitem__, lambda index: data.__getitems__([0, index])):
+        with pytest.raises(ConfigError, match=r"one at a time.*torch.utils.data.Subset"):
+            read(index)
+    assert data[np.int64(3)]["row"] == data[torch.tensor(3)]["row"] == data[3]["row"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("value", ["a", 1.5, None])
+def test_what_is_no_whole_number_is_told(data: StoreDataset, value: Any) -> None:
+    for call, name in ((data.order, "seed"), (data.stream, "seed"), (data.order, "rank"), (data.order, "world")):
+        with pytest.raises(ConfigError, match=f"{name}={value!r}: give a whole number"):
+            call(**{name: value})
+    for order in (data.order(), data.stream()):
+        with pytest.raises(ConfigError, match=f"epoch={value!r}"):
+            order.set_epoch(value)
 
 
 def test_all_embeddings_at_once_are_those_of_the_rows(data: StoreDataset, folder: Path) -> None:
@@ -195,8 +249,9 @@ def test_views_are_those_that_the_teacher_saw_also_without_pixels(extracted: Pat
     with pytest.raises(ConfigError, match="views 0 to 2"):
         open_store(extracted / "with.zarr", view=3)
     away = open_store(extracted / "store.zarr", slides_root=extracted)
-    with pytest.raises(G2LError, match=r"Slide|slide"):
+    with pytest.raises(StoreError, match=r"give the folder of the slides with slides_root=") as error:
         away[0]
+    assert "--" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +261,16 @@ def test_views_are_those_that_the_teacher_saw_also_without_pixels(extracted: Pat
         ({"teacher": "test-teachr"}, "did you mean test-teacher"),
         ({"view": 1}, "views 0 to 0"),
         ({"view": -1}, "views 0 to 0"),
+        ({"view": "0"}, "view='0': give a whole number"),
+        ({"view": None}, "view=None: give a whole number"),
+        ({"split": ["train"]}, r"split=\['train'\]: the splits of a store are train and val"),
+        ({"split": 0}, "split=0: the splits of a store are"),
+        ({"teacher": 3}, "teacher=3: .* has embeddings of test-teacher"),
+        ({"teacher": ["test-teacher"]}, r"teacher=\['test-teacher'\]"),
+        ({"transform": 3}, "transform=3: give a function"),
+        ({"transform": "negative"}, "give a function"),
+        ({"slides_root": 3}, "3 is no path"),
+        ({"slides_root": ""}, "'' is no path"),
     ],
 )
 def test_wrong_choices_are_told(folder: Path, options: dict[str, Any], words: str) -> None:

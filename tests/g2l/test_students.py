@@ -1,6 +1,7 @@
 """A loaded student gives the embeddings that timm and the trained student give."""
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,36 @@ def test_a_patch_may_be_an_image_an_array_or_a_tensor() -> None:
         np.zeros((32, 32, 3), np.float32),
         torch.zeros(32, 32, 3, dtype=torch.uint8),
         Image.new("RGBA", (32, 32)),
+        np.zeros((32, 32, 3), object),
+        torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8),
+        None,
+        3,
     ],
 )
 def test_other_patches_are_refused(patch: Any) -> None:
     with pytest.raises(EncoderError, match=r"the student takes RGB in 8 bits, uint8 \(3, 32, 32\)"):
         PatchTransform((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 32, 0.5)(patch)
+
+
+@pytest.mark.parametrize("path", ["a.png", Path("a.png")])
+def test_the_name_of_a_file_is_no_patch(path: Any) -> None:
+    with pytest.raises(EncoderError, match=r"PIL.Image.open\('a.png'\)"):
+        PatchTransform((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 32, 0.5)(path)
+
+
+def test_the_model_takes_batches(run: Path) -> None:
+    model, _, _ = load_student(run)
+    for given in (torch.zeros(3, 32, 32), torch.zeros(1, 4, 32, 32), np.zeros((1, 3, 32, 32)), "a.png"):
+        with pytest.raises(EncoderError, match=r"takes a batch, float \(B, 3, P, P\).*transform\(patch\)\[None\]"):
+            model(given)
+
+
+def test_a_teacher_of_what_is_no_student_is_refused(run: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(run / "student" / name, tmp_path / name)
+    assert load_student(tmp_path).projector is None
+    with pytest.raises(ConfigError, match=r"teacher='uni': .* has learnt from no teacher"):
+        load_student(tmp_path, teacher="uni")
 
 
 def test_what_is_no_student_is_refused(tmp_path: Path, trained: Path) -> None:

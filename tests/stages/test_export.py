@@ -1,6 +1,7 @@
 """`export`: the student of a run, proven to be the trained one, or nothing at all."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 from support.commands import leftovers, run_g2l
@@ -52,7 +54,7 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
             "12 dimensions",
             "32 px",
             f"local-dir:{folder}",
-            "load_projector",
+            "g2l.load_student",
             "distilled from",
             "epoch 2, step ",
             trained.run.read_identity()["plan"],
@@ -61,6 +63,26 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     assert not leftovers(tmp_path)
     with pytest.raises(G2LError, match="not overwritten"):
         export_student(tmp_path / "run", tmp_path / "student")
+
+
+def test_a_run_from_a_relative_folder_is_exported_from_anywhere(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--student local-dir:start` stands in `run.json` as it was typed. The start is not asked for, here a folder of
+    that name with something else.
+    """
+    record = json.loads((run / "run.json").read_text())
+    assert record["student"]["name"].startswith("local-dir:/")
+    record["student"]["name"] = "local-dir:start"
+    (run / "run.json").write_text(json.dumps(record))
+    (tmp_path / "away" / "start").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "away")
+    assert "gives the run's embeddings (largest difference 0)" in export_student(Path("../run"), Path("student"))
+    spoiled = run / "student" / "model.safetensors"
+    weights = safetensors.torch.load_file(spoiled)
+    safetensors.torch.save_file({name: value + 0.1 for name, value in weights.items()}, spoiled)
+    with pytest.raises(StoreError, match="other embeddings"):
+        export_student(Path("../run"), Path("other"))
 
 
 WATCHED = """

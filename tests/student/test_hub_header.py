@@ -12,6 +12,7 @@ from pipeline.student.hub_header import (
     held_out_results,
     hub_header,
     hub_licence,
+    name_problem,
     report_results,
     with_header,
 )
@@ -77,3 +78,28 @@ def test_the_hubs_reader_reads_back_what_was_written() -> None:
     assert card.count("---\n") == 2
     assert "\n# Title\n" in card
     assert "https://arxiv.org/abs/2510.11176" in card
+
+
+@pytest.mark.parametrize("name", ["me/x", "Me_1/x", "a-b/c.d_e-f", f"me/{'x' * 93}"])
+def test_names_of_repositories_are_those_that_the_hub_takes(name: str) -> None:
+    assert name_problem(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("me/x..y", "Cannot have -- or .."),
+        ("me/x--y", "Cannot have -- or .."),
+        ("me/x.git", "cannot end by '.git'"),
+        ("me/x.", "cannot start or end"),
+        ("me/x-", "cannot start or end"),
+        (f"me/{'x' * 97}", "maximum length is 96"),
+        ("me", "Give OWNER/NAME"),
+        ("a/b/c", "Give OWNER/NAME"),
+        (".me/x", "Give OWNER/NAME"),
+        ("", "Give OWNER/NAME"),
+        ("me/x\n", "Give OWNER/NAME"),
+    ],
+)
+def test_names_that_the_hub_refuses_are_refused_before(name: str, words: str) -> None:
+    assert words in name_problem(name)

@@ -104,6 +104,23 @@ def test_an_exported_student_is_known_by_its_projector(run: Path, tmp_path: Path
     assert name_model(str(bare), None).label == "bare"
 
 
+def test_encoders_recorded_by_a_relative_folder_are_found_from_elsewhere(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both of a run: what it started from, and its teacher."""
+    copy = tmp_path / "work" / "run"
+    shutil.copytree(run, copy)
+    (tmp_path / "work" / "start").mkdir()
+    record = json.loads((copy / "run.json").read_text())
+    record["student"]["name"] = record["teacher"]["name"] = "local-dir:start"
+    record["teacher"]["weights"] = PRETRAINED
+    (copy / "run.json").write_text(json.dumps(record))
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    for which in ("before", "teacher"):
+        assert name_model(f"../work/run@{which}", None).encoder == f"local-dir:{tmp_path / 'work' / 'start'}"
+
+
 def test_the_teacher_of_a_run_needs_its_file(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights came from test; say where.*test-teacher@FILE"):
         name_model(f"{run}@teacher", None)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator
 
 from pipeline.config.base import Config, option
-from pipeline.config.groups import TrackingService, log_option
+from pipeline.config.groups import TrackingServices, log_option
 from pipeline.config.model_names import absolute_model
 
 
@@ -103,7 +103,7 @@ class RunOptions(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read images [number of cores].", decides="nothing"
     )
-    log: list[TrackingService] | None = log_option("report", "neither")
+    log: TrackingServices = log_option("report", "neither")
 
 
 SHARED: tuple[type[Config], ...] = (ProbeOptions, ResampleOptions, ImageOptions, RunOptions)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,9 +52,9 @@ def quietly() -> Iterator[None]:
 class MlflowLog:
     """A run that has been started."""
 
-    def __init__(self, client: Any, run: str, logged: int) -> None:
-        """`logged` is the last step that the run has already, -1 for a new one."""
-        self._client, self._run, self._logged = client, run, logged
+    def __init__(self, client: Any, run: str, logged: int, uri: str = "") -> None:
+        """`logged` is the last step that the run has already, -1 for a new one; `uri` where it is kept."""
+        self._client, self._run, self._logged, self._uri = client, run, logged, uri
         self._held: list[tuple[str, float, int]] = []
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -75,6 +76,12 @@ class MlflowLog:
         self._write()
         with quietly():
             self._client.set_terminated(self._run, "FINISHED" if finished else "FAILED")
+
+    def where(self) -> str:
+        """Where the run is, and what shows it."""
+        if not self._uri.startswith("sqlite:"):
+            return f"run {self._run} where MLFLOW_TRACKING_URI says"  # which may hold a password
+        return f"the run is on this machine; mlflow ui --backend-store-uri {shlex.quote(self._uri)} shows it"
 
     def _write(self) -> None:
         """A part at a time; last how far that is."""
@@ -100,9 +107,10 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
     with quietly():
         from mlflow.entities import Param  # optional: in an extra; reads the variable above
         from mlflow.tracking import MlflowClient  # optional: in an extra
-
+    with quietly():  # anew: the import sets the logger to INFO
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        client = MlflowClient(tracking_uri=uri or f"sqlite:///{place}/mlflow.db")
+        kept = uri or f"sqlite:///{place}/mlflow.db"
+        client = MlflowClient(tracking_uri=kept)
         record = {"uri": uri or "here"}
         if is_there(place / RUN_THERE):
             with reading(place / RUN_THERE, "damaged", ConfigError, FIX):
@@ -110,7 +118,7 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
             if begun["uri"] == record["uri"]:
                 client.update_run(begun["id"], status="RUNNING")
                 last = client.get_run(begun["id"]).data.metrics.get(LAST_STEP, -1.0)
-                return MlflowLog(client, begun["id"], int(last))
+                return MlflowLog(client, begun["id"], int(last), kept)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         found = client.get_experiment_by_name(name)
         files = None if uri else (place / "artifacts").as_uri()
@@ -122,4 +130,4 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
         for begin in range(0, len(params), 100):  # MLflow takes a hundred at a time
             client.log_batch(run, params=params[begin : begin + 100])
         write_json(place / RUN_THERE, record | {"id": run})
-    return MlflowLog(client, run, -1)
+    return MlflowLog(client, run, -1, kept)

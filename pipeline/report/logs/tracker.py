@@ -31,6 +31,9 @@ class Log(Protocol):
     def files(self, paths: Sequence[Path]) -> None:
         """Log copies of files as the run's artefacts."""
 
+    def where(self) -> str:
+        """Where the run is, and how it is sent or shown, in words."""
+
     def end(self, *, finished: bool) -> None:
         """Send or write what is held back, and end; `finished` is false if the work failed or was stopped."""
 
@@ -55,13 +58,25 @@ class Tracker:
         self._each(lambda log: log.files(there))
 
     def end(self, *, finished: bool) -> None:
-        """End the run in each service."""
-        self._each(lambda log: log.end(finished=finished))
+        """End the run in each service, and say where it is."""
+        places: dict[str, str] = {}
+
+        def end_one(name: str, log: Log) -> None:
+            place = log.where()  # asked while the service still knows
+            log.end(finished=finished)
+            places[name] = place
+
+        self._each_named(end_one)
+        for name, place in places.items():
+            say(f"note: --log {name}: {place}")
 
     def _each(self, use: Callable[[Log], None]) -> None:
+        self._each_named(lambda _, log: use(log))
+
+    def _each_named(self, use: Callable[[str, Log], None]) -> None:
         for name, log in list(self._logs.items()):
             try:
-                use(log)
+                use(name, log)
             except Exception as error:  # noqa: BLE001  (whatever a service raises, training does not stop for it)
                 del self._logs[name]
                 say(f"warning: --log {name}: {type(error).__name__}: {error}. The work goes on without it")

@@ -8,6 +8,7 @@ by their step, so that steps which were made again lie on themselves.
 
 import os
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ class WandbLog:
         for path in paths:
             artifact.add_file(str(path))
         self._run.log_artifact(artifact)
+
+    def where(self) -> str:
+        """Where the run is, and what sends it."""
+        if not self._run.offline:
+            return f"the run is at {self._run.url}"
+        folder = Path(self._run.dir).parent  # of its files
+        return f"the run is offline, in {folder}; wandb sync --append {shlex.quote(str(folder))} sends it"
 
     def end(self, *, finished: bool) -> None:
         """Write what is held back, and end the run."""

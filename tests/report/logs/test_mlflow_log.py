@@ -61,3 +61,12 @@ def test_files_are_copied() -> None:
     client = SimpleNamespace(log_artifact=lambda run, path: copied.append((run, path)))
     MlflowLog(client, "r", -1).files(["a.png", "b.json"])  # type: ignore[list-item]
     assert copied == [("r", "a.png"), ("r", "b.json")]
+
+
+def test_where_a_run_is_names_the_command_and_no_password() -> None:
+    client: Any = Client()
+    here = MlflowLog(client, "r", -1, "sqlite:////data/my run/mlflow/mlflow.db").where()
+    assert "mlflow ui --backend-store-uri 'sqlite:////data/my run/mlflow/mlflow.db'" in here
+    there = MlflowLog(client, "r", -1, "https://me:secret@tracking.lab").where()
+    assert "run r" in there
+    assert "secret" not in there

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -15,6 +16,8 @@ from support.commands import G2L, child_environment
 from support.stores import dropping_cnn, flags, make_store, train_config
 
 from pipeline.base.errors import ConfigError
+from pipeline.config.stages import TrainConfig
+from pipeline.evaluate.options.config import evaluate_config
 from pipeline.report.logs import tracker
 from pipeline.report.logs.tracker import MODULES, Tracker, one_level, require_services, tracked
 
@@ -36,6 +39,9 @@ class Noted:
     def files(self, paths: Sequence[Path]) -> None:
         self.said.append([path.name for path in paths])
 
+    def where(self) -> str:
+        return "it is here; this sends it"
+
     def end(self, *, finished: bool) -> None:
         self.said.append(finished)
 
@@ -48,6 +54,22 @@ def test_every_log_is_told_and_files_that_are_not_there_are_left_out(tmp_path: P
     told.files([tmp_path / "x.png", tmp_path / "none.png"])
     told.end(finished=True)
     assert logs["a"].said == logs["b"].said == [({"loss": 1.0}, 3), ["x.png"], True]
+
+
+def test_the_end_says_where_each_run_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Tracker({"a": Noted(), "b": Noted()}).end(finished=False)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"note: --log {name}: it is here; this sends it" for name in ("a", "b")]
+
+
+@pytest.mark.parametrize("words", [["tensorboard"], ["wandb", "TensorBoard"]])
+def test_tensorboard_is_always_on(words: list[str]) -> None:
+    for config in (TrainConfig, evaluate_config()):
+        options = {"student": "vit"} if config is TrainConfig else {}
+        with pytest.raises(ConfigError, match=r"need no --log: train-student writes them"):
+            config.build({**options, "log": words})
+    with pytest.raises(ConfigError, match="'wandb' or 'mlflow'"):
+        TrainConfig.build({"student": "vit", "log": ["comet"]})
 
 
 def test_a_service_that_fails_is_left_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,8 +146,13 @@ def metrics_of(run: Path) -> list[dict[str, float]]:
 def test_a_run_is_logged_by_both_and_nothing_lands_in_the_home(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     mlflow = pytest.importorskip("mlflow.tracking")
-    assert "warning: --log" not in train(tmp_path, "--log", "wandb", "--log", "mlflow")
+    said = train(tmp_path, "--log", "wandb", "--log", "mlflow")
+    assert "warning: --log" not in said
+    assert "INFO" not in said  # MLflow's own words
     run, home = tmp_path / "run", tmp_path / "home"
+    assert f"mlflow ui --backend-store-uri sqlite:///{run}/mlflow/mlflow.db shows it" in said
+    (sent,) = re.findall(r"wandb sync --append (\S+) sends it", said)
+    assert [Path(sent)] == list((run / "wandb").glob("offline-run-*"))
     assert not [path for path in home.rglob("*") if path.is_file()], list(home.rglob("*"))
     lines = metrics_of(run)
 

@@ -37,3 +37,10 @@ def test_figures_have_their_step_for_an_axis() -> None:
     log.end(finished=False)
     log.end(finished=True)
     assert said == [("*", "step"), {"train/loss": 2.0, "step": 7}, 1, 0]
+
+
+def test_where_a_run_is_names_the_command_that_sends_it() -> None:
+    run = SimpleNamespace(define_metric=lambda *_, **__: None, offline=True, dir="/a run/wandb/offline-run-1/files")
+    assert "wandb sync --append '/a run/wandb/offline-run-1' sends it" in WandbLog(run).where()
+    run.offline, run.url = False, "https://wandb/x"
+    assert WandbLog(run).where() == "the run is at https://wandb/x"

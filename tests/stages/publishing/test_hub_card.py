@@ -1,15 +1,20 @@
 """`export --hub-card`: a header that the hub's own reader takes, with the figures of the run and of a report."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from support.commands import call_g2l
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.stages import ExportConfig
 from pipeline.encoders.build import build_encoder
+from pipeline.student.hub_header import with_repository
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
 from stages.publishing.hub_card import HubCard, asked_card
@@ -47,6 +52,29 @@ def test_the_header_has_the_runs_figures_and_those_of_the_report(run: Path, repo
     assert (scored.metric_value, scored.metric_args) == (0.75, {"low": 0.5, "high": 0.9})
     ((_, after),) = RunFolder(run).held_out_figures().values()
     assert shown["g2l-held-out", "cosine"].metric_value == after["cosine"]
+
+
+def test_the_snippets_of_the_card_run_where_its_command_fetched_the_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder `student` below the working one; every snippet of the section on use, in its order."""
+    code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--hub-card")
+    assert code == 0, errors
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "hf download OWNER/NAME --local-dir student" in card
+    assert "hf download me/it --local-dir student" in with_repository(card, "me/it")
+    assert "local-dir:PATH" not in card
+    assert '"PATH"' not in card
+    use = card.partition("## Use")[2].partition("\n## ")[0]
+    snippets = re.findall(r"```python\n(.*?)```", use, re.DOTALL)
+    assert len(snippets) == 2
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"patch": Image.new("RGB", (32, 32), "purple")}
+    exec(snippets[0], scope)
+    first = scope["embedding"]
+    assert scope["as_teacher"].shape == (1, 12)
+    exec(snippets[1], scope)
+    assert torch.allclose(scope["embedding"], first, atol=1e-5)
 
 
 def test_without_the_option_the_card_is_as_before(run: Path, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def test_the_command_sends_every_file_to_a_private_repository(student: Path, tmp
         assert TOKEN not in done.stdout + done.stderr
     assert hub.private == {"lab/student": True}
     files = {path.relative_to(student).as_posix(): path.read_bytes() for path in student.rglob("*") if path.is_file()}
+    assert b"hf download OWNER/NAME --local-dir student" in files["README.md"]
+    files["README.md"] = files["README.md"].replace(b"hf download OWNER/NAME", b"hf download lab/student")
     assert hub.files == {"lab/student": files}
     assert {token for _, _, token in hub.asked} == {f"Bearer {TOKEN}"}
 
@@ -58,6 +60,7 @@ def test_nothing_is_asked_of_the_hub_without_a_token_or_a_yes(
     said = publish_student(student, wanted())
     assert "Nothing was sent. Add --yes" in said
     total = sum(path.stat().st_size for path in student.rglob("*") if path.is_file())
+    total += len("lab/student") - len("OWNER/NAME")  # the card names it
     assert f"{total:,} bytes, to lab/student (private)" in said
     with pytest.raises(ExportError, match=r"(?s)forbid to share it.*Teacher: .*--i-may-share"):
         publish_student(student, wanted(i_may_share=False, yes=True))

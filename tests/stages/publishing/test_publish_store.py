@@ -1,5 +1,6 @@
 """A store is published whole, with a card that the hub's own reader takes; the copy is the store."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def test_the_card_is_the_hubs_and_says_what_is_in_the_store(good_store: Path, hu
 def test_nothing_is_sent_or_asked_without_all_that_is_to_be_typed(good_store: Path, hub: StandIn) -> None:
     told = publish_store(good_store, wanted())
     assert "Nothing was sent. Add --yes" in told
+    listed = re.findall(r"^(\S+?)(/?)  (?:([\d,]+) files?, )?[\d.]+ \w+$", told, re.MULTILINE)
+    assert {name for name, folder, _ in listed if not folder} >= {"README.md", "LICENSE.md", "zarr.json"}
+    assert {name for name, folder, _ in listed if folder} <= {path.name for path in good_store.iterdir()}
+    (total,) = re.findall(r"^([\d,]+) files, ", told, re.MULTILINE)
+    assert sum(int(number.replace(",", "") or 1) for _, _, number in listed) == int(total.replace(",", ""))
     assert "slide ids" in told
     with pytest.raises(ConfigError, match="--slides-terms: a store holds"):
         publish_store(good_store, wanted(slides_terms=" ", yes=True))
