@@ -207,10 +207,7 @@ class StoreDataset(Dataset[StoreRow]):
         """Read the rows of a batch, in the order of the store; returned in the order asked for. DataLoader calls it.
 
         A row that is asked for several times is read once; each of its samples is its own, and is transformed by
-        itself. Transforms are called in the order asked for.
-
-        Raises:
-            As `__getitem__`.
+        itself. Transforms are called in the order asked for. Errors are those of `__getitem__`.
         """
         rows = self.rows[[_index(index) for index in indices]]
         here = self._here()
