@@ -140,14 +140,21 @@ def shapes_by_class(
 def _without_holes(
     numbered: Sequence[tuple[int, shapely.Geometry]], holes: Sequence[shapely.Geometry], notes: Notes
 ) -> shapely.Geometry:
-    """The union of a class's regions without its holes. A region that lies wholly within a hole, an island, stays."""
+    """The union of a class's regions without its holes. A region that lies within a hole, an island, stays, also if it
+    touches the hole's edge; one that is the hole does not.
+    """
     shapes = np.array([shape for _, shape in numbered])
     if not holes:
         return shapely.union_all(shapes)
-    around, island = shapely.STRtree(shapes).query(np.array(holes), predicate="contains_properly")
+    around, island = shapely.STRtree(shapes).query(np.array(holes), predicate="contains")
+    is_part = ~shapely.equals(np.array(holes)[around], shapes[island])
+    around, island = around[is_part], island[is_part]
     is_island = np.zeros(len(shapes), np.bool_)
     is_island[island] = True
-    kept = [_areal(shapely.difference(shapely.union_all(shapes[~is_island]), shapely.union_all(holes)))]
+    all_holes = shapely.union_all(holes)
+    for place in np.flatnonzero(~is_island & shapely.covered_by(shapes, all_holes)).tolist():
+        notes.add("holes take all of it away", numbered[place][0])
+    kept = [_areal(shapely.difference(shapely.union_all(shapes[~is_island]), all_holes))]
     of_holes = shapely.STRtree(holes)
     for place in np.flatnonzero(is_island).tolist():
         notes.add("it lies within a hole and was kept", numbered[place][0])
@@ -177,12 +184,14 @@ def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
 def _uncrossed(drawn: shapely.Geometry, region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
     """A polygon that crosses itself, mended; refused if that changes its area by more than `MOST_CHANGE`."""
     mended = _areal(shapely.make_valid(drawn, method="structure", keep_collapsed=False))
-    before, after = drawn.area, mended.area
+    before, after, fault = drawn.area, mended.area, "crosses itself"
+    if before < 0:  # an outline less its holes
+        before, fault = shapely.Polygon(shapely.get_exterior_ring(drawn)).area, "is smaller than its holes"
     change = abs(after - before) / (max(before, after) or 1.0)
     if change > MOST_CHANGE:
         raise AnnotationError(
-            f"{where}: the outline of region {region.number} (class {region.class_name}) crosses itself, and mending "
-            f"it would change its area from {before:,.0f} to {after:,.0f} level-0 pixels ({change:.0%}; at most "
+            f"{where}: the outline of region {region.number} (class {region.class_name}) {fault}, and mending it "
+            f"would change its area from {before:,.0f} to {after:,.0f} level-0 pixels ({change:.0%}; at most "
             f"{MOST_CHANGE:.0%}). Correct it in the program that drew it"
         )
     if after:
@@ -224,28 +233,53 @@ def _on_slide(
     slide_name: str,
     scanned: ScannedPart | None,
 ) -> dict[str, shapely.Geometry]:
-    """What lies on the slide of each class."""
-    slide = shapely.box(0, 0, *size_l0_px)
-    inside = {name: _areal(shapely.intersection(shape, slide)) for name, shape in drawn.items()}
+    """What lies on the slide of each class; most of it must lie where the slide was scanned."""
+    frame, words = _frame(size_l0_px, scanned, slide_name)
     total = math.fsum(shape.area for shape in drawn.values())
-    (width, height), (x, y), beyond, otherwise = size_l0_px, (0, 0), f"slide {slide_name}", ""
-    if scanned is not None and not scanned.counts_from_it:
-        otherwise = ", or they count from the corner of its scanned area (--annotation-origin scan)"
-    elif scanned is not None:  # QuPath shows nothing else of the slide
-        (width, height), (x, y) = scanned.size_l0_px, scanned.corner_l0_px
-        beyond = f"the scanned area of slide {slide_name}"
-        otherwise = ", or they count from the slide's corner (--annotation-origin slide)"
-    frame = shapely.box(x, y, x + width, y + height)
     kept = math.fsum(shapely.area(shapely.intersection(list(drawn.values()), frame)))
     if kept < LEAST_INSIDE * total:
+        x, y = scanned.corner_l0_px if scanned is not None and scanned.counts_from_it else (0, 0)
         left, top, right, bottom = shapely.total_bounds(list(drawn.values())) - (x, y, x, y)
         raise AnnotationError(
-            f"{where}: {1 - kept / total:.0%} of its regions' area lies beyond {beyond}, which has {width} x "
-            f"{height} pixels: they reach from ({left:,.0f}, {top:,.0f}) to ({right:,.0f}, {bottom:,.0f}). It is of "
-            f"another slide, or its coordinates are not pixels of level 0{otherwise}"
+            f"{where}: {1 - kept / total:.0%} of its regions' area lies beyond {words.frame}: they reach from "
+            f"({left:,.0f}, {top:,.0f}) to ({right:,.0f}, {bottom:,.0f}). It is of another slide, or its coordinates "
+            f"are not pixels of level 0{words.otherwise}"
         )
+    slide = shapely.box(0, 0, *size_l0_px)
+    inside = {name: _areal(shapely.intersection(shape, slide)) for name, shape in drawn.items()}
     for name, shape in drawn.items():
         lost = shape.area - inside[name].area
         if lost > NOTICED_OUTSIDE * shape.area:
             notes.say(f"class {name}: {lost / shape.area:.1%} of its area lies beyond the slide and was cut off")
+        unscanned = inside[name].area - shapely.intersection(inside[name], frame).area
+        if unscanned > NOTICED_OUTSIDE * shape.area:
+            notes.say(
+                f"class {name}: {unscanned / shape.area:.1%} of its area lies where the slide was not scanned"
+                f"{words.otherwise}"
+            )
     return {name: shape for name, shape in inside.items() if not shape.is_empty}
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How an error names what regions must lie on, and what they may count from otherwise."""
+
+    frame: str
+    otherwise: str = ""
+
+
+def _frame(
+    size_l0_px: tuple[int, int], scanned: ScannedPart | None, slide_name: str
+) -> tuple[shapely.Geometry, _Words]:
+    """What was scanned of a slide, on which nothing else can be drawn."""
+    if scanned is None:
+        width, height = size_l0_px
+        return shapely.box(0, 0, width, height), _Words(f"slide {slide_name}, which has {width} x {height} pixels")
+    (x, y), (width, height) = scanned.corner_l0_px, scanned.size_l0_px
+    words = f"the scanned area of slide {slide_name}, which has {width} x {height} pixels"
+    if scanned.counts_from_it:
+        said = _Words(words, ", or they count from the slide's corner (--annotation-origin slide)")
+    else:
+        otherwise = ", or they count from the corner of its scanned area (--annotation-origin scan)"
+        said = _Words(f"{words} from ({x:,}, {y:,})", otherwise)
+    return shapely.box(x, y, x + width, y + height), said

@@ -17,6 +17,8 @@ LEFT_OUT_TYPES = ("detection", "cell", "tile", "tmaCore", "tma_core", "root")
 """QuPath's kinds of objects that no person drew as a region, as 0.3 and later write them. It takes all others, also
 kinds that it does not know, for annotations.
 """
+ANNOTATION = "annotation"
+"""QuPath's kind of what a person drew."""
 OLD_ANNOTATION = "PathAnnotationObject"
 """An annotation in `id`, before version 0.3."""
 OLD_PREFIX, OLD_SUFFIX = "Path", "Object"
@@ -105,7 +107,7 @@ def _kind(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     kind = properties.get("objectType", properties.get("object_type"))
     if isinstance(kind, str):
         return kind
-    if properties.get("type") in LEFT_OUT_TYPES:
+    if properties.get("type") in (ANNOTATION, *LEFT_OUT_TYPES):
         return str(properties["type"])
     old = feature.get("id")
     is_kind = isinstance(old, str) and old.startswith(OLD_PREFIX) and old.endswith(OLD_SUFFIX)

@@ -4,6 +4,7 @@ Its grey values are the classes, 0 is none; they are named by their numbers, or 
 is what the file states, or follows from the slide's size. See docs/annotations.md. Left out: masks in colours.
 """
 
+import contextlib
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from PIL import Image
 
 from pipeline.base.errors import AnnotationError
 from pipeline.base.outside import require_claim, require_room
-from pipeline.slides.annotations.drawn import Notes
+from pipeline.slides.annotations.drawn import Notes, ScannedPart
 from pipeline.slides.annotations.regions import MaskRegions
 from pipeline.slides.annotations.xml_regions import parse_tree
 from pipeline.slides.geometry import true_downsample
@@ -79,6 +80,53 @@ def mask_regions(
         raise ValueError(f"{len(found)} different values; a mask has at most {MOST_CLASSES_OF_MASK} classes")
     named = {int(value): names.get(str(value), str(value)) for value in found if value}
     return MaskRegions(values, named, pixel_l0_px, where, corner_l0_px)
+
+
+def mask_on_slide(
+    data: bytes,
+    size_l0_px: tuple[int, int],
+    mpp: float,
+    where: str,
+    slide_name: str,
+    part: ScannedPart | None,
+    origin: str,
+) -> tuple[MaskRegions, Notes]:
+    """The regions of a mask of the slide, or of the part of it that was scanned, and what was supposed.
+
+    Where `origin` does not say which, it is of what it covers to `SIZE_TOLERANCE`; of the slide, if of both or neither.
+    Other arguments and errors: see `mask_regions`.
+    """
+    of_slide, of_part = Notes(), Notes()
+    if part is None or origin == "slide":
+        return mask_regions(data, size_l0_px, mpp, of_slide, where, slide_name), of_slide
+    scan = (data, part.size_l0_px, mpp, of_part, where, slide_name, part.corner_l0_px)
+    if origin == "scan":
+        return mask_regions(*scan), of_part
+    fits_part, whole, refused = False, None, ""
+    with contextlib.suppress(AnnotationError):
+        fits_part = is_as_large(mask_regions(*scan), part.size_l0_px)
+    try:
+        whole = mask_regions(data, size_l0_px, mpp, of_slide, where, slide_name)
+    except AnnotationError as error:
+        refused = f"{error}, or it is of the scanned part of the slide (--annotation-origin scan)"
+    if fits_part and (whole is None or not is_as_large(whole, size_l0_px)):
+        of_part = Notes()
+        of_part.say(
+            "the mask is as large as the scanned part of the slide, and was taken as one of it; give "
+            "--annotation-origin slide if it is not"
+        )
+        return mask_regions(*scan[:3], of_part, *scan[4:]), of_part
+    if whole is None:
+        raise AnnotationError(refused)
+    if fits_part:
+        of_slide.say("it was taken as a mask of the slide, not of its scanned part (--annotation-origin scan)")
+    return whole, of_slide
+
+
+def is_as_large(mask: MaskRegions, size_l0_px: tuple[int, int]) -> bool:
+    """Whether a mask is as large as that, to `SIZE_TOLERANCE` or a pixel of it."""
+    sides = zip(mask.size_l0_px, size_l0_px, strict=True)
+    return all(abs(covered - full) <= SIZE_TOLERANCE * full + mask.pixel_l0_px for covered, full in sides)
 
 
 ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]

@@ -25,7 +25,7 @@ from pipeline.base.outside import (
 from pipeline.config.groups import AnnotationOrigin
 from pipeline.slides.annotations.drawn import Notes, shapes_by_class
 from pipeline.slides.annotations.geojson import geojson_regions
-from pipeline.slides.annotations.mask import mask_regions
+from pipeline.slides.annotations.mask import mask_on_slide
 from pipeline.slides.annotations.origin import moved_to_slide, scanned_part
 from pipeline.slides.annotations.regions import Annotations, PolygonRegions
 from pipeline.slides.annotations.xml_regions import xml_regions
@@ -69,10 +69,8 @@ def read_annotations(
         data = unpack(read_bytes(path))
         part = scanned_part(scanned_l0_px, size_l0_px)
         if data.startswith(MASK_STARTS):
-            part = part if origin == "scan" else None
-            size, corner = (part.size_l0_px, part.corner_l0_px) if part else (size_l0_px, (0, 0))
-            mask = mask_regions(data, size, mpp, notes, f"{path}", slide_name, corner)
-            return Annotations(mask, mpp, notes.lines())
+            mask, said = mask_on_slide(data, size_l0_px, mpp, f"{path}", slide_name, part, origin)
+            return Annotations(mask, mpp, said.lines())
         require_room(MEMORY_FACTOR * len(data), "its text")
         if data.lstrip().startswith(XML_STARTS):
             regions, is_of_qupath = xml_regions(data.lstrip(), mpp, notes, f"{path}", slide_name), False

@@ -181,6 +181,8 @@ class MaskRegions:
         corner_l0_px: tuple[int, int] = (0, 0),
     ) -> None:
         self._values, self._names, self._pixel, self._where = values, dict(names), pixel_l0_px, where
+        self.pixel_l0_px = pixel_l0_px
+        self.size_l0_px = values.shape[1] * pixel_l0_px, values.shape[0] * pixel_l0_px
         self._corner = np.array(corner_l0_px, np.int64)
 
     def names(self) -> tuple[str, ...]:

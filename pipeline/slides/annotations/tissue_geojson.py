@@ -105,14 +105,14 @@ def tissue_from_file(
     slide.direct.forget_tiles()
     rows, columns = unreadable.shape
     size_l0_px = (math.ceil(columns * pixel_l0_px), math.ceil(rows * pixel_l0_px))  # the last pixels may pass the slide
-    names = {slide_id, slide.path.name}
+    names, covers_all = {slide_id, slide.path.name}, slide.info.bounds_l0_px == (0, 0, *slide.info.size_l0_px)
     try:
         found = read_annotations(
             path,
             size_l0_px=size_l0_px,
             mpp=slide.info.mpp,
             slide_names=names,
-            scanned_l0_px=slide.info.bounds_l0_px,
+            scanned_l0_px=None if covers_all else slide.info.bounds_l0_px,
             origin=origin,
         )
         if TISSUE_CLASS not in found.classes:

@@ -66,7 +66,25 @@ def test_an_island_in_a_hole_stays_and_may_have_a_hole_of_its_own() -> None:
         DrawnRegion(6, "b", [square(40, 60)]),
     )
     assert found == {"a": 6400.0 - 3600 + 400 - 25, "b": 400.0}
+    assert notes == (
+        "1 region (number 5): holes take all of it away",
+        "1 region (number 3): it lies within a hole and was kept",
+    )
+
+
+def test_an_island_may_touch_the_edge_of_its_hole() -> None:
+    hole, island = (box_outline(np.array([(20.0, 20.0), (80.0, high)])) for high in (80.0, 30.0))
+    found, notes = areas(
+        DrawnRegion(1, "a", [SQUARE]), DrawnRegion(2, "a", [hole], is_hole=True), DrawnRegion(3, "a", [island])
+    )
+    assert found == {"a": 6400.0 - 3600 + 600}
     assert notes == ("1 region (number 3): it lies within a hole and was kept",)
+
+
+def test_a_hole_larger_than_its_outline_is_refused_by_the_outlines_own_area() -> None:
+    large = box_outline(np.array([(0.0, 0.0), (200.0, 200.0)]))
+    with pytest.raises(AnnotationError, match=r"is smaller than its holes.* from 6,400 to 0 level-0 pixels \(100%"):
+        areas(DrawnRegion(1, "a", [SQUARE, large]))
 
 
 def test_regions_of_a_class_that_overlap_count_once() -> None:

@@ -79,7 +79,7 @@ def test_a_mask_is_read(tmp_path: Path, kind: str) -> None:
     assert (found.areas_um2, len(found.notes)) == ({"1": 200.0}, 1)
 
 
-SCANNED = (300, 200, 150, 100)
+SCANNED = (300, 300, 150, 100)
 """The scanned area of a slide of 1000 x 800 pixels."""
 
 
@@ -93,43 +93,59 @@ def at(path: Path, data: bytes, origin: AnnotationOrigin = "auto") -> Annotation
 
 PLAIN = TEXT.replace(b'"objectType": "annotation", ', b"")
 """As TRIDENT and other programs write GeoJSON, without a kind of object."""
+OF_A_TYPE = TEXT.replace(b"objectType", b"type", 1)
+"""With QuPath's kind of object under the name that it reads as well."""
+
+
+def moved(data: bytes) -> bytes:
+    """The file's square of (10, 10) to (90, 90), 300 pixels further."""
+    return data.replace(b"10", b"310").replace(b"90", b"390")
 
 
 @pytest.mark.parametrize(
-    ("data", "origin", "corner"),
+    ("data", "origin", "counts_from_slide"),
     [
-        (TEXT, "auto", (300, 200)),
-        (TEXT, "scan", (300, 200)),
-        (TEXT, "slide", (0, 0)),
-        (PLAIN, "auto", (0, 0)),
-        (PLAIN, "scan", (300, 200)),
-        (XML, "auto", (0, 0)),
-        (XML, "scan", (300, 200)),
+        (TEXT, "auto", False),
+        (TEXT, "scan", False),
+        (TEXT, "slide", True),
+        (OF_A_TYPE, "auto", False),
+        (PLAIN, "auto", True),
+        (PLAIN, "scan", False),
+        (XML, "auto", True),
+        (XML, "scan", False),
     ],
-    ids=["qupath", "qupath, scan", "qupath, not cropped", "plain", "plain, scan", "asap", "asap, scan"],
+    ids=["qupath", "qupath, scan", "qupath, not cropped", "type", "plain", "plain, scan", "asap", "asap, scan"],
 )
 def test_coordinates_count_from_the_corner_that_the_program_counts_from(
-    tmp_path: Path, data: bytes, origin: AnnotationOrigin, corner: tuple[int, int]
+    tmp_path: Path, data: bytes, origin: AnnotationOrigin, counts_from_slide: bool
 ) -> None:
-    found = at(tmp_path / "a", data, origin)
-    x, y = corner
-    assert found.fractions(["Tumör"], np.array([(x + 10, y + 10), (310 - x, 210 - y)]), 80.0).tolist() == [[1.0], [0.0]]
-    assert any("count from the corner" in note for note in found.notes) == (data is TEXT and origin == "auto")
+    found = at(tmp_path / "a", moved(data) if counts_from_slide else data, origin)
+    assert found.fractions(["Tumör"], np.array([(310, 310), (10, 10)]), 80.0).tolist() == [[1.0], [0.0]]
+    is_noted = data in (TEXT, OF_A_TYPE) and origin == "auto"
+    assert any("count from the corner" in note for note in found.notes) == is_noted
+
+
+def test_regions_that_lie_partly_where_nothing_was_scanned_are_noted(tmp_path: Path) -> None:
+    found = at(tmp_path / "a", moved(PLAIN).replace(b"390", b"420"))
+    assert found.areas_um2["Tumör"] == 110.0**2
+    share = 1 - 90 / 110
+    assert f"class Tumör: {share:.1%} of its area lies where the slide was not scanned, or they" in found.notes[-1]
 
 
 @pytest.mark.parametrize(
     ("data", "origin", "words"),
     [
         (
-            TEXT.replace(b"10", b"310").replace(b"90", b"390"),
+            moved(TEXT),
             "auto",
             r"100% of its regions' area lies beyond the scanned area of slide slide-1, which has 150 x 100 pixels: "
             r"they reach from \(310, 310\) to \(390, 390\)\. .* the slide's corner \(--annotation-origin slide\)",
         ),
         (
-            PLAIN.replace(b"10", b"-310").replace(b"90", b"-390"),
+            PLAIN,
             "auto",
-            r"beyond slide slide-1, which has 1000 x 800 pixels: .* of its scanned area \(--annotation-origin scan\)",
+            r"the scanned area of slide slide-1, which has 150 x 100 pixels from \(300, 300\): they reach from "
+            r"\(10, 10\) to \(90, 90\)\. .* corner of its scanned area \(--annotation-origin scan\)",
         ),
     ],
 )
@@ -145,10 +161,33 @@ def test_a_mask_may_be_of_the_scanned_area(tmp_path: Path) -> None:
     values = np.zeros((100, 150), np.uint8)
     values[50:, 75:] = 7
     Image.fromarray(values).save(buffer, "PNG")
-    found = at(tmp_path / "a", buffer.getvalue(), "scan")
-    places = np.array([(300, 200), (375, 250), (365, 250), (0, 0)])
-    assert found.fractions(["7"], places, 20.0)[:, 0].tolist() == [0.0, 1.0, 0.5, 0.0]
+    places = np.array([(300, 300), (375, 350), (365, 350), (0, 0)])
+    told, seen = at(tmp_path / "a", buffer.getvalue(), "scan"), at(tmp_path / "a", buffer.getvalue())
+    for found in (told, seen):
+        assert found.fractions(["7"], places, 20.0)[:, 0].tolist() == [0.0, 1.0, 0.5, 0.0]
+    assert not any("as large as the scanned part" in note for note in told.notes)
+    assert "as large as the scanned part of the slide" in seen.notes[0]
     with pytest.raises(AnnotationError, match="the two sides give different scales"):
+        at(tmp_path / "a", buffer.getvalue(), "slide")
+
+
+@pytest.mark.parametrize("origin", ["auto", "slide"])
+def test_a_mask_of_the_whole_slide_is_of_the_whole_slide(tmp_path: Path, origin: AnnotationOrigin) -> None:
+    """Also where it says no scale, and the scanned part has the same ratio of sides: that is noted."""
+    buffer = io.BytesIO()
+    values = np.zeros((80, 100), np.uint8)
+    values[30:40, 30:45] = 7
+    Image.fromarray(values).save(buffer, "PNG")
+    found = at(tmp_path / "a", buffer.getvalue(), origin)
+    assert found.fractions(["7"], np.array([(300, 300), (0, 0)]), 100.0)[:, 0].tolist() == [1.0, 0.0]
+
+
+def test_a_mask_of_neither_is_refused_with_the_option(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.eye(90, 30, dtype=np.uint8)).save(buffer, "PNG")
+    with pytest.raises(
+        AnnotationError, match=r"different scales.* --annotation-origin scan\)|\(--annotation-origin scan"
+    ):
         at(tmp_path / "a", buffer.getvalue())
 
 

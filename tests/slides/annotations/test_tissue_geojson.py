@@ -50,6 +50,12 @@ def test_what_the_finder_found_comes_back(slide: Slide, tmp_path: Path) -> None:
     assert notes == ()
 
 
+def test_a_slide_that_was_scanned_whole_has_no_scanned_part(slide: Slide, tmp_path: Path) -> None:
+    write_geojson(tmp_path / "a.geojson", Tissue=(2000, 0, 64, 64))
+    with pytest.raises(SlideError, match=r"lies beyond slide a, which has .*not pixels of level 0$"):
+        tissue_from_file(slide, "a", tmp_path)
+
+
 @settings(max_examples=30)
 @given(mask=hnp.arrays(bool, (32, 44)))
 def test_any_mask_comes_back(slide: Slide, tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray) -> None:
