@@ -94,6 +94,8 @@ class Projector(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         projected = self.project(student)
         _require_embeddings("teacher's", teacher, self.linear.out_features)
+        if projected.ndim != 2:  # of one row, its dimensions would be taken for rows
+            raise EncoderError(f"the student's embeddings are {tuple(student.shape)}: a batch (B, S) is needed")
         if teacher.shape != projected.shape:  # torch would repeat the shorter one
             raise EncoderError(
                 f"embeddings of the student {tuple(student.shape)} and of the teacher {tuple(teacher.shape)} are no "

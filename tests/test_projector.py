@@ -117,6 +117,8 @@ def test_state_survives_saving() -> None:
         ((3, 8), (2, 4), "no pairs"),
         ((3, 8), (1, 4), "no pairs"),
         ((3, 8), (4,), "no pairs"),
+        ((8,), (4,), r"are \(8,\): a batch \(B, S\)"),
+        ((2, 3, 8), (2, 3, 4), r"are \(2, 3, 8\): a batch \(B, S\)"),
         ((3, 7), (3, 4), r"student's embeddings are \(3, 7\): this projector takes \(B, 8\)"),
         ((), (3, 4), r"student's embeddings are \(\)"),
     ],
@@ -129,7 +131,7 @@ def test_embeddings_of_another_width_are_refused(
     with pytest.raises(EncoderError, match=words):
         projector(torch.zeros(student), torch.zeros(teacher))
     assert projector.student_norm.num_batches == 0
-    if "student" in words:
+    if "student's" in words:
         with pytest.raises(EncoderError, match=words):
             projector.as_teacher(torch.zeros(student))
     with pytest.raises(EncoderError, match=r"a ndarray: give a tensor \(B, 8\)"):

@@ -93,7 +93,7 @@ def require_known_classes(
     Raises:
         PlanError: no slide has a class, or no slide has annotations.
     """
-    missing, seen, unread = dict(rules.named), set[str](), list[str]()
+    missing, seen, unread, empty = dict(rules.named), set[str](), list[str](), list[str]()
     annotated = [row for row in manifest.rows if row.annotations]
     if method == "class" and not annotated:
         raise PlanError(f"--sample class: {NO_ANNOTATIONS}")
@@ -107,22 +107,35 @@ def require_known_classes(
             unread.append(f"{row.slide_id}: {error}")
             continue
         seen.update(annotations.classes if annotations else ())
+        empty += _left_out(row.slide_id, annotations)
         missing = {name: flag for name, flag in missing.items() if name not in seen}
         if not missing:
             return
     if missing:
-        raise PlanError(_unknown_classes(missing, sorted(seen), bool(annotated), unread))
+        raise PlanError(_unknown_classes(missing, sorted(seen), bool(annotated), unread, empty))
 
 
-def _unknown_classes(missing: Mapping[str, str], classes: list[str], is_annotated: bool, unread: Sequence[str]) -> str:
-    """What to say of classes that no slide has; `unread` is why some slides' annotations could not be read."""
+def _left_out(slide_id: str, annotations: Annotations | None) -> list[str]:
+    """What was left out of annotations that hold no class."""
+    if annotations is None or annotations.classes or not annotations.notes:
+        return []
+    return [f"{slide_id}: {'; '.join(annotations.notes)}"]
+
+
+def _unknown_classes(
+    missing: Mapping[str, str], classes: list[str], is_annotated: bool, unread: Sequence[str], empty: Sequence[str]
+) -> str:
+    """What to say of classes that no slide has; `unread` is why some slides' annotations could not be read, `empty`
+    what was left out of those that hold no class.
+    """
     lines = [f"{flag} {name}: no slide has this class{did_you_mean(name, classes)}" for name, flag in missing.items()]
     if not is_annotated:
         return "\n".join([*lines, NO_ANNOTATIONS])
     more = f" and {len(classes) - MOST_CLASSES} more" if len(classes) > MOST_CLASSES else ""
     listing = ", ".join(classes[:MOST_CLASSES]) + more
     if not unread:
-        return "\n".join([*lines, f"The annotations have {listing or 'no class at all'}"])
+        lines.append(f"The annotations have {listing or 'no class at all'}")
+        return "\n".join([*lines, *empty[:MOST_UNREAD]])
     others = f"Those of other slides have {listing}. " if listing else ""
     left = f"\nand {len(unread) - MOST_UNREAD} more" if len(unread) > MOST_UNREAD else ""
     which = counted(len(unread), "slide")

@@ -86,9 +86,11 @@ called. `builtins` are here as what `defaultdict` makes. Of timm's train.py (`ar
 `hyper_parameters`, and configurations of Swin's and MMDetection's kind. Our choice; any other class is refused by name.
 """
 OF_TENSORS = frozenset(("collections.OrderedDict", "collections.Counter", "_codecs.encode")) | {
-    f"builtins.{name}" for name in ("set", "bytearray", "complex")
+    f"builtins.{name}" for name in ("set", "complex")
 }
-"""What torch itself loads in files of tensors, beside its own names, which it allows or refuses one by one."""
+"""What torch itself loads in files of tensors, beside its own names, which it allows or refuses one by one. Left out is
+`bytearray`, which a file of a few bytes can ask to be of any size.
+"""
 MODULES = "torch.nn.modules."
 """How the names of torch's own modules begin, which are code."""
 _loading = threading.Lock()

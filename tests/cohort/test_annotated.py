@@ -82,6 +82,16 @@ def test_coordinates_count_from_the_scanned_part_where_qupath_wrote_them(tmp_pat
         corners(annotation_origin="slide")
 
 
+def test_why_annotations_hold_no_class_is_said(tmp_path: Path) -> None:
+    sf.make_slide(tmp_path / "a.svs", width=768, height=512, mpp=0.5, downsamples=(1,))
+    write_geojson(tmp_path / "a.geojson", tumour=(0, 0, 256, 192))
+    text = (tmp_path / "a.geojson").read_text().replace('"annotation"', '"cell"')
+    (tmp_path / "a.geojson").write_text(text)
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.svs", "c", annotations="a.geojson")])
+    with pytest.raises(PlanError, match=r"no class at all\na: 1 region .*of kind cell, not an annotation: left out"):
+        make_plan(tmp_path / "m.csv", include=["tumour"])
+
+
 def test_a_plan_with_classes_is_read_back_from_its_file_and_from_a_store(manifest: Path, tmp_path: Path) -> None:
     plan = make_plan(manifest)
     write_plan(plan, tmp_path / "p.h5")

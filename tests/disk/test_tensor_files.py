@@ -132,6 +132,7 @@ class Calling:
         (lambda mark: Calling(eval, f"__import__('os').mkdir({str(mark)!r})"), r"eval"),
         (lambda _: torch.nn.Linear(1, 1), r"torch.nn.modules.linear.Linear"),
         (lambda _: collections.deque([1]), r"collections.deque"),
+        (lambda _: Calling(bytearray, 1 << 28), r"builtins.bytearray"),
     ],
 )
 def test_code_among_the_settings_is_refused_and_not_run(tmp_path: Path, hostile: Any, named: str) -> None:

@@ -157,9 +157,11 @@ def _without_holes(
     kept = [_areal(shapely.difference(shapely.union_all(shapes[~is_island]), all_holes))]
     of_holes = shapely.STRtree(holes)
     for place in np.flatnonzero(is_island).tolist():
-        notes.add("it lies within a hole and was kept", numbered[place][0])
         own = np.setdiff1d(of_holes.query(shapes[place]), around[island == place])
-        kept.append(_areal(shapely.difference(shapes[place], shapely.union_all(of_holes.geometries[own]))))
+        left = _areal(shapely.difference(shapes[place], shapely.union_all(of_holes.geometries[own])))
+        what = "holes take all of it away" if left.is_empty else "it lies within a hole and was kept"
+        notes.add(what, numbered[place][0])
+        kept.append(left)
     return shapely.union_all(kept)
 
 
