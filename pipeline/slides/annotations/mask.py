@@ -65,7 +65,25 @@ def mask_regions(
         ValueError: it is not a mask of one channel of small whole numbers.
         Exception: it is damaged.
     """
-    values, stated_mpp, names = _read_png(data) if data.startswith(b"\x89PNG") else _read_tiff(data)
+    return _regions_of(_read_mask(data), size_l0_px, mpp, notes, where, slide_name, corner_l0_px)
+
+
+def _read_mask(data: bytes) -> "ReadMask":
+    """Of a PNG or a TIFF."""
+    return _read_png(data) if data.startswith(b"\x89PNG") else _read_tiff(data)
+
+
+def _regions_of(
+    read: "ReadMask",
+    size_l0_px: tuple[int, int],
+    mpp: float,
+    notes: Notes,
+    where: str,
+    slide_name: str,
+    corner_l0_px: tuple[int, int] = (0, 0),
+) -> MaskRegions:
+    """What `mask_regions` gives, of a mask that was read."""
+    values, stated_mpp, names = read
     height, width = values.shape
     if stated_mpp is not None and stated_mpp <= MOST_MPP:
         pixel_l0_px = stated_mpp / mpp
@@ -96,29 +114,29 @@ def mask_on_slide(
     Where `origin` does not say which, it is of what it covers to `SIZE_TOLERANCE`; of the slide, if of both or neither.
     Other arguments and errors: see `mask_regions`.
     """
-    of_slide, of_part = Notes(), Notes()
+    of_slide, of_part, read = Notes(), Notes(), _read_mask(data)
     if part is None or origin == "slide":
-        return mask_regions(data, size_l0_px, mpp, of_slide, where, slide_name), of_slide
-    scan = (data, part.size_l0_px, mpp, of_part, where, slide_name, part.corner_l0_px)
+        return _regions_of(read, size_l0_px, mpp, of_slide, where, slide_name), of_slide
     if origin == "scan":
-        return mask_regions(*scan), of_part
-    fits_part, whole, refused = False, None, ""
+        return _regions_of(read, part.size_l0_px, mpp, of_part, where, slide_name, part.corner_l0_px), of_part
+    scanned = whole = None
+    of_part.say(
+        "the mask is as large as the scanned part of the slide, and was taken as one of it; give "
+        "--annotation-origin slide if it is not"
+    )
     with contextlib.suppress(AnnotationError):
-        fits_part = is_as_large(mask_regions(*scan), part.size_l0_px)
+        found = _regions_of(read, part.size_l0_px, mpp, of_part, where, slide_name, part.corner_l0_px)
+        scanned = found if is_as_large(found, part.size_l0_px) else None
+    refused = ""
     try:
-        whole = mask_regions(data, size_l0_px, mpp, of_slide, where, slide_name)
+        whole = _regions_of(read, size_l0_px, mpp, of_slide, where, slide_name)
     except AnnotationError as error:
         refused = f"{error}, or it is of the scanned part of the slide (--annotation-origin scan)"
-    if fits_part and (whole is None or not is_as_large(whole, size_l0_px)):
-        of_part = Notes()
-        of_part.say(
-            "the mask is as large as the scanned part of the slide, and was taken as one of it; give "
-            "--annotation-origin slide if it is not"
-        )
-        return mask_regions(*scan[:3], of_part, *scan[4:]), of_part
+    if scanned is not None and (whole is None or not is_as_large(whole, size_l0_px)):
+        return scanned, of_part
     if whole is None:
         raise AnnotationError(refused)
-    if fits_part:
+    if scanned is not None:
         of_slide.say("it was taken as a mask of the slide, not of its scanned part (--annotation-origin scan)")
     return whole, of_slide
 

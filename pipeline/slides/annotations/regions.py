@@ -170,6 +170,10 @@ class MaskRegions:
         pixel_l0_px: side of a mask pixel, level-0 pixels.
         where: the file's path, for errors.
         corner_l0_px: (x, y) of the mask's corner on the slide.
+
+    Attributes:
+        size_l0_px: (width, height) that it covers, level-0 pixels.
+        pixel_l0_px: side of a pixel of it.
     """
 
     def __init__(
@@ -180,8 +184,7 @@ class MaskRegions:
         where: str,
         corner_l0_px: tuple[int, int] = (0, 0),
     ) -> None:
-        self._values, self._names, self._pixel, self._where = values, dict(names), pixel_l0_px, where
-        self.pixel_l0_px = pixel_l0_px
+        self._values, self._names, self.pixel_l0_px, self._where = values, dict(names), pixel_l0_px, where
         self.size_l0_px = values.shape[1] * pixel_l0_px, values.shape[0] * pixel_l0_px
         self._corner = np.array(corner_l0_px, np.int64)
 
@@ -191,16 +194,16 @@ class MaskRegions:
 
     def area_l0_px(self, name: str) -> float:
         """Area of a class, level-0 pixels."""
-        return float(np.count_nonzero(self._is_in((name,), self._values)) * self._pixel**2)
+        return float(np.count_nonzero(self._is_in((name,), self._values)) * self.pixel_l0_px**2)
 
     def share(self, names: Collection[str], coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.float64]:
         """Share of each patch, (N,), in any of the classes. Sums are made for bands of rows, not for the whole mask."""
         height, width = self._values.shape
         coords_l0_px = coords_l0_px - self._corner
-        first = np.clip(np.floor(coords_l0_px[:, 1] / self._pixel), 0, height - 1).astype(np.int64)
-        last = np.clip(np.ceil((coords_l0_px[:, 1] + patch_l0_px) / self._pixel), 1, height).astype(np.int64)
+        first = np.clip(np.floor(coords_l0_px[:, 1] / self.pixel_l0_px), 0, height - 1).astype(np.int64)
+        last = np.clip(np.ceil((coords_l0_px[:, 1] + patch_l0_px) / self.pixel_l0_px), 1, height).astype(np.int64)
         order = np.argsort(coords_l0_px[:, 1], kind="stable")
-        rows = max(math.ceil(patch_l0_px / self._pixel) + 1, BAND_PIXELS // width)
+        rows = max(math.ceil(patch_l0_px / self.pixel_l0_px) + 1, BAND_PIXELS // width)
         shares = np.zeros(len(coords_l0_px))
         start = 0
         while start < len(order):
@@ -208,8 +211,8 @@ class MaskRegions:
             stop = max(start + 1, int(np.searchsorted(last[order], top + rows, side="right")))
             now = order[start:stop]
             band = self._is_in(names, self._values[top : last[order[stop - 1]]])
-            moved = coords_l0_px[now] - np.array([0.0, top * self._pixel])
-            shares[now] = area_fractions(integral_image(band), moved, patch_l0_px, self._pixel)
+            moved = coords_l0_px[now] - np.array([0.0, top * self.pixel_l0_px])
+            shares[now] = area_fractions(integral_image(band), moved, patch_l0_px, self.pixel_l0_px)
             start = stop
         return shares
 
