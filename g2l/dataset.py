@@ -313,12 +313,14 @@ class ShardOrder(Sampler[int]):
         world: of how many.
 
     Raises:
-        ConfigError: a rank that is not below `world`, or what should be a whole number is none.
+        ConfigError: `world` is below 1, a rank is not below it, or what should be a whole number is none.
     """
 
     def __init__(self, shards: RowNumbers, *, seed: int, shuffle: bool, rank: int, world: int) -> None:
         for name, value in {"seed": seed, "rank": rank, "world": world}.items():
             _whole_number(name, value)
+        if world < 1:
+            raise ConfigError(f"world={world}: there is at least one process")
         if not 0 <= rank < world:
             raise ConfigError(f"rank={rank}, world={world}: ranks are 0 to {world - 1}")
         self.shards, self.seed, self.shuffle, self.rank, self.world = shards, seed, shuffle, rank, world

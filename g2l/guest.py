@@ -135,9 +135,9 @@ def given_path(path: str | os.PathLike[str]) -> Path:
     """A path from the caller. An empty one must not mean the working folder.
 
     Raises:
-        ConfigError: it is empty, bytes, or no path.
+        ConfigError: it is empty or blank, bytes, or no path.
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{path!r} is no path. Give one as text")
     return Path(text)

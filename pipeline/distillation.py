@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.base.devices import autocast
 from pipeline.config.losses import LOSSES
 from pipeline.encoders.build import BuiltEncoder
-from pipeline.loss import Loss
+from pipeline.loss import Loss, require_pairs
 from pipeline.projector import Projector
 
 
@@ -125,11 +125,16 @@ def build_projectors(student_width: int, teacher_widths: Sequence[int], seed: in
 
 
 def build_loss(name: str, alpha: float) -> Loss:
-    """Build the loss of this name from `config.losses.LOSSES`."""
+    """Build the loss of this name from `config.losses.LOSSES`; it raises `ValueError` as `require_pairs`."""
     entry = LOSSES[name]
     module, function = entry.function.split(":")
     loss: Callable[..., Tensor] = getattr(import_module(module), function)
-    return partial(loss, alpha=alpha) if entry.takes_alpha else loss
+    return partial(_loss_of_pairs, partial(loss, alpha=alpha) if entry.takes_alpha else loss)
+
+
+def _loss_of_pairs(loss: Loss, projected: Tensor, teacher: Tensor) -> Tensor:
+    require_pairs(projected, teacher)
+    return loss(projected, teacher)
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:

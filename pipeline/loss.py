@@ -35,21 +35,37 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
         alpha: at least 1; 4 in the paper, as in `train-student` unless `--alpha` says otherwise.
 
     Raises:
-        ValueError: alpha is below 1, where the gradient at a zero difference is infinite; or the shapes differ; or
-            there is no embedding.
+        ValueError: alpha is below 1, where the gradient at a zero difference is infinite, or these are no pairs of
+            embeddings (`require_pairs`).
     """
-    if alpha < 1:
-        raise ValueError(f"alpha must be at least 1, not {alpha:g}")
-    if projected.shape != teacher.shape:  # torch would repeat one of them
-        raise ValueError(f"embeddings of {tuple(projected.shape)} and {tuple(teacher.shape)} are no pairs")
-    if not projected.numel():
-        raise ValueError(f"a batch without embeddings, {tuple(projected.shape)}, has no loss")
+    if not isinstance(alpha, float | int):
+        raise ValueError(f"alpha must be a number of at least 1, not {alpha!r}")
+    if not alpha >= 1:
+        raise ValueError(f"alpha must be a number of at least 1, not {alpha:g}")
+    require_pairs(projected, teacher)
     with torch.autocast(projected.device.type, enabled=False):
         difference = (projected.float() - teacher.float()).abs()
         largest = global_max(difference.max()).clamp(min=SMALLEST_DIFFERENCE)
         total = global_sum((difference / largest).pow(alpha).sum())
         total = torch.where(total < 1, 1.0, total)  # below 1: all count as equal; clamp would stop gradients at 1
         return alpha * largest.log() + total.log()
+
+
+def require_pairs(projected: Tensor, teacher: Tensor) -> None:
+    """See that these are the embeddings of one batch. Shapes alone are looked at, so that a GPU is not waited for.
+
+    Raises:
+        ValueError: they are no tensors (B, T), or their shapes differ, or there is no embedding.
+    """
+    for values in (projected, teacher):
+        if not isinstance(values, Tensor):
+            raise ValueError(f"embeddings are a {type(values).__name__}: give tensors (B, T)")
+        if values.ndim != 2:
+            raise ValueError(f"embeddings of {tuple(values.shape)} are no batch (B, T)")
+    if projected.shape != teacher.shape:  # torch would repeat one of them
+        raise ValueError(f"embeddings of {tuple(projected.shape)} and {tuple(teacher.shape)} are no pairs")
+    if not projected.numel():
+        raise ValueError(f"a batch without embeddings, {tuple(projected.shape)}, has no loss")
 
 
 def mse_loss(projected: Tensor, teacher: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ class BatchStandardiser(nn.Module):
             return self.standardise(values)
         rows = len(values) * world_size()
         if rows < 2:
-            raise ValueError("a batch of one row has no statistics: use a batch size of at least 2")
+            size = "one row" if rows else "no rows"
+            raise ValueError(f"a batch of {size} has no statistics: use a batch size of at least 2")
         mean = global_sum(values.sum(0)) / rows
         centred = values - mean
         var = global_sum(centred.square().sum(0)) / rows

@@ -1,6 +1,7 @@
 """The Log-Sum loss against the formula in float64, its edges, and the two losses for ablation."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,14 +181,31 @@ def test_losses_for_ablation_are_torchs() -> None:
     assert float(build_loss("log-sum", 2)(teacher, teacher + 1)) == pytest.approx(math.log(teacher.numel()), rel=1e-5)
 
 
-def test_shapes_that_are_no_pairs_are_refused() -> None:
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("other", [(1, 8), (4, 1), (4, 6), (8,)])
+def test_shapes_that_are_no_pairs_are_refused(name: str, other: tuple[int, ...]) -> None:
     """torch would repeat one row, or one column, without a word."""
-    for other in ((1, 8), (4, 1), (4, 6), (8,)):
-        with pytest.raises(ValueError, match="are no pairs"):
-            log_sum_loss(torch.zeros(4, 8), torch.zeros(other), 4.0)
+    with pytest.raises(ValueError, match="are no pairs" if len(other) == 2 else r"no batch \(B, T\)"):
+        build_loss(name, 4.0)(torch.zeros(4, 8), torch.zeros(other))
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_is_no_batch_is_refused(name: str) -> None:
+    good: Any = torch.zeros(4, 8)
+    for bad, words in ((good.numpy(), "are a ndarray"), ([1.0], "are a list"), (good[0], r"\(8,\) are no batch")):
+        with pytest.raises(ValueError, match=words):
+            build_loss(name, 4.0)(bad, good)
+        with pytest.raises(ValueError, match=words):
+            build_loss(name, 4.0)(good, bad)
+
+
+@pytest.mark.parametrize("alpha", ["4", None, float("nan"), 0])
+def test_alpha_is_a_number_of_at_least_one(alpha: Any) -> None:
+    with pytest.raises(ValueError, match="alpha must be a number of at least 1"):
+        log_sum_loss(torch.zeros(4, 8), torch.ones(4, 8), alpha)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
 def test_a_batch_without_embeddings_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="without embeddings"):
         log_sum_loss(torch.zeros(shape), torch.zeros(shape), 4)

@@ -64,6 +64,10 @@ class PlainDict:
 
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+_OF_OMEGACONF = (
+    *("dictconfig.DictConfig", "listconfig.ListConfig", "base.ContainerMetadata", "base.Metadata", "base.UnionNode"),
+    *(f"nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path", "Enum")),
+)
 INERT: dict[str, type[PassedOver] | type[PlainDict]] = {
     **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), PassedOver),
     **{
@@ -76,14 +80,17 @@ INERT: dict[str, type[PassedOver] | type[PlainDict]] = {
     **{f"datetime.{name}": PassedOver for name in ("datetime", "date", "time", "timedelta", "timezone")},
     **{f"builtins.{name}": PassedOver for name in ("dict", "list", "tuple", "int", "float", "str", "bool")},
     **dict.fromkeys(("collections.defaultdict", "easydict.EasyDict", "yacs.config.CfgNode"), PlainDict),
+    **{f"omegaconf.{name}": PassedOver for name in _OF_OMEGACONF},
+    "typing.Any": PassedOver,
     "pytorch_lightning.utilities.parsing.AttributeDict": PlainDict,
     "lightning.pytorch.utilities.parsing.AttributeDict": PlainDict,
     "lightning_fabric.utilities.data.AttributeDict": PlainDict,
     "lightning.fabric.utilities.data.AttributeDict": PlainDict,
 }
 """Classes of settings that training writes beside its tensors, and what stands in for each; their own code is never
-called. `builtins` are here as what `defaultdict` makes. Of timm's train.py (`args`), PyTorch Lightning's
-`hyper_parameters`, and configurations of Swin's and MMDetection's kind. Our choice; any other class is refused by name.
+called. `builtins` are here as what `defaultdict` makes, `typing.Any` as what omegaconf names. Of timm's train.py
+(`args`), PyTorch Lightning's `hyper_parameters`, and configurations of Hydra's, Swin's and MMDetection's kind. Our
+choice; any other class is refused by name.
 """
 OF_TENSORS = frozenset(("collections.OrderedDict", "collections.Counter", "_codecs.encode")) | {
     f"builtins.{name}" for name in ("set", "complex")

@@ -88,6 +88,28 @@ def test_settings_beside_the_tensors_are_passed_over(tmp_path: Path, settings: A
     assert set(torch.serialization.get_safe_globals()) == before
 
 
+def test_settings_of_omegaconf_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Hydra's training writes them: containers that hold nodes, metadata and `typing.Any`. It need not be there."""
+    made: dict[str, Any] = {}
+    monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
+    for home, name in (
+        ("omegaconf.dictconfig", "DictConfig"),
+        ("omegaconf.listconfig", "ListConfig"),
+        ("omegaconf.nodes", "AnyNode"),
+        ("omegaconf.base", "Metadata"),
+    ):
+        module = types.ModuleType(home)
+        made[name] = type(name, (), {"__module__": home})
+        setattr(module, name, made[name])
+        monkeypatch.setitem(sys.modules, home, module)
+    node, items, config = made["AnyNode"](), made["ListConfig"](), made["DictConfig"]()
+    node.__dict__ = {"_metadata": made["Metadata"](), "_val": 3, "type": Any}
+    items.__dict__ = {"_content": [node], "_parent": config}
+    config.__dict__ = {"_content": {"a": node, "b": items}}
+    torch.save({"hyper_parameters": {"cfg": config}, "model": {"w": FEATURES}}, tmp_path / "a.ckpt")
+    assert torch.equal(load_tensors(tmp_path / "a.ckpt")["model"]["w"], FEATURES)
+
+
 @pytest.mark.parametrize("factory", [None, dict, list, int])
 def test_a_dictionary_with_a_default_is_a_plain_one(tmp_path: Path, factory: Any) -> None:
     made = collections.defaultdict(factory, {"w": FEATURES, "n": 3})

@@ -271,6 +271,7 @@ def test_views_are_those_that_the_teacher_saw_also_without_pixels(extracted: Pat
         ({"transform": "negative"}, "give a function"),
         ({"slides_root": 3}, "3 is no path"),
         ({"slides_root": ""}, "'' is no path"),
+        ({"slides_root": " \t"}, "is no path"),
     ],
 )
 def test_wrong_choices_are_told(folder: Path, options: dict[str, Any], words: str) -> None:
@@ -297,6 +298,9 @@ def test_of_several_teachers_one_is_named(folder: Path, tmp_path: Path) -> None:
 def test_wrong_ranks_are_told(data: StoreDataset) -> None:
     with pytest.raises(ConfigError, match="ranks are 0 to 1"):
         data.order(rank=2, world=2)
+    for world in (0, -1):
+        with pytest.raises(ConfigError, match=f"world={world}: there is at least one process"):
+            data.order(world=world)
 
 
 def test_what_is_no_finished_store_is_refused(tmp_path: Path) -> None:
