@@ -47,7 +47,7 @@ from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
 from pipeline.encoders.hub import weights_here
-from pipeline.slides.artefacts.patch_qc import PATCH_RULES
+from pipeline.slides.artefacts.patch_checks import PATCH_RULES
 from pipeline.slides.read_again import read_patches
 from pipeline.slides.reader import Accepts, accept_all
 from pipeline.slides.staging.ahead import Copies

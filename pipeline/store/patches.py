@@ -21,8 +21,8 @@ from pipeline.base.images import ImageFormat, decode_image, encode_image, requir
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
-from pipeline.slides.artefacts.patch_checks import PatchFault
-from pipeline.slides.artefacts.patch_qc import LOOKS_BACK, PatchChecks
+from pipeline.slides.artefacts.patch_checks import LOOKS_BACK, PatchFault
+from pipeline.slides.artefacts.patch_qc import PatchChecks
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import Accepts, SlidePool

@@ -26,6 +26,17 @@ from pipeline.slides.artefacts.patch_ink import InkReference, build_ink_referenc
 Reason = Literal["one_colour", "no_tissue", "pen", "out_of_focus"]
 """Why a patch is dropped, in the order in which the checks are made."""
 
+PATCH_RULES = 4
+"""Version of the checks. A store keeps it, and is continued under it: raise it when a figure changes."""
+LOOKS_BACK = 2
+"""From this version on a field counts as there twice anywhere in a slide; before, within a shard (decision 0092)."""
+JUDGES_PAIRS = 2
+"""From this version on two neighbouring sixteenths out of focus drop a patch (decision 0091)."""
+JUDGES_TISSUE = 3
+"""From this version on glass does not count for focus (decision 0099)."""
+JUDGES_SLITS = 4
+"""From this version on slits do not count either, and two smooth sixteenths drop a patch (decision 0106)."""
+
 BLOCK_UM = 4.0
 """Side of a block. Our choice: about half a nucleus, so that a stroke of pen has hundreds of them."""
 MOST_LEVEL = 256.0
@@ -71,11 +82,20 @@ one nucleus."""
 GLASS_CELL = 190.0, 40.0, 10.0
 """A cell is glass if green has this mean at least, is that much brighter than in the darkest cell, and deviates by less
 than the last. Our choice: tinted glass has 190, a step to glass is higher, and pale stroma deviates by 12 and more."""
+SLIT_LEVEL, SLIT_SHARE = 220.0, 0.1
+"""A cell with more than this share of pixels at this level of green or above, and as much brighter than the darkest
+cell as glass, is at a slit or a lumen. Our choice: 205 does the same, and shares of 0.25 and 0.4 leave the narrowest.
+"""
 LEAST_OF_PART, LEAST_OF_PATCH = 0.4, 0.1
 """Least share of tissue in a part or quarter, and in a patch, from which it is judged. Our choice."""
 LEAST_RELIEF = 4.0
 """Deviation of a quarter's blocks, in grey levels of green, from which it is out of focus if it has too little contrast
 to measure sharpness. Our choice: of 1,300 patches of five sets none has so little contrast."""
+LEAST_OF_FLAT, LEAST_FLAT_RELIEF = 0.75, 2.5
+"""Least share of tissue in each of two neighbouring sixteenths that have too little contrast, and the deviation of the
+blocks of all such ones from which they are out of focus. Our choice: of 3,064 patches of seven sets none has more
+but such as are no tissue, and smooth ground between sections has less.
+"""
 EDGE_PX = 4
 """Distance of the coarser differences. Our choice: an edge in focus is narrower."""
 LEAST_CONTRAST = 2.0
@@ -112,9 +132,9 @@ class PatchFault:
     bound: float
 
 
-def measure_patch(patch: NDArray[np.uint8], mpp: float, *, without_glass: bool = True) -> MeasuredPatch:
-    """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference; `without_glass` as `check_patch`."""
-    sharp = sharpness(patch, without_glass=without_glass)
+def measure_patch(patch: NDArray[np.uint8], mpp: float, *, rules: int = PATCH_RULES) -> MeasuredPatch:
+    """Measure a patch, uint8 (P, P, 3) of `mpp` um/px, for its slide's reference, by a version of the rules."""
+    sharp = sharpness(patch, rules=rules)
     return MeasuredPatch(sharp, block_densities(block_means(patch, mpp)))
 
 
@@ -126,18 +146,12 @@ def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
 
 
 def check_patch(
-    patch: NDArray[np.uint8],
-    mpp: float,
-    reference: SlideReference,
-    *,
-    by_pairs: bool = True,
-    without_glass: bool = True,
+    patch: NDArray[np.uint8], mpp: float, reference: SlideReference, *, rules: int = PATCH_RULES
 ) -> PatchFault | None:
     """Why a patch, uint8 (P, P, 3) of `mpp` um/px, is to be dropped; `None` if it is good.
 
     Args:
-        by_pairs: also by focus of two neighbouring sixteenths; earlier versions of the rules did not look at them.
-        without_glass: focus where there is tissue, of a reference that was measured so; earlier versions did not.
+        rules: version of the rules, the one that the reference was measured by.
     """
     blocks = block_means(patch, mpp)
     deviation = float(blocks[..., 1].std())
@@ -150,14 +164,16 @@ def check_patch(
         return PatchFault("pen", share, MOST_PEN)
     if reference.sharpness is None:
         return None
-    if without_glass and _has_cells(patch):
-        return _check_tissue_focus(patch, blocks, reference.sharpness)
-    return _check_focus(patch, blocks, reference.sharpness, by_pairs=by_pairs)
+    if rules >= JUDGES_TISSUE and _has_cells(patch):
+        return _check_tissue_focus(patch, blocks, reference.sharpness, rules)
+    return _check_focus(patch, blocks, reference.sharpness, by_pairs=rules >= JUDGES_PAIRS)
 
 
-def _check_tissue_focus(patch: NDArray[np.uint8], blocks: NDArray[np.uint8], usual: float) -> PatchFault | None:
-    """As `_check_focus`, but of what is no glass; and whether one part is out of focus."""
-    parts = _in_parts(_cell_energies(patch))
+def _check_tissue_focus(
+    patch: NDArray[np.uint8], blocks: NDArray[np.uint8], usual: float, rules: int
+) -> PatchFault | None:
+    """As `_check_focus`, but of what is no glass; and whether one part is out of focus, or two are smooth."""
+    parts = _in_parts(_cell_energies(patch, rules))
     quarters = _in_quarters(parts)
     areas = np.concatenate([parts.reshape(-1, 4), quarters.reshape(-1, 4), quarters.mean(axis=(0, 1))[None]])
     drops = _drops(areas, usual)
@@ -168,10 +184,30 @@ def _check_tissue_focus(patch: NDArray[np.uint8], blocks: NDArray[np.uint8], usu
         if value > bound:
             return PatchFault("out_of_focus", float(value), bound)
     flat = quarters[..., 3].ravel() < LEAST_CONTRAST**2
-    if not flat.any():
-        return None
-    relief = max(float(block.std()) for block, is_flat in zip(_quarters(blocks[..., 1]), flat, strict=True) if is_flat)
-    return PatchFault("out_of_focus", relief, LEAST_RELIEF) if relief >= LEAST_RELIEF else None
+    found = zip(_quarters(blocks[..., 1]), flat, strict=True)
+    relief = max((float(block.std()) for block, is_flat in found if is_flat), default=0.0)
+    if relief >= LEAST_RELIEF:
+        return PatchFault("out_of_focus", relief, LEAST_RELIEF)
+    if rules >= JUDGES_SLITS and (relief := _relief_of_flat(parts, blocks[..., 1])) >= LEAST_FLAT_RELIEF:
+        return PatchFault("out_of_focus", relief, LEAST_FLAT_RELIEF)
+    return None
+
+
+def _relief_of_flat(parts: NDArray[np.float64], level: NDArray[np.uint8]) -> float:
+    """Deviation of the blocks' level (H, W) over all parts (4, 4, 4) of tissue that have too little contrast to measure
+    sharpness, as has a neighbour of theirs; 0 if there are none.
+    """
+    flat = (parts[..., 3] < LEAST_CONTRAST**2) & (parts[..., 2] >= LEAST_OF_FLAT)
+    down, right = flat[1:] & flat[:-1], flat[:, 1:] & flat[:, :-1]
+    paired = np.zeros_like(flat)
+    paired[1:] |= down
+    paired[:-1] |= down
+    paired[:, 1:] |= right
+    paired[:, :-1] |= right
+    if not paired.any():
+        return 0.0
+    rows, columns = (np.arange(side) * PARTS // side for side in level.shape)
+    return float(level[paired[np.ix_(rows, columns)]].std())
 
 
 def _drops(areas: NDArray[np.float64], usual: float) -> NDArray[np.float64]:
@@ -239,14 +275,14 @@ def tissue_share(blocks: NDArray[np.uint8]) -> float:
     return 1.0 - float(glass.mean())
 
 
-def sharpness(patch: NDArray[np.uint8], *, without_glass: bool = True) -> float | None:
+def sharpness(patch: NDArray[np.uint8], *, rules: int = PATCH_RULES) -> float | None:
     """Logarithm of how much of a patch's contrast is fine: root mean squares of the Laplacian and of differences over
-    `EDGE_PX`, of green, in every second row. `None` with too little contrast. `without_glass`: of tissue, in patches
-    that are large enough to have parts.
+    `EDGE_PX`, of green, in every second row. `None` with too little contrast. From `JUDGES_TISSUE` on it is of tissue,
+    in patches that are large enough to have parts.
     """
-    if not (without_glass and _has_cells(patch)):
+    if rules < JUDGES_TISSUE or not _has_cells(patch):
         return _sharpness(*_part_energies(patch).mean(axis=(0, 1)))
-    fine, coarse, share, _ = _cell_energies(patch).mean(axis=(0, 1))
+    fine, coarse, share, _ = _cell_energies(patch, rules).mean(axis=(0, 1))
     return _sharpness(fine / share, coarse / share) if share >= LEAST_OF_PATCH else None
 
 
@@ -290,9 +326,9 @@ def _has_cells(patch: NDArray[np.uint8]) -> bool:
     return len(patch) >= PARTS * LEAST_TISSUE_PART_PX
 
 
-def _cell_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Of each cell of a patch (P, P, 3) the two energies and 1, all 0 for glass and what is next to it; and the coarser
-    energy of all: (N, N, 4). N is a multiple of `PARTS`.
+def _cell_energies(patch: NDArray[np.uint8], rules: int) -> NDArray[np.float64]:
+    """Of each cell of a patch (P, P, 3) the two energies and 1, all 0 for glass and what is next to it, and at slits;
+    and the coarser energy of all: (N, N, 4). N is a multiple of `PARTS`.
     """
     fine, across, down, even = _differences(patch)
     size = len(patch)
@@ -305,8 +341,13 @@ def _cell_energies(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
     level = even[::2].astype(np.float32)
     mean, square = (_means_of_cells(values, size, (0, 4), 0) for values in (level, level * level))
     least, above, most = GLASS_CELL
-    glass = (mean >= max(least, mean.min() + above)) & (square - mean * mean < most**2)
-    cells[..., 2] = ~grown(glass, 1)
+    darkest = float(mean.min())
+    glass = (mean >= max(least, darkest + above)) & (square - mean * mean < most**2)
+    unseen = grown(glass, 1)
+    if rules >= JUDGES_SLITS:
+        bright = (level >= max(SLIT_LEVEL, darkest + above)).astype(np.float32)
+        unseen |= _means_of_cells(bright, size, (0, 4), 0) > SLIT_SHARE
+    cells[..., 2] = ~unseen
     cells[..., :2] *= cells[..., 2:3]
     return cells
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.sampling import sample_patches
 from pipeline.slides.artefacts.patch_checks import (
+    PATCH_RULES,
     MeasuredPatch,
     PatchFault,
     SlideReference,
@@ -32,15 +33,6 @@ a fifth of what single patches do."""
 RIM_PX = 4
 """Rim of a patch that may differ where a field is there twice: JPEG's chroma and the reduction mix it with neighbours.
 Our choice: three pixels are the reach of Lanczos' filter."""
-PATCH_RULES = 3
-"""Version of the checks. A store keeps it, and is continued under it: raise it when a figure changes."""
-LOOKS_BACK = 2
-"""From this version on a field counts as there twice anywhere in a slide; before, within a shard (decision 0092)."""
-JUDGES_PAIRS = 2
-"""From this version on two neighbouring sixteenths out of focus drop a patch (decision 0091)."""
-JUDGES_TISSUE = 3
-"""From this version on glass does not count for focus (decision 0099)."""
-
 ReadPatch = Callable[[int, int], NDArray[np.uint8]]
 """Reads the tile or patch at level-0 (x, y): uint8 (T, T, 3); raises `PatchError` or `SlideError`."""
 
@@ -72,17 +64,14 @@ class PatchChecks:
                 self._shared[slide_id] = _SharedReference(chosen.tolist())
             shared = self._shared[slide_id]
 
-        without_glass = self._rules >= JUDGES_TISSUE
-
         def measure(x: int, y: int) -> MeasuredPatch | None:
             try:
-                return measure_patch(self._middle(read(x, y)), mpp, without_glass=without_glass)
+                return measure_patch(self._middle(read(x, y)), mpp, rules=self._rules)
             except (PatchError, SlideError):
                 return None
 
         reference = shared.finish(measure)
-        by_pairs = self._rules >= JUDGES_PAIRS
-        return check_patch(self._middle(tile), mpp, reference, by_pairs=by_pairs, without_glass=without_glass)
+        return check_patch(self._middle(tile), mpp, reference, rules=self._rules)
 
     def digest(self, slide_id: str, tile: NDArray[np.uint8]) -> bytes:
         """A hash of a slide's patch without its rim, alike for equal pixels: SHA-256 of every second row, and the CRC
