@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.base.console import counted, say
 from pipeline.base.errors import AnnotationError, ConfigError, PlanError, SlideError, Source, did_you_mean
-from pipeline.base.outside import file_trouble, one_line
+from pipeline.base.outside import NO_FILE, file_trouble, one_line
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import EXCLUDED, Plan
 from pipeline.config.class_rules import ClassRules, capitals_apart
@@ -104,13 +104,16 @@ def require_tissue_files(folder: Path, manifest: Manifest) -> None:
     Raises:
         ConfigError: it is no folder that can be read, or has none.
     """
-    if not os.path.isdir(folder):
-        why = file_trouble(folder) or "it is a file"
-        raise ConfigError(f"--tissue-from {folder} is not a folder that can be read: {why}")
+    why = "" if os.path.isdir(folder) else file_trouble(folder) or "it is a file"
     paths = [corrected_path(folder, row.slide_id) for row in manifest.rows]
-    if paths and not any(map(os.path.lexists, paths)):
+    is_empty = not why and bool(paths) and not any(map(os.path.lexists, paths))
+    if is_empty and (trouble := file_trouble(paths[0])) != NO_FILE:
+        why = trouble
+    if why:
+        raise ConfigError(f"--tissue-from {folder} is not a folder that can be read: {why}")
+    if is_empty:
         raise ConfigError(
-            f"--tissue-from {folder} has no file of any of the {counted(len(paths), 'slide')}, such as "
+            f"--tissue-from {folder} has the file of no slide that is planned; that of the first would be "
             f"{paths[0].name}. `g2l plan --tissue-geojson` writes them"
         )
 

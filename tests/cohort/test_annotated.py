@@ -310,7 +310,7 @@ def test_a_folder_of_tissue_that_has_no_file_of_any_slide_is_refused_once(manife
     words = {
         "gone": "gone is not a folder that can be read: no such file",
         "file": "file is not a folder that can be read: it is a file",
-        "empty": r"empty has no file of any of the 3 slides, such as s0\.geojson",
+        "empty": r"empty has the file of no slide that is planned; that of the first would be s0\.geojson",
     }
     for name, why in words.items():
         with pytest.raises(ConfigError, match=rf"--tissue-from .*{why}"):
@@ -319,6 +319,15 @@ def test_a_folder_of_tissue_that_has_no_file_of_any_slide_is_refused_once(manife
             make_plan(manifest, tissue_from=tmp_path / name)
     (tmp_path / "empty" / "s2.geojson").write_bytes(b"")
     require_tissue_files(tmp_path / "empty", read)
+
+
+def test_a_folder_of_tissue_that_may_not_be_entered_is_not_called_empty(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the system's answer: whoever may read everything gets no other."""
+    monkeypatch.setattr(annotated, "file_trouble", lambda path: "Permission denied")
+    with pytest.raises(ConfigError, match=r"is not a folder that can be read: Permission denied$"):
+        require_tissue_files(tmp_path, read_manifest(manifest))
 
 
 # Spelled in several ways

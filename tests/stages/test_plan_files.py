@@ -243,7 +243,7 @@ def test_rules_beside_tissue_from_files_are_said_to_do_nothing(
 ) -> None:
     for options in ({"use_rule": ["fat"]}, {"skip_rule": ["haze"]}, {}):
         config = PlanConfig.build({"patch_px": 64, "workers": 1, "tissue_from": tmp_path, **options})
-        with pytest.raises(ConfigError, match="has no file of any"):
+        with pytest.raises(ConfigError, match="has the file of no slide"):
             write_new_plan(cohort, config, tmp_path / "p.h5")
         assert ("--use-rule and --skip-rule change nothing" in capsys.readouterr().err) == bool(options)
 

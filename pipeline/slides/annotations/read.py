@@ -65,8 +65,10 @@ def read_annotations(
     """
     slide_name = min(sorted(slide_names), key=len, default="")
     notes = Notes()
+    with reading(path, "cannot be read", AnnotationError):
+        packed = read_bytes(path)
     with reading(path, "not readable as annotations", AnnotationError, f"Known are {KNOWN_KINDS}"):
-        data = unpack(read_bytes(path))
+        data = unpack(packed)
         part = scanned_part(scanned_l0_px, size_l0_px)
         if data.startswith(MASK_STARTS):
             mask, said = mask_on_slide(data, size_l0_px, mpp, f"{path}", slide_name, part, origin)
