@@ -30,6 +30,7 @@ from pipeline.base.distributed import own_device
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.images import ImageFormat
 from pipeline.base.launched.group import LaunchedGroup, SharedWork
+from pipeline.base.outside import NO_FILE
 from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan, SlidePlan
@@ -42,7 +43,7 @@ from pipeline.config.staging import StageFolder
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
-from pipeline.disk.objects.present import NO_FILE, absent_places
+from pipeline.disk.objects.present import absent_places
 from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed

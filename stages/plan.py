@@ -6,9 +6,9 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Progress, counted, say, table
 from pipeline.base.cores import few_objects_to_look_at, give_back_memory
-from pipeline.base.errors import SlideError
+from pipeline.base.errors import SlideError, Source
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
-from pipeline.cohort.annotated import class_areas, file_hashes, require_known_classes, slide_annotations
+from pipeline.cohort.annotated import (
+    class_areas,
+    class_spelling_notes,
+    file_hashes,
+    require_known_classes,
+    require_tissue_files,
+    slide_annotations,
+)
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
 from pipeline.cohort.draws.by_cluster import cut_by_cluster
@@ -41,7 +48,7 @@ from pipeline.config.staging import StageFolder
 from pipeline.disk.objects.places import as_place, real_name
 from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, split_strip
 from pipeline.slides import dicom
-from pipeline.slides.annotations.on_grid import eligible_grid
+from pipeline.slides.annotations.on_grid import eligible_grid, source_of_notes
 from pipeline.slides.artefacts.dropped import DroppedPatch, draw_dropped
 from pipeline.slides.artefacts.rules import dropped_mm2
 from pipeline.slides.identity import check_sha256
@@ -58,8 +65,9 @@ TISSUE_EVERYWHERE = 0.95
 @dataclass(frozen=True)
 class Audited:
     """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, `look`
-    scans of one slide, `sample` how fast patches are read, `dropped` are for the sheet, and `facts`, uint16 (N, D),
-    what its candidates look like with `--sample cluster`; all five are kept nowhere.
+    scans of one slide, `sample` how fast patches are read, `dropped` are for the sheet, `facts`, uint16 (N, D), what
+    its candidates look like with `--sample cluster`, `spellings` how its annotations spell each class, and `about` what
+    of it is at fault, or to be warned of; all these are kept nowhere.
     """
 
     audit: AuditRow
@@ -69,6 +77,8 @@ class Audited:
     look: SlidePrint | None = None
     dropped: tuple[DroppedPatch, ...] = ()
     facts: NDArray[np.uint16] | None = None
+    spellings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    about: Source = "slide"
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
     Raises:
         PlanError: no slide has a class that an option names.
         ConfigError: this torch cannot reduce patches, and the options ask for it; a list of cases cannot be used;
-            slides in a bucket have no folder to be copied into.
+            slides in a bucket have no folder to be copied into; there are no files of corrected tissue.
         G2LError: there is no such encoder of candidates, or it has no such weights.
     """
     if config.resampling == "lanczos-torch":
@@ -106,6 +116,8 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
     planned = [rows[name] for name in sorted(chosen)]
     require_copies(manifest, planned, config.stage_folder)
     of_planned = replace(manifest, rows=tuple(planned))
+    if config.tissue_from:
+        require_tissue_files(config.tissue_from, of_planned)
     sampling = config.sampling
     require_known_classes(of_planned, sampling.classes, sampling.method, config.stage_folder, config.annotation_origin)
     return CheckedCohort(sampler, parted, planned)
@@ -145,6 +157,7 @@ def plan_slides(
     found = audit_with_copies(
         manifest, inputs.planned, audit, stage, workers, check_files=check, tissue_from=tissue.read_from
     )
+    say_spellings(found)
     audited, same = note_near_copies(found)
     audited = note_rescans(audited, same)
     if config.balance:
@@ -276,6 +289,12 @@ def audit_of_excluded(parted: PartedRows) -> list[AuditRow]:
     return [AuditRow(**known_of(row), status=EXCLUDED, reason=reason) for row, reason in parted.excluded]
 
 
+def say_spellings(audited: Sequence[Audited]) -> None:
+    """Tell of classes of annotations whose names are spelled in several ways."""
+    for note in class_spelling_notes(a.spellings for a in audited):
+        say(f"note: {note}")
+
+
 def say_decoding(plan: Plan) -> None:
     """Tell how many slides of a plan at half are decoded in full, if any."""
     in_full = sum(slide.geometry.decode == "full" for slide in plan.slides)
@@ -345,12 +364,14 @@ def audit_slide(
         look = slide_print(seen.thumbnail, seen.mask, seen.unreadable, seen.pixel_l0_px * slide.info.mpp)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
-        return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
+        return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None, about=error.about)
+    spellings = annotations.spellings if annotations else {}
+    about = source_of_notes(laid, annotations, read_from)
     pictures = None if cuts_late and len(part.coords_l0_px) else overlays
     dropped = show_slide(slide, row, laid, part, audit, pictures, tissue_files)
     if not len(part.coords_l0_px):
-        return Audited(audit, None, dropped=dropped)
-    return Audited(audit, part, pixels, sample, look, dropped, looks)
+        return Audited(audit, None, dropped=dropped, spellings=spellings, about=about)
+    return Audited(audit, part, pixels, sample, look, dropped, looks, spellings, about)
 
 
 def known_of(row: ManifestRow) -> dict[str, Any]:

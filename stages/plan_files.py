@@ -50,6 +50,15 @@ PICTURE_ENDING = ".png"
 """Of the picture of a slide, after its id."""
 
 
+@dataclass(frozen=True)
+class SlideFolder:
+    """A folder that gets a file of each slide: the ending of its name, and the option that names the folder."""
+
+    path: Path
+    ending: str
+    option: str
+
+
 def beside(out: Path, ending: str) -> Path:
     """Path of the file with this ending beside a plan. Only `p` and `p.h5` share theirs; the second is refused."""
     return out.with_name(out.name.removesuffix(".h5") + ending)
@@ -106,14 +115,15 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
     prices, manifest = prices or prices_of(config), read_manifest(manifest_path, config.slides_root)
     for note in manifest.notes:
         say(f"note: {note}")
-    overlays, tissue = config.overlays, config.tissue_geojson
-    folders = [(folder, end) for folder, end in ((overlays, PICTURE_ENDING), (tissue, TISSUE_ENDING)) if folder]
-    with without_new_folders(out.parent, *(folder for folder, _ in folders)), ExitStack() as locks:
+    overlays = config.overlays
+    named = ((overlays, PICTURE_ENDING, "--overlays"), (config.tissue_geojson, TISSUE_ENDING, "--tissue-geojson"))
+    folders = [SlideFolder(folder, ending, option) for folder, ending, option in named if folder]
+    with without_new_folders(out.parent, *(folder.path for folder in folders)), ExitStack() as locks:
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
-        for folder, _ in folders:
-            locks.enter_context(exclusive(folder, "g2l plan"))
+        for folder in folders:
+            locks.enter_context(exclusive(folder.path, "g2l plan", folder.option))
         require_way(manifest, out, folders)
         workers = config.workers or usable_cores()
         checked = check_cohort(manifest, config, workers)
@@ -157,11 +167,8 @@ def without_new_folders(*folders: Path) -> Iterator[None]:
         raise
 
 
-def require_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]]) -> None:
+def require_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> None:
     """See that nothing is overwritten by a plan and the files beside it; writes nothing.
-
-    Args:
-        folders: folders that get a file of each slide, and the ending of its name.
 
     Raises:
         G2LError: one exists that no earlier attempt wrote.
@@ -174,23 +181,23 @@ def require_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str
         hint = "Delete it first, or choose another place."
         for path in (*tables, record_path):
             require_new_file(path, hint)
-        for folder, ending in folders:
-            sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if ending == PICTURE_ENDING else []
-            for name in (*sheets, *(f"{row.slide_id}{ending}" for row in manifest.rows)):
-                require_absent(folder / name, hint)
+        for folder in folders:
+            sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if folder.ending == PICTURE_ENDING else []
+            for name in (*sheets, *(f"{row.slide_id}{folder.ending}" for row in manifest.rows)):
+                require_absent(folder.path / name, hint)
 
 
-def make_way(manifest: Manifest, out: Path, folders: Sequence[tuple[Path, str]]) -> None:
+def make_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> None:
     """Make the folders, and clear away what a killed run left half written; as `require_way`.
 
     Raises:
         G2LError: a folder cannot be made.
     """
-    for folder, _ in folders:
-        make_output_folder(folder)
-        for place in (folder, (folder / CLUSTER_SHEET).parent):
+    for folder in folders:
+        make_output_folder(folder.path, folder.option)
+        for place in (folder.path, (folder.path / CLUSTER_SHEET).parent):
             remove_asides(place, recursive=False)
-        require_names_apart(folder, [row.slide_id for row in manifest.rows])
+        require_names_apart(folder.path, [row.slide_id for row in manifest.rows])
     for path in (out, *files_beside(out)):
         remove_asides_of(path)
 
@@ -232,7 +239,8 @@ def plan_beside(
     plan = read_plan(path)
     config = config.continuing(plan.config)
     sampler = load_sampler(config, 1)  # only its name matters here
-    changes = differences(plan.config.deciding(), config.for_plan(sampler.name if sampler else None).deciding())
+    now = config.for_plan(sampler.name if sampler else None)
+    changes = differences(plan.config.deciding(), now.deciding(), PlanConfig.unsaid())
     manifest = read_manifest(manifest_path, config.slides_root)
     excluded = config.exclude_cases or ()
     changes += changed_rows(plan, manifest, max_slides=config.max_slides, seed=config.seed, exclude_cases=excluded)

@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 EXIT_OK = 0
 """All done."""
@@ -36,16 +36,21 @@ class ManifestError(G2LError):
     """A manifest cannot be used; the message names the rows."""
 
 
+Source = Literal["slide", "annotations", "tissue"]
+"""What of a slide is at fault: itself, its file of annotations, or its file of corrected tissue."""
+
+
 class SlideError(G2LError):
     """A slide cannot be used: it does not open, has no mpp, is too coarse, or is not the planned slide.
 
     Attributes:
         facts: what is known about it nevertheless, as columns of a plan's audit.
+        about: what of it is at fault.
     """
 
-    def __init__(self, message: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(self, message: str, facts: Mapping[str, Any] = MappingProxyType({}), about: Source = "slide") -> None:
         super().__init__(message)
-        self.facts = facts
+        self.facts, self.about = facts, about
 
 
 class AnnotationError(G2LError):

@@ -101,6 +101,28 @@ def require_regular(path: Path) -> int:
     return status.st_size
 
 
+NO_FILE = "no such file"
+
+
+def file_trouble(path: Path) -> str:
+    """Why a path is not that of a file, in words; "" if it is, also if it may not be read. Opens nothing, so that no
+    pipe holds it up.
+    """
+    try:
+        require_regular(path)
+    except IsADirectoryError:
+        return "it is a folder, not a file"
+    except UnsafeError as error:
+        return f"it is {error}"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"a link to {os.path.realpath(path)}, which is not there" if os.path.islink(path) else NO_FILE
+    except ValueError:  # a name that no file can have
+        return NO_FILE
+    except OSError as error:
+        return one_line(error)
+    return ""
+
+
 def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
     """Read a regular file of at most `most` bytes.
 

@@ -1,17 +1,21 @@
 """Annotations of the slides of a manifest: read them, see that the classes asked for exist, notice changed files."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.base.console import counted, say
-from pipeline.base.errors import AnnotationError, PlanError, SlideError, did_you_mean, words_of
+from pipeline.base.errors import AnnotationError, ConfigError, PlanError, SlideError, Source, did_you_mean
+from pipeline.base.outside import NO_FILE, file_trouble, one_line
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import EXCLUDED, Plan
-from pipeline.config.class_rules import ClassRules
+from pipeline.config.class_rules import ClassRules, capitals_apart
 from pipeline.config.groups import AnnotationOrigin, SampleMethod
 from pipeline.config.staging import StageFolder
 from pipeline.disk.files import sha256_file
+from pipeline.disk.label_words import spelling_notes
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.annotations.tissue_geojson import corrected_path
@@ -47,7 +51,7 @@ def slide_annotations(
             origin=origin,
         )
     except AnnotationError as error:
-        raise SlideError(str(error)) from None
+        raise SlideError(str(error), about="annotations") from None
 
 
 def file_hashes(manifest: Manifest, row: ManifestRow, tissue_from: Path | None) -> dict[str, str]:
@@ -58,13 +62,13 @@ def file_hashes(manifest: Manifest, row: ManifestRow, tissue_from: Path | None) 
         SlideError: one cannot be read.
     """
     corrected = tissue_from and corrected_path(tissue_from, row.slide_id)
-    files = {"annotations_sha256": manifest.annotations_path(row), "tissue_sha256": corrected}
+    files: dict[Source, Path | None] = {"annotations": manifest.annotations_path(row), "tissue": corrected}
     hashes = {}
-    for column, path in files.items():
+    for about, path in files.items():
         try:
-            hashes[column] = sha256_file(path) if path and path.is_file() else ""
+            hashes[f"{about}_sha256"] = sha256_file(path) if path and path.is_file() else ""
         except OSError as error:
-            raise SlideError(f"{path}: {words_of(error)}") from None
+            raise SlideError(f"{path} cannot be read: {one_line(error)}", about=about) from None
     return hashes
 
 
@@ -74,6 +78,44 @@ def class_areas(annotations: Annotations | None) -> dict[str, str]:
         return {}
     areas = {name: round(area / 1e6, 4) for name, area in annotations.areas_um2.items()}
     return {"classes_mm2": json.dumps(areas, sort_keys=True, ensure_ascii=False)}
+
+
+def class_spelling_notes(slides: Iterable[Mapping[str, Sequence[str]]]) -> list[str]:
+    """What to know of the names of classes over a cohort: those that slides spell differently and that were taken as
+    one, and those that differ so little that they may be meant as one, and were not taken so. `slides` has, for each
+    slide, how its annotations spell each class (`Annotations.spellings`).
+    """
+    counts: dict[str, Counter[str]] = {}
+    for spellings in slides:
+        for name, written in spellings.items():
+            counts.setdefault(name, Counter()).update(written)
+    notes = [
+        f"class {name} is spelled in {len(by)} ways, taken as one: "
+        + ", ".join(f"{written!a} ({counted(number, 'slide')})" for written, number in sorted(by.items()))
+        for name, by in sorted(counts.items())
+        if len(by) > 1
+    ]
+    return notes + spelling_notes("classes of annotations", counts)
+
+
+def require_tissue_files(folder: Path, manifest: Manifest) -> None:
+    """See that a folder of corrected tissue is there and has the file of some slide, before slides are planned.
+
+    Raises:
+        ConfigError: it is no folder that can be read, or has none.
+    """
+    why = "" if os.path.isdir(folder) else file_trouble(folder) or "it is a file"
+    paths = [corrected_path(folder, row.slide_id) for row in manifest.rows]
+    is_empty = not why and bool(paths) and not any(map(os.path.lexists, paths))
+    if is_empty and (trouble := file_trouble(paths[0])) != NO_FILE:
+        why = trouble
+    if why:
+        raise ConfigError(f"--tissue-from {folder} is not a folder that can be read: {why}")
+    if is_empty:
+        raise ConfigError(
+            f"--tissue-from {folder} has the file of no slide that is planned; that of the first would be "
+            f"{paths[0].name}. `g2l plan --tissue-geojson` writes them"
+        )
 
 
 def require_known_classes(
@@ -128,7 +170,10 @@ def _unknown_classes(
     """What to say of classes that no slide has; `unread` is why some slides' annotations could not be read, `empty`
     what was left out of those that hold no class.
     """
-    lines = [f"{flag} {name}: no slide has this class{did_you_mean(name, classes)}" for name, flag in missing.items()]
+    lines = [
+        f"{flag} {name}: no slide has this class{capitals_apart(name, classes) or did_you_mean(name, classes)}"
+        for name, flag in missing.items()
+    ]
     if not is_annotated:
         return "\n".join([*lines, NO_ANNOTATIONS])
     more = f" and {len(classes) - MOST_CLASSES} more" if len(classes) > MOST_CLASSES else ""

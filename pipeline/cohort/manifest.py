@@ -5,6 +5,7 @@ of them listed at once. `sources` makes the rows of new manifests. Left out: whe
 plan checks these.
 """
 
+import difflib
 import hashlib
 import os
 import re
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.base.errors import ManifestError
+from pipeline.base.outside import NO_FILE, file_trouble
 from pipeline.base.units import check_mpp
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.disk.file_names import name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import case_value, cell_value, is_unknown
 from pipeline.disk.objects.places import ObjectPath, as_place, place_below, place_trouble, real_name
-from pipeline.disk.objects.present import NO_FILE, absent_places
+from pipeline.disk.objects.present import absent_places
 from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
@@ -31,6 +33,12 @@ SPLIT_CELLS: Mapping[str, Split] = {"train": "train", "val": "val"}
 REQUIRED_COLUMNS = ("slide_id", "path")
 COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256", "annotations")
 """Known columns in the order of writing; every other column is a label."""
+CASE_NAMES = ("patient_id", "patient", "case")
+"""What may stand for `case_id`, the first before the others."""
+LEAST_LETTERS, ALIKE = 6, 0.8
+"""Names of so many letters are alike from this ratio of difflib on; shorter ones if one slip of the keyboard makes one
+of the other. Our choice: "annotaions" and "centre" are, a label such as "site", "class" or "patient_age" is like none.
+"""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
@@ -163,12 +171,17 @@ def _missing_slides(manifest: Manifest) -> list[Problem]:
 
 
 def _missing_annotations(manifest: Manifest) -> list[Problem]:
-    """Files of annotations that are not there, but for those in a bucket, which are not read at all."""
+    """Files of annotations that are none, but for those in a bucket, which are not read at all."""
     annotations = [(row, file) for row in manifest.rows if (file := manifest.annotations_path(row))]
     return [
-        (row.line, f"no file of annotations {file}, of the slide {row.slide_id!r}{_found_elsewhere(manifest, row)}")
+        (
+            row.line,
+            f"no file of annotations {file}, of the slide {row.slide_id!r}{_found_elsewhere(manifest, row)}"
+            if why == NO_FILE
+            else f"annotations {file} of the slide {row.slide_id!r}: {why}",
+        )
         for row, file in annotations
-        if not (isinstance(file, ObjectPath) or os.path.isfile(file))
+        if not isinstance(file, ObjectPath) and (why := file_trouble(file))
     ]
 
 
@@ -192,6 +205,7 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
         raise ManifestError(f"--slides-root {slides_root} is not a folder")
     records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
     records, notes = _with_cases(path, records)
+    notes += _misspelt_columns(path, records)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
     manifest = Manifest(tuple(rows), path, root, notes)
     problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
@@ -216,9 +230,44 @@ def _column_of_cases(records: list[Record]) -> str:
     before cases, which are parts of theirs.
     """
     names = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for _, cells in records[:1] for name in cells}
-    columns = ["case_id", *(names[name] for name in ("patient_id", "patient", "case") if name in names)]
+    columns = ["case_id", *(names[name] for name in CASE_NAMES if name in names)]
     filled = (name for name in columns if any(case_value(cells.get(name, "")) for _, cells in records))
     return next(filled, "case_id")
+
+
+def _misspelt_columns(path: Path, records: list[Record]) -> tuple[str, ...]:
+    """A note for each label whose name is nearly that of a column that the manifest lacks."""
+    names = list(records[0][1]) if records else []
+    lacking = [column for column in COLUMNS if column not in names]
+    lacking += CASE_NAMES if "case_id" in lacking else ()
+    found = [(name, _nearly(name, lacking)) for name in names if name not in (*COLUMNS, *CASE_NAMES)]
+    return tuple(
+        f"{path}: the column {name!r} is only kept as a label; rename it if "
+        f"{'case_id' if known in CASE_NAMES else known} is meant"
+        for name, known in found
+        if known
+    )
+
+
+def _nearly(name: str, known: Iterable[str]) -> str:
+    """The name that this one is nearly; "" if none."""
+    typed = re.sub(r"[\s-]+", "_", name.strip().lower())
+    close = difflib.get_close_matches(typed, known, n=len(COLUMNS), cutoff=0.0)
+    alike = [other for other in close if _slips(typed) & _slips(other) or _is_alike(typed, other)]
+    return alike[0] if alike else ""
+
+
+def _is_alike(one: str, other: str) -> bool:
+    """Whether two long names are alike (`ALIKE`)."""
+    is_long = min(len(one), len(other)) >= LEAST_LETTERS
+    return is_long and difflib.SequenceMatcher(None, one, other).ratio() >= ALIKE
+
+
+def _slips(name: str) -> set[str]:
+    """A name and it without any one letter. Two names share one if a letter more, less, another or swapped with its
+    neighbour makes one of the other.
+    """
+    return {name} | {name[:place] + name[place + 1 :] for place in range(len(name))}
 
 
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:

@@ -10,13 +10,14 @@ each command has its own table, so that one file can hold a whole project:
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from pipeline.base import outside
@@ -49,6 +50,8 @@ COMMANDS = (
 """Names of tables in a TOML file."""
 
 
+IS_RECORD = "is_record"
+"""In the context of validators: whether values are those of a record, perhaps of an earlier version."""
 RECIPE = "recipe"
 """Name of the option that takes a recipe (`config.recipes`)."""
 
@@ -131,14 +134,15 @@ class Config(BaseModel):
     """Options that name a folder, which may be in a bucket (`disk.objects.places`)."""
 
     @classmethod
-    def build(cls, values: dict[str, Any]) -> Self:
-        """Build a configuration from plain values.
+    def build(cls, values: dict[str, Any], *, is_record: bool = False) -> Self:
+        """Build a configuration from plain values. Those of a record, which `is_record` says, stay as they are where
+        validators would now write the same in another way.
 
         Raises:
             ConfigError: values are missing, unknown, of the wrong type or out of bounds; lists all of them.
         """
         try:
-            return cls(**values)
+            return cls.model_validate(values, context={IS_RECORD: is_record})
         except ValidationError as error:
             lines = []
             for problem in error.errors():
@@ -183,13 +187,18 @@ class Config(BaseModel):
         }
 
     @classmethod
+    def unsaid(cls) -> dict[str, Any]:
+        """What a record means that lacks an option, by its name: what earlier versions did, if these lacked it."""
+        return {name: cls.says(name, "earlier") for name in cls.model_fields if cls.says(name, "added")}
+
+    @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
         """Build a configuration from a `record`, perhaps of an earlier version.
 
         Raises:
             ConfigError: as `build`.
         """
-        return cls.build(cls._changed_defaults() | record)
+        return cls.build(cls._changed_defaults() | record, is_record=True)
 
     @classmethod
     def says(cls, name: str, of: str) -> Any:
@@ -224,6 +233,11 @@ class Config(BaseModel):
     def hash(self) -> str:
         """Hex SHA-256 of the whole configuration."""
         return sha256_json(self.record())
+
+
+def of_record(info: ValidationInfo) -> bool:
+    """Whether a validator is given the value of a record (`Config.build`)."""
+    return bool(info.context and info.context.get(IS_RECORD))
 
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
@@ -272,13 +286,19 @@ def read_options(path: Path, command: str) -> dict[str, Any]:
     return dict(tables.get(command, {}))
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Differences between two records, one line each: `name: old -> new`; nested records by dotted name."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], unsaid: Mapping[str, Any] = MappingProxyType({})
+) -> list[str]:
+    """Differences between two records, one line each: `name: old -> new`; nested records by dotted name. `unsaid` is
+    what a record means that lacks a name (`Config.unsaid`), nested as they are.
+    """
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
+        before, after = (record.get(name, unsaid.get(name)) for record in (old, new))
         if isinstance(before, dict) and isinstance(after, dict):
-            lines += [f"{name}.{line}" for line in differences(before, after)]
+            within = unsaid.get(name)
+            inner = differences(before, after, within if isinstance(within, dict) else {})
+            lines += [f"{name}.{line}" for line in inner]
         elif before != after:
             lines.append(f"{name}: {before!r} -> {after!r}")
     return lines

@@ -1,7 +1,53 @@
 """Rules by the classes of annotations: which patches of a slide are kept, and how many of each class. Pure."""
 
 import math
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+ZERO_WIDTH = str.maketrans("", "", "\u200b\u2060\ufeff")
+"""Characters that no one sees in a name: zero-width spaces, which Python does not count as white space."""
+
+
+def clean_class(written: str) -> str:
+    """The name of a class in the one spelling that counts: accents composed (NFC), each run of white space one space,
+    and none at its ends. Capitals count.
+    """
+    return unicodedata.normalize("NFC", " ".join(written.translate(ZERO_WIDTH).split()))
+
+
+def ordered_classes(names: Iterable[str]) -> list[str]:
+    """Each class once, by its clean name, and in order."""
+    return sorted({clean_class(name) for name in names})
+
+
+def ordered_quotas(texts: Iterable[str]) -> list[str]:
+    """Quotas, each in one spelling, in order.
+
+    Raises:
+        ValueError: one is none (`parse_quota`), or a class has two.
+    """
+    shares = [parse_quota(text) for text in texts]
+    if len({name for name, _ in shares}) < len(shares):
+        raise ValueError("gives a class two shares")
+    return [f"{name}={share!r}" for name, share in sorted(shares)]
+
+
+def kept_quotas(texts: list[str]) -> list[str]:
+    """Quotas as they are.
+
+    Raises:
+        ValueError: one is none (`parse_quota`).
+    """
+    for text in texts:
+        parse_quota(text)
+    return texts
+
+
+def capitals_apart(name: str, classes: Iterable[str]) -> str:
+    """ "; there is NAME, and capitals count" if only its capitals set a class apart from others; "" otherwise."""
+    alike = [other for other in classes if other != name and other.casefold() == name.casefold()]
+    return f"; there is {', '.join(alike)}, and capitals count" if alike else ""
 
 
 @dataclass(frozen=True)
@@ -32,12 +78,13 @@ class ClassRules:
 
 
 def parse_quota(text: str) -> tuple[str, float]:
-    """A class and its share, from CLASS=SHARE.
+    """A class, by its clean name, and its share, from CLASS=SHARE.
 
     Raises:
         ValueError: it is not of that form, or the share is not a number above 0.
     """
-    name, _, share = text.rpartition("=")
+    written, _, share = text.rpartition("=")
+    name = clean_class(written)
     try:
         value = float(share)
     except ValueError:

@@ -9,10 +9,17 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
-from pipeline.config.base import Config, option
+from pipeline.config.base import Config, of_record, option
 from pipeline.config.budget import FORMS, Budget, parse_budget
 from pipeline.config.case_lists import absolute_lists, exclude_cases_option
-from pipeline.config.class_rules import ClassRules, parse_quota
+from pipeline.config.class_rules import (
+    ClassRules,
+    clean_class,
+    kept_quotas,
+    ordered_classes,
+    ordered_quotas,
+    parse_quota,
+)
 from pipeline.config.groups import (
     AnnotationOrigin,
     Decode,
@@ -270,25 +277,26 @@ class PlanConfig(Config):
 
     @field_validator("include", "exclude")
     @classmethod
-    def order_classes(cls, names: list[str]) -> list[str]:
-        """Each class once and in order, so that the same choice is the same plan."""
-        if not all(names):
+    def order_classes(cls, names: list[str], others: ValidationInfo) -> list[str]:
+        """Each class once, by its clean name and in order, so that the same choice is the same plan. Records keep their
+        spelling, and so the plan's hash.
+        """
+        if not all(map(clean_class, names)):
             raise PydanticCustomError("class_name", "a class without a name")
-        return sorted(set(names))
+        return names if of_record(others) else ordered_classes(names)
 
     @field_validator("class_quota")
     @classmethod
     def order_quotas(cls, quotas: list[str], others: ValidationInfo) -> list[str]:
-        """Each quota in one spelling and in order; they need the sample that they are quotas of."""
+        """Each quota in one spelling and in order, but for those of records; they need the sample that they are quotas
+        of.
+        """
         if quotas and others.data.get("sample", "class") != "class":
             raise PydanticCustomError("quota", "is for --sample class")
         try:
-            shares = [parse_quota(text) for text in quotas]
+            return kept_quotas(quotas) if of_record(others) else ordered_quotas(quotas)
         except ValueError as error:
             raise PydanticCustomError("quota", "{why}", {"why": str(error)}) from None
-        if len({name for name, _ in shares}) < len(shares):
-            raise PydanticCustomError("quota", "gives a class two shares")
-        return [f"{name}={share!r}" for name, share in sorted(shares)]
 
     @field_validator("balance")
     @classmethod
@@ -345,7 +353,7 @@ class PlanConfig(Config):
         return value
 
     @classmethod
-    def build(cls, values: dict[str, Any]) -> Self:
+    def build(cls, values: dict[str, Any], *, is_record: bool = False) -> Self:
         """As in `Config`. A recipe's number of patches a slide gives way to a budget; one that the user gives does not.
 
         Raises:
@@ -357,7 +365,7 @@ class PlanConfig(Config):
             recipe_values(values.get("recipe"), "plan").get("patches_per_slide"),
         ):
             raise ConfigError("--budget and --patches-per-slide both say how many patches there are. Give one of them")
-        return super().build(values)
+        return super().build(values, is_record=is_record)
 
     def record(self) -> dict[str, Any]:
         """As in `Config`; with a budget the number of patches a slide means nothing."""
@@ -434,7 +442,8 @@ class PlanConfig(Config):
         """
         number = None if self.budget or self.balance else self.patches_per_slide
         quotas = tuple(parse_quota(text) for text in self.class_quota)
-        rules = ClassRules(tuple(self.include), tuple(self.exclude), self.min_class, self.max_excluded, quotas)
+        include, exclude = tuple(ordered_classes(self.include)), tuple(ordered_classes(self.exclude))
+        rules = ClassRules(include, exclude, self.min_class, self.max_excluded, quotas)
         drawn = Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
         return replace(
             drawn,
@@ -456,7 +465,7 @@ class PlanConfig(Config):
     def continuing(self, earlier: Self) -> Self:
         """The options of a call that continues a plan made with those of `earlier`: who reduces patches, and the rules
         by which tissue is found and patches are dropped, are as there, for earlier versions had others, unless the call
-        says them.
+        says them. Names of classes that are the same once clean are spelled as there.
         """
         kept: dict[str, Any] = {}
         if "resampling" not in self.model_fields_set:
@@ -465,6 +474,11 @@ class PlanConfig(Config):
             kept |= {"skip_rule": earlier.skip_rule, "use_rule": earlier.use_rule}
         if "max_artefact" not in self.model_fields_set:
             kept["max_artefact"] = earlier.max_artefact
+        for name in ("include", "exclude"):
+            if ordered_classes(getattr(earlier, name)) == getattr(self, name):
+                kept[name] = getattr(earlier, name)
+        if sorted(map(parse_quota, earlier.class_quota)) == sorted(map(parse_quota, self.class_quota)):
+            kept["class_quota"] = earlier.class_quota
         return self.model_copy(update=kept)
 
     def absolute(self) -> Self:

@@ -242,8 +242,9 @@ def sha256_json(value: Any) -> str:
     ).hexdigest()
 
 
-def make_output_folder(folder: Path) -> None:
-    """Create an output folder and check that it is writable; remove the proofs of that which killed runs left.
+def make_output_folder(folder: Path, option: str = "--out") -> None:
+    """Create an output folder and check that it is writable; remove the proofs of that which killed runs left. `option`
+    is the one that named it.
 
     Raises:
         G2LError: it cannot be created or written; the message says why.
@@ -259,7 +260,7 @@ def make_output_folder(folder: Path) -> None:
         remove_probes(folder)
     except OSError as error:
         raise G2LError(
-            f"cannot write to {folder}: {error.strerror}. Choose another --out or fix its permissions."
+            f"cannot write to {folder}: {error.strerror}. Choose another {option} or fix its permissions."
         ) from error
 
 

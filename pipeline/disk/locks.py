@@ -33,9 +33,9 @@ _held: dict[str, tuple[ExitStack, str]] = {}
 
 
 @contextlib.contextmanager
-def exclusive(output: Path, what: str) -> Iterator[None]:
-    """Lock `output`, a folder or file, against other G2L processes while the block runs. A killed holder's lock is
-    free.
+def exclusive(output: Path, what: str, option: str = "--out") -> Iterator[None]:
+    """Lock `output`, a folder or file that `option` names, against other G2L processes while the block runs. A killed
+    holder's lock is free.
 
     The output need not exist yet. An existing folder can be locked even if nothing can be written beside it.
 
@@ -45,7 +45,7 @@ def exclusive(output: Path, what: str) -> Iterator[None]:
     """
     real = Path(os.path.realpath(output))
     with ExitStack() as stack:
-        hold_beside(output, real, what, stack)
+        hold_beside(output, real, what, stack, option)
         if os.path.isdir(real):
             hold(real / LOCK_SUFFIX, output, what, stack)
         _held[str(real)] = stack, what
@@ -74,7 +74,7 @@ def exclusive_soon(output: Path, what: str, seconds: float) -> Iterator[None]:
         yield
 
 
-def hold_beside(output: Path, real: Path, what: str, stack: ExitStack) -> None:
+def hold_beside(output: Path, real: Path, what: str, stack: ExitStack, option: str = "--out") -> None:
     """Hold the lock beside an output. Skipped for `/`, and for an existing folder whose parent is not writable."""
     if not real.name:
         return
@@ -85,7 +85,7 @@ def hold_beside(output: Path, real: Path, what: str, stack: ExitStack) -> None:
         if error.errno in NOT_WRITABLE and os.path.isdir(real):
             return
         raise G2LError(
-            f"cannot write to {real.parent}: {error.strerror}. Choose another --out or fix its permissions."
+            f"cannot write to {real.parent}: {error.strerror}. Choose another {option} or fix its permissions."
         ) from error
     typed = output.absolute()  # earlier versions locked the name as typed
     if typed.name not in ("", "..") and typed.with_name(typed.name + LOCK_SUFFIX).is_file():

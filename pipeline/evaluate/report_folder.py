@@ -34,7 +34,8 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
             recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
             old = type(config).build(BEFORE_THERE_WERE | recorded).absolute().deciding()
             old |= {"precision": read_precision(report)}
-        if changes := differences(old, config.absolute().deciding() | {"precision": precision}):
+        now = config.absolute().deciding() | {"precision": precision}
+        if changes := differences(old, now, config.unsaid()):
             listing = "\n".join(f"  {line}" for line in changes)
             raise ConfigError(
                 f"{out} holds a report of other options, and is not overwritten (report -> now):\n"

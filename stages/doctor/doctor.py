@@ -1,11 +1,14 @@
 """Look at the machine, and at a manifest, store or run, before hours are spent; say what to do about each finding."""
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.base.console import say
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError
+from pipeline.base.outside import file_trouble
+from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url
 from pipeline.disk.raw_arrays import METADATA
@@ -16,6 +19,13 @@ from stages.doctor.place import look_at_place
 from stages.doctor.work import TriedSlides, look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
 
 PLAN_ENDINGS = (".h5", ".hdf5")
+STORE_ENDING = ".zarr"
+STORE_PARTS = ("embedding", "status", "plan", "shards")
+"""Folders in every store."""
+LOST_METADATA = (
+    "copy that file from where the store was made, or the whole store anew and `g2l verify` it; without it the "
+    "embeddings cannot be read. If nothing else is in the folder, delete it: `g2l extract-teacher` makes a store"
+)
 
 
 def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: TriedSlides) -> tuple[str, int]:
@@ -51,19 +61,54 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: T
 
 
 def kind_of(path: Path) -> str:
-    """What lies at a path: "manifest", "store" or "run".
+    """What lies at a path: "manifest", "store", perhaps one without its metadata, or "run".
 
     Raises:
-        G2LError: none of them.
+        G2LError: none of them, or it may not be read.
     """
-    if as_url(path) or (path / METADATA).exists():
+    if as_url(path):
+        return "store"
+    require_rights(path)
+    if (path / METADATA).exists() or lacks_metadata(path):
         return "store"
     if is_run(path):
         return "run"
     if path.is_file() and path.suffix.lower() == ".csv":
         return "manifest"
-    words = f"{path} is no manifest (CSV), store or run" if path.exists() else f"{path} does not exist"
-    raise G2LError(f"{words}. {_what_then(path)}")
+    if os.path.lexists(path):
+        why = "" if path.is_dir() else file_trouble(path)
+        raise G2LError(f"{path} is no manifest (CSV), store or run{why and ': '}{why}. {_what_then(path)}")
+    raise G2LError(f"{path} does not exist. {_what_then(path)}")
+
+
+def require_rights(path: Path) -> None:
+    """See that a path may be read, if anything is there.
+
+    Raises:
+        G2LError: it may not, or a folder above it; says which.
+    """
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        raise G2LError(
+            f"{path}: one of the folders above it may not be read by this user. Ask for the right to enter it "
+            "(`ls -ld` shows who has it), or name a path that you may read"
+        ) from None
+    except (OSError, ValueError):
+        return  # nothing is there
+    if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
+        kind, mend = ("folder", "chmod u+rx") if is_folder else ("file", "chmod u+r")
+        raise G2LError(
+            f"{path} is a {kind} that this user may not read. Whoever owns it can allow it: {mend} {path}; or copy it "
+            "to a place of your own"
+        )
+
+
+def lacks_metadata(path: Path) -> bool:
+    """Whether a folder is that of a store, by its name or its parts, and has no metadata."""
+    if not path.is_dir() or (path / METADATA).exists() or is_run(path):
+        return False
+    return path.suffix == STORE_ENDING or sum((path / name).is_dir() for name in STORE_PARTS) > 1
 
 
 def _what_then(path: Path) -> str:
@@ -77,6 +122,11 @@ def _what_then(path: Path) -> str:
             f"If slides are in it, make a manifest of them first: g2l make-manifest {path} --out slides.csv, and then "
             "g2l doctor slides.csv"
         )
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        return (
+            f"It is a slide by its name. Make a manifest of its folder first: g2l make-manifest {path.parent} --out "
+            "slides.csv, and then g2l doctor slides.csv, which reads the first slides"
+        )
     if path.suffix.lower() in PLAN_ENDINGS:
         return f"Of a plan it looks at the manifest that it was made from; g2l inspect {path} shows the plan"
     return "`g2l inspect` looks at plans and students"
@@ -89,6 +139,8 @@ def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, 
             return list(look_at_manifest(path, place, teacher_seconds, slides))
         if kind == "run":
             return list(look_at_run(path))
+        if not as_url(path) and lacks_metadata(path):
+            return [trouble(kind, f"{path} looks like a store, but has no {METADATA}", LOST_METADATA)]
         with open_store(path, tell=say) as store:
             return list(look_at_store(store))
     except G2LError as error:

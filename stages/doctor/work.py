@@ -4,8 +4,8 @@ will take in hours and bytes.
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ import numpy as np
 from pipeline.base.console import counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
-from pipeline.base.errors import G2LError
+from pipeline.base.errors import G2LError, Source
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
+from pipeline.cohort.annotated import require_tissue_files
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH
 from pipeline.cohort.manifest import Manifest, read_manifest
 from pipeline.config.groups import Grid, Sampling, TissueFiles
@@ -37,6 +38,17 @@ from stages.plan import Audited, audit_slide
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
 """Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""
+COLUMNS_ARE_IN = "data_manifests/README.md says what the columns mean"
+ABOUT_COLUMNS = f"nothing, if that is right; {COLUMNS_ARE_IN}"
+OF_CONFIG = "of `plan` comes from the table [plan] of --config"
+HOW_TO_MEND: Mapping[Source, str] = {
+    "slide": "look at it in a viewer; options of `plan` are taken from the table [plan] of --config",
+    "annotations": "correct its file in the program that drew it, or the path in the manifest's column annotations; "
+    f"docs/annotations.md says what is read. --include, --exclude and --annotation-origin {OF_CONFIG}",
+    "tissue": "correct its file in QuPath, or write it anew with `g2l plan --tissue-geojson`. "
+    f"--tissue-from {OF_CONFIG}",
+}
+"""What to do about a slide, by what of it is in the way."""
 FIRST_SLIDES = 3
 """Slides to read for real. Our choice: some seconds each."""
 
@@ -66,22 +78,22 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
     try:
         manifest = read_manifest(path, slides.slides_root)
     except G2LError as error:
-        yield trouble(
-            "manifest",
-            str(error),
-            "mend these rows, or give `g2l plan --slides-root`; data_manifests/README.md says what the columns mean",
-        )
+        yield trouble("manifest", str(error), f"mend these rows, or give `g2l plan --slides-root`; {COLUMNS_ARE_IN}")
         return
     cases, centers = {row.case_id for row in manifest.rows}, {row.center for row in manifest.rows if row.center}
     found = (
         f"{counted(len(manifest.rows), 'slide')} of {counted(len(cases), 'case')}, {counted(len(centers), 'centre')}"
     )
     yield good("manifest", found)
+    yield from (note("columns", words, ABOUT_COLUMNS) for words in manifest.notes)
     if not any(row.has_case for row in manifest.rows):
         advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
         yield note("cases", "no row names its case, so each slide counts as one", advice)
     first = manifest.rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
     yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
+    if finding := _look_at_tissue(manifest, slides.tissue_files.read_from):
+        yield finding
+        slides = replace(slides, tissue_files=replace(slides.tissue_files, read_from=None))
     audited = []
     for row in first:
         finding, result = try_slide(manifest, row.slide_id, slides)
@@ -89,6 +101,17 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
         audited += [result] if result.slide is not None and result.sample is not None else []
     num_slides = min(len(manifest.rows), slides.most_slides or len(manifest.rows))
     yield from _estimate(audited, num_slides, place, teacher_seconds, slides.most_of_a_slide)
+
+
+def _look_at_tissue(manifest: Manifest, folder: Path | None) -> Finding | None:
+    """What is wrong with the folder of corrected tissue, if there is one and anything is."""
+    try:
+        if folder is not None:
+            require_tissue_files(folder, manifest)
+    except G2LError as error:
+        advice = f"name the folder that `g2l plan --tissue-geojson` wrote. --tissue-from {OF_CONFIG}"
+        return trouble("tissue", str(error), advice)
+    return None
 
 
 def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:
@@ -101,8 +124,7 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
         result = audit_slide(row, manifest, *how, copy=copy)
     seconds, audit = time.monotonic() - started, result.audit
     if result.slide is None or not result.sample or not result.sample.measured:
-        advice = "look at it in a viewer; options of `plan` are taken from the table [plan] of --config"
-        return trouble(slide_id, audit.reason or "no patch of it can be read", advice), result
+        return trouble(slide_id, audit.reason or "no patch of it can be read", HOW_TO_MEND[result.about]), result
     each = result.sample.seconds / result.sample.measured
     words = (
         f"{audit.vendor}, {audit.width:,} x {audit.height:,} at {audit.mpp:.4g} um/px, "
@@ -111,6 +133,8 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
     )
     if audit.status != "ok" or audit.warnings:
         advice = "look at it in a viewer, and at its picture: `g2l plan --overlays`"
+        if result.about != "slide":
+            advice = f"{advice}; {HOW_TO_MEND[result.about]}"
         return note(slide_id, f"{words}; {'; '.join(filter(None, (audit.reason, audit.warnings)))}", advice), result
     return good(slide_id, words), result
 

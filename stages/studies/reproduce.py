@@ -188,7 +188,8 @@ def changed_options(out: Path, name: str, config: ReproduceConfig) -> list[str]:
         recorded = dict(read_toml(path)["reproduce"])
         before = {"public_set": recorded.pop("public_set"), "out": recorded.pop("out")}
         before |= type(config).build(recorded).absolute().deciding()
-    return differences(before, {"public_set": name, "out": str(out.absolute())} | config.absolute().deciding())
+    now = {"public_set": name, "out": str(out.absolute())} | config.absolute().deciding()
+    return differences(before, now, config.unsaid())
 
 
 def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> tuple[Members, str]:

@@ -8,7 +8,17 @@ import pytest
 
 from pipeline.base import outside
 from pipeline.base.errors import BenchmarkError, StoreError
-from pipeline.base.outside import UnsafeError, printable, read_bytes, read_json, read_part, read_toml, reading
+from pipeline.base.outside import (
+    NO_FILE,
+    UnsafeError,
+    file_trouble,
+    printable,
+    read_bytes,
+    read_json,
+    read_part,
+    read_toml,
+    reading,
+)
 
 
 @pytest.mark.parametrize(
@@ -149,3 +159,23 @@ def test_a_part_of_a_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
         read_part(tmp_path / "pipe", 0, 1)
     with pytest.raises(OSError, match="No such file"):
         read_part(tmp_path / "none", 0, 1)
+
+
+@pytest.mark.timeout(20)  # a pipe would be waited for without end
+def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe")
+    for name, goal in (("link", "file"), ("broken", "gone"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(goal)
+    words = {
+        "file": "",
+        "link": "",
+        "pipe": "it is a pipe or device, not a file",
+        ".": "it is a folder, not a file",
+        "gone": NO_FILE,
+        "file/gone": NO_FILE,
+        "a\0b": NO_FILE,
+        "broken": f"a link to {tmp_path / 'gone'}, which is not there",
+    }
+    assert {name: file_trouble(Path(f"{tmp_path}/{name}")) for name in words} == words
+    assert "symbolic links" in file_trouble(tmp_path / "loop")

@@ -1,6 +1,8 @@
 """Plans by annotations: what is kept, recorded and hashed, what is refused, and that changed files are noticed."""
 
+import errno
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,8 +13,16 @@ import support.slides as sf
 from support.annotated import write_geojson
 from support.plans import SMALL, make_plan
 
-from pipeline.base.errors import PlanError, SlideError
-from pipeline.cohort.annotated import changed_annotations, require_known_classes, slide_annotations
+from pipeline.base.errors import ConfigError, PlanError, SlideError
+from pipeline.cohort import annotated
+from pipeline.cohort.annotated import (
+    changed_annotations,
+    class_spelling_notes,
+    file_hashes,
+    require_known_classes,
+    require_tissue_files,
+    slide_annotations,
+)
 from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import ADDED_COLUMNS, Plan, read_plan, write_audit, write_plan
 from pipeline.config.class_rules import ClassRules
@@ -186,6 +196,10 @@ def test_classes_go_with_other_grids(manifest: Path, options: dict[str, object])
     ("rules", "words"),
     [
         (ClassRules(include=("tumor",)), r"--include tumor: no slide has this class \(did you mean tumour\?\)"),
+        (
+            ClassRules(include=("Tumour",)),
+            "--include Tumour: no slide has this class; there is tumour, and capitals count\n",
+        ),
         (ClassRules(exclude=("pen",)), "--exclude pen: .*\nThe annotations have necrosis, stroma, tumour$"),
         (ClassRules(quotas=(("fat", 1.0),)), "--class-quota fat: no slide has this class"),
     ],
@@ -273,3 +287,97 @@ def test_files_of_tissue_are_not_written_over(manifest: Path, tmp_path: Path) ->
 
 def test_rows_of_no_plan_are_passed_over(plan: Plan, tmp_path: Path) -> None:
     assert changed_annotations(plan, Manifest((), tmp_path / "m.csv", tmp_path), None) == []
+
+
+def test_a_file_that_may_not_be_read_is_named_once(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in for the system's answer: whoever may read everything gets no other."""
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(annotated, "sha256_file", refuse)
+    read = read_manifest(manifest)
+    with pytest.raises(SlideError) as caught:
+        file_hashes(read, read.rows[0], None)
+    assert str(caught.value) == f"{manifest.with_name('s0.geojson')} cannot be read: Permission denied"
+    assert caught.value.about == "annotations"
+
+
+def test_a_folder_of_tissue_that_has_no_file_of_any_slide_is_refused_once(manifest: Path, tmp_path: Path) -> None:
+    read = read_manifest(manifest)
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    words = {
+        "gone": "gone is not a folder that can be read: no such file",
+        "file": "file is not a folder that can be read: it is a file",
+        "empty": r"empty has the file of no slide that is planned; that of the first would be s0\.geojson",
+    }
+    for name, why in words.items():
+        with pytest.raises(ConfigError, match=rf"--tissue-from .*{why}"):
+            require_tissue_files(tmp_path / name, read)
+        with pytest.raises(ConfigError, match=rf"--tissue-from .*{why}"):
+            make_plan(manifest, tissue_from=tmp_path / name)
+    (tmp_path / "empty" / "s2.geojson").write_bytes(b"")
+    require_tissue_files(tmp_path / "empty", read)
+
+
+def test_a_folder_of_tissue_that_may_not_be_entered_is_not_called_empty(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the system's answer: whoever may read everything gets no other."""
+    monkeypatch.setattr(annotated, "file_trouble", lambda path: "Permission denied")
+    with pytest.raises(ConfigError, match=r"is not a folder that can be read: Permission denied$"):
+        require_tissue_files(tmp_path, read_manifest(manifest))
+
+
+# Spelled in several ways
+
+NFC, NFD = "Tum\u00f6r", " Tumo\u0308r\u00a0"
+"""One class in two spellings."""
+
+
+def test_spellings_over_a_cohort_are_noted() -> None:
+    notes = class_spelling_notes([{NFC: (NFC,)}, {NFC: (NFD,), "a": ("a",)}, {NFC: (NFD,), "A": ("A",)}, {}])
+    assert notes == [
+        rf"class {NFC} is spelled in 2 ways, taken as one: ' Tumo\u0308r\xa0' (2 slides), 'Tum\xf6r' (1 slide)",
+        "These classes of annotations differ only in capitals, blanks or a .0 and count as different: 'A' and 'a'.",
+    ]
+    assert class_spelling_notes([{"a": ("a",)}, {"b": ("b",)}]) == []
+
+
+def test_slides_that_spell_a_class_differently_have_one_class(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_geojson(manifest.with_name("s0.geojson"), **{NFC: (0, 0, 512, 512)})
+    write_geojson(manifest.with_name("s1.geojson"), **{NFD: (0, 0, 768, 384)})
+    plan = make_plan(manifest, include=["Tumo\u0308r"])
+    assert [slide.classes and slide.classes.names for slide in plan.slides] == [(NFC,), (NFC,)]
+    assert plan.config.include == [NFC]
+    said = capsys.readouterr()
+    assert f"note: class {NFC} is spelled in 2 ways, taken as one: " in said.out + said.err
+
+
+def test_a_plan_of_names_that_are_not_clean_opens_and_continues(manifest: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote it: its names stay as they are, and so does its hash."""
+    now = PlanConfig.build(SMALL | {"workers": 2, "include": ["tumour"]})
+    plan, path = plan_beside(manifest, now, tmp_path / "s.zarr")
+    (slide,) = plan.slides
+    assert slide.classes is not None
+    old_names = ("necrosis ", "tumour\u00a0")
+    old = replace(
+        plan,
+        config=plan.config.model_copy(update={"include": ["tumour\u00a0"]}),
+        slides=(replace(slide, classes=replace(slide.classes, names=old_names)),),
+    )
+    assert old.hash != plan.hash
+    path.unlink()
+    write_plan(old, path)
+    back = read_plan(path)
+    assert (back.hash, back.config.include) == (old.hash, ["tumour\u00a0"])
+    assert back.slides[0].classes is not None
+    assert back.slides[0].classes.names == old_names
+    for written in ("tumour", "tumour\u00a0"):
+        config = PlanConfig.build(SMALL | {"workers": 2, "include": [written]})
+        assert plan_beside(manifest, config, tmp_path / "s.zarr")[0].hash == old.hash
+    with pytest.raises(PlanError, match="include: "):
+        plan_beside(manifest, PlanConfig.build(SMALL | {"include": ["necrosis"]}), tmp_path / "s.zarr")

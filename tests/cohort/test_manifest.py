@@ -1,7 +1,9 @@
 """The manifest: what is read, what is refused and in which words, splits, and the two committed manifests."""
 
 import csv
+import errno
 import hashlib
+import os
 import random
 import re
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -143,7 +146,7 @@ def test_read_needs_the_files(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_slide_file(tmp_path: Path) -> None:
     (tmp_path / "a.svs").mkdir()
-    with pytest.raises(ManifestError, match="no slide file"):
+    with pytest.raises(ManifestError, match=r"line 2: .*/a\.svs: it is a folder, not a file"):
         read_manifest(write(tmp_path, "slide_id,path\na,a.svs\n"))
 
 
@@ -435,6 +438,76 @@ def test_a_row_says_that_its_mpp_overrides(tmp_path: Path, cell: str, kept: str 
     write_manifest(path, manifest.rows)
     assert read_manifest(path).rows == manifest.rows
     assert ("mpp_overrides" in path.read_text()) == (kept is not None)
+
+
+@pytest.mark.timeout(20)  # a pipe would be waited for without end
+def test_what_stands_for_a_file_of_annotations_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("gone")
+    words = {
+        "folder": "it is a folder, not a file",
+        "pipe": "it is a pipe or device, not a file",
+        "link": "a link to .*gone, which is not there",
+    }
+    for name, why in words.items():
+        path = write(tmp_path, f"slide_id,path,annotations\na,a.svs,{name}\n")
+        with pytest.raises(ManifestError, match=rf"line 2: annotations .*/{name} of the slide 'a': {why}\n"):
+            read_manifest(path)
+
+
+def test_annotations_in_a_folder_that_may_not_be_entered_are_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the system's answer: whoever may read everything gets no other."""
+    (tmp_path / "a.svs").write_bytes(b"x")
+    locked, stat = tmp_path / "locked" / "a.geojson", os.stat
+
+    def refusing(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path) == str(locked):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    path = write(tmp_path, "slide_id,path,annotations\na,a.svs,locked/a.geojson\n")
+    with pytest.raises(ManifestError, match=r"annotations .*a\.geojson of the slide 'a': Permission denied\n"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("annotaions", "annotations"),
+        ("annotation", "annotations"),
+        ("mmp", "mpp"),
+        ("cas", "case_id"),
+        ("Case ID", "case_id"),
+        ("patients", "case_id"),
+        ("centre", "center"),
+        ("spilt", "split"),
+        ("sha-256", "sha256"),
+        ("mpp_override", "mpp_overrides"),
+    ],
+)
+def test_a_column_that_is_nearly_a_known_one_is_noted(tmp_path: Path, typed: str, meant: str) -> None:
+    table = write(tmp_path, f"slide_id,path,{typed}\na,a.svs,x\n")
+    note = f"{table}: the column {typed!r} is only kept as a label; rename it if {meant} is meant"
+    assert parse_manifest(table).notes == (note,)
+    if meant == "case_id":
+        meant = "case_id,patient"
+    both = write(tmp_path, f"slide_id,path,{typed},{meant}\na,a.svs{',' * (meant.count(',') + 2)}\n")
+    assert parse_manifest(both).notes == ()
+
+
+def test_other_labels_are_kept_without_a_word(tmp_path: Path) -> None:
+    labels = "site,class,stage,grade,sex,age,race,patient_age,patient_sex,stain,scanner,block,project_id,submitter_id,"
+    labels += "sample_type,image_id,er_status,her2,md5,bytes,fold,set,batch,plate,date,hospital,label,slide,file_name"
+    row = ",".join(["x"] * len(labels.split(",")))
+    table = write(tmp_path, f"slide_id,path,{labels}\na,a.svs,{row}\n")
+    manifest = parse_manifest(table)
+    assert manifest.notes == ()
+    assert list(manifest.rows[0].labels) == labels.split(",")
 
 
 @pytest.mark.parametrize("cells", ["0.25,perhaps", ",yes"])

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.base.errors import ConfigError
 from pipeline.config import stages, studies, tools
-from pipeline.config.base import Config, OneOf, option
+from pipeline.config.base import Config, OneOf, differences, option
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
@@ -151,3 +151,11 @@ def test_every_fraction_must_be_finite(kind: type[Config], name: str, word: str 
     value = [word] if "list[" in str(kind.model_fields[name].annotation) else word
     with pytest.raises(ConfigError, match=rf"{name}(\.0)?: Input should be a finite number"):
         kind.build({name: value})
+
+
+def test_what_a_record_leaves_unsaid_is_named_in_a_difference() -> None:
+    config, unsaid = PlanConfig(annotation_origin="slide", seed=3), PlanConfig.unsaid()
+    lines = differences(PlanConfig().deciding(), config.deciding(), unsaid)
+    assert lines == ["annotation_origin: 'auto' -> 'slide'", "seed: 0 -> 3"]
+    within = differences({"options": PlanConfig().deciding()}, {"options": config.deciding()}, {"options": unsaid})
+    assert within == [f"options.{line}" for line in lines]

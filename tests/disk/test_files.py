@@ -310,8 +310,10 @@ def test_output_folder(tmp_path: Path) -> None:
     make_output_folder(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(G2LError, match=r"cannot write to .*file/a: Not a directory"):
+    with pytest.raises(G2LError, match=r"cannot write to .*file/a: Not a directory\. Choose another --out or fix"):
         make_output_folder(tmp_path / "file" / "a")
+    with pytest.raises(G2LError, match=r"Choose another --overlays or fix"):
+        make_output_folder(tmp_path / "file" / "a", "--overlays")
 
 
 def test_require_new_file(tmp_path: Path) -> None:

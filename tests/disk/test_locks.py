@@ -174,3 +174,13 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_an_output_below_a_file_names_the_option_that_gave_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for option in ("--out", "--overlays"):
+        with (
+            pytest.raises(G2LError, match=rf"cannot write to .*file: .*Choose another {option} or fix"),
+            exclusive(tmp_path / "file" / "x", "me", option),
+        ):
+            pass

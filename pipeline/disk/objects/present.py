@@ -1,17 +1,16 @@
 """Which places of a list are there: files of this machine, and objects in buckets, many asked for at once."""
 
-import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pipeline.base.outside import file_trouble
 from pipeline.disk.objects.bucket import AwayError, Bucket, ObjectError, ObjectFacts
 from pipeline.disk.objects.places import ObjectPath
 
 LOOKS = 32
 """Objects that are asked for at once. Our choice: an answer takes some hundredths of a second."""
-NO_FILE = "no such file"
 
 
 class Buckets:
@@ -71,7 +70,7 @@ def look_at_objects(paths: Iterable[ObjectPath]) -> dict[ObjectPath, ObjectFacts
 
 
 def absent_places(paths: Iterable[Path]) -> dict[Path, str]:
-    """The places that are not there, in their order, and why: `NO_FILE`, or of an object the store's words.
+    """The places of no file, in their order, and why: `NO_FILE`, what else is there, or of an object the store's words.
 
     Raises:
         ObjectError: a store does not answer, or cannot be opened.
@@ -81,7 +80,7 @@ def absent_places(paths: Iterable[Path]) -> dict[Path, str]:
 
     def why_absent(path: Path) -> str:
         if not isinstance(path, ObjectPath):
-            return "" if os.path.isfile(path) else NO_FILE  # never raises, unlike Path.is_file
+            return file_trouble(path)
         look = looks[path]
         return str(look).removeprefix(f"{path}: ") if isinstance(look, ObjectError) else ""
 

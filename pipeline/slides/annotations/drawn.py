@@ -13,7 +13,10 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError
+from pipeline.config.class_rules import clean_class
 
+CLASS_JOINT = ": "
+"""Between the names of a class and its subclasses, as QuPath writes them: "Tumor: Positive"."""
 UNCLASSIFIED = "Unclassified"
 """The class of regions that have none; QuPath's word."""
 MOST_CHANGE = 0.05
@@ -66,10 +69,11 @@ class ScannedPart:
 
 @dataclass
 class Notes:
-    """What was mended or left out, and of which regions."""
+    """What was mended or left out, and of which regions; and how classes are spelled."""
 
     _numbers: dict[str, list[int]] = field(default_factory=dict)
     _general: list[str] = field(default_factory=list)
+    _spellings: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, what: str, number: int) -> None:
         """Note something of a region."""
@@ -79,12 +83,30 @@ class Notes:
         """Note something of the whole file."""
         self._general.append(line)
 
+    def class_named(self, *parts: str) -> str:
+        """The class that a file names, perhaps by the names of a class and its subclasses; its spelling is kept."""
+        name = CLASS_JOINT.join(filter(None, map(clean_class, parts)))
+        spellings, written = self._spellings.setdefault(name, []), CLASS_JOINT.join(parts)
+        if written not in spellings:
+            spellings.append(written)
+        return name
+
+    @property
+    def spellings(self) -> dict[str, tuple[str, ...]]:
+        """How the file spells each class, in the order of the names."""
+        return {name: tuple(written) for name, written in sorted(self._spellings.items())}
+
     def lines(self) -> tuple[str, ...]:
         """A line for each kind of note."""
         found = []
         for what, numbers in self._numbers.items():
             some = ", ".join(map(str, numbers[:MOST_LISTED])) + (", ..." if len(numbers) > MOST_LISTED else "")
             found.append(f"{len(numbers)} region{'s' if len(numbers) > 1 else ''} (number {some}): {what}")
+        found += [
+            f"class {name} is spelled in {len(written)} ways, taken as one: {', '.join(map(ascii, written))}"
+            for name, written in self.spellings.items()
+            if len(written) > 1
+        ]
         return (*found, *self._general)
 
 

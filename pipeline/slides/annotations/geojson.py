@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.class_rules import clean_class
 from pipeline.slides.annotations.drawn import UNCLASSIFIED, DrawnRegion, Notes
 
 LEFT_OUT_TYPES = ("detection", "cell", "tile", "tmaCore", "tma_core", "root")
@@ -55,27 +56,29 @@ def geojson_regions(text: bytes, notes: Notes) -> tuple[list[DrawnRegion], list[
         if geometry is None:
             notes.add("it has no geometry and was left out", number)
             continue
-        name = class_of(properties)
+        name = notes.class_named(*class_of(properties))
         regions += [DrawnRegion(number, name, rings) for rings in _polygons(geometry, number, notes)]
     return regions, list(dict.fromkeys(images)), is_of_qupath
 
 
-def class_of(properties: Mapping[str, Any]) -> str:
-    """The class that a feature's properties give: of QuPath's classification, the name, or the names of a class and
-    its subclasses ("Tumor: Positive"); else the feature's own name; "Tissue" if it only has a tissue number.
+def class_of(properties: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class that a feature's properties give, as it is spelled there: of QuPath's classification, the name, or the
+    names of a class and its subclasses; else the feature's own name; "Tissue" if it only has a tissue number.
     """
     classification = properties.get("classification")
     if isinstance(classification, str) and classification.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):  # as programs that know no nested properties write it
             classification = json.loads(classification)
+    several: tuple[str, ...] = ()
     if isinstance(classification, dict):
         names = classification.get("names")
-        joined = ": ".join(map(str, names)) if isinstance(names, list) else ""
-        classification = classification.get("name") or joined
-    for name in (classification, properties.get("name")):
-        if isinstance(name, str) and name.strip():
-            return name.strip()
-    return TISSUE if "tissue_id" in properties else UNCLASSIFIED
+        several = tuple(map(str, names)) if isinstance(names, list) else ()
+        classification = classification.get("name")
+    for name in (classification, several, properties.get("name")):
+        parts = (name,) if isinstance(name, str) else name
+        if isinstance(parts, tuple) and any(map(clean_class, parts)):
+            return parts
+    return (TISSUE if "tissue_id" in properties else UNCLASSIFIED,)
 
 
 def _images(holder: Any) -> list[str]:

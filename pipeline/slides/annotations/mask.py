@@ -9,7 +9,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -19,6 +19,7 @@ from PIL import Image
 
 from pipeline.base.errors import AnnotationError
 from pipeline.base.outside import require_claim, require_room
+from pipeline.config.class_rules import clean_class
 from pipeline.slides.annotations.drawn import Notes, ScannedPart
 from pipeline.slides.annotations.regions import MaskRegions
 from pipeline.slides.annotations.xml_regions import parse_tree
@@ -96,7 +97,7 @@ def _regions_of(
     found = np.unique(values)
     if len(found) > MOST_CLASSES_OF_MASK + 1:
         raise ValueError(f"{len(found)} different values; a mask has at most {MOST_CLASSES_OF_MASK} classes")
-    named = {int(value): names.get(str(value), str(value)) for value in found if value}
+    named = {int(value): notes.class_named(names.get(str(value), str(value))) for value in found if value}
     return MaskRegions(values, named, pixel_l0_px, where, corner_l0_px)
 
 
@@ -115,30 +116,45 @@ def mask_on_slide(
     Other arguments and errors: see `mask_regions`.
     """
     of_slide, of_part, read = Notes(), Notes(), _read_mask(data)
-    if part is None or origin == "slide":
+    if part is None:
         return _regions_of(read, size_l0_px, mpp, of_slide, where, slide_name), of_slide
+    if origin == "slide":
+        with _naming_other("the scanned part of the slide", "scan"):
+            return _regions_of(read, size_l0_px, mpp, of_slide, where, slide_name), of_slide
+    part_name = f"{slide_name}'s scanned part"
     if origin == "scan":
-        return _regions_of(read, part.size_l0_px, mpp, of_part, where, slide_name, part.corner_l0_px), of_part
+        with _naming_other("the whole slide", "slide"):
+            return _regions_of(read, part.size_l0_px, mpp, of_part, where, part_name, part.corner_l0_px), of_part
     scanned = whole = None
     of_part.say(
         "the mask is as large as the scanned part of the slide, and was taken as one of it; give "
         "--annotation-origin slide if it is not"
     )
     with contextlib.suppress(AnnotationError):
-        found = _regions_of(read, part.size_l0_px, mpp, of_part, where, slide_name, part.corner_l0_px)
+        found = _regions_of(read, part.size_l0_px, mpp, of_part, where, part_name, part.corner_l0_px)
         scanned = found if is_as_large(found, part.size_l0_px) else None
-    refused = ""
+    refused = AnnotationError(where)
     try:
-        whole = _regions_of(read, size_l0_px, mpp, of_slide, where, slide_name)
+        with _naming_other("the scanned part of the slide", "scan"):
+            whole = _regions_of(read, size_l0_px, mpp, of_slide, where, slide_name)
     except AnnotationError as error:
-        refused = f"{error}, or it is of the scanned part of the slide (--annotation-origin scan)"
+        refused = error
     if scanned is not None and (whole is None or not is_as_large(whole, size_l0_px)):
         return scanned, of_part
     if whole is None:
-        raise AnnotationError(refused)
+        raise refused
     if scanned is not None:
         of_slide.say("it was taken as a mask of the slide, not of its scanned part (--annotation-origin scan)")
     return whole, of_slide
+
+
+@contextlib.contextmanager
+def _naming_other(what: str, origin: str) -> Iterator[None]:
+    """Add to the block's error what the mask may be of, and the option that says so."""
+    try:
+        yield
+    except AnnotationError as error:
+        raise AnnotationError(f"{error}, or it is of {what} (--annotation-origin {origin})") from None
 
 
 def is_as_large(mask: MaskRegions, size_l0_px: tuple[int, int]) -> bool:
@@ -209,7 +225,8 @@ def _names(description: str) -> dict[str, str]:
     except (ValueError, RecursionError):  # another description
         return {}
     names = value.get("classes") if isinstance(value, dict) else None
-    return {key: name for key, name in names.items() if isinstance(name, str)} if isinstance(names, dict) else {}
+    named = names.items() if isinstance(names, dict) else ()
+    return {key: name for key, name in named if isinstance(name, str) and clean_class(name)}
 
 
 def _ome_mpp(text: str) -> float | None:

@@ -6,11 +6,13 @@ Both rules hold together: a patch must be on tissue, and within the classes. Lef
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.class_rules import ClassRules
+from pipeline.base.errors import Source
+from pipeline.config.class_rules import ClassRules, capitals_apart
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.sampling import sample_patches
 from pipeline.slides.annotations.patch_classes import CLASS_DECIMALS, PatchClasses
@@ -74,6 +76,15 @@ def within_classes(
     )
 
 
+def source_of_notes(laid: TissueGrid, annotations: Annotations | None, tissue_from: Path | None) -> Source:
+    """What of a slide its warnings are of, or that it has no patch."""
+    if laid.of_class or (annotations and annotations.notes):
+        return "annotations"
+    if tissue_from and (laid.annotation_notes or not len(laid.coords_l0_px)):
+        return "tissue"
+    return "annotations" if laid.annotation_notes else "slide"
+
+
 def _share_together(
     annotations: Annotations, names: Sequence[str], coords_l0_px: NDArray[np.int64], patch_l0_px: float
 ) -> NDArray[np.float64]:
@@ -110,7 +121,9 @@ def _without_effect(sampling: Sampling, why: str) -> Iterator[str]:
 def _why_none(flag: str, names: Sequence[str], present: Sequence[str], rules: ClassRules) -> str:
     """Why a rule left no patch on tissue."""
     if not set(names) & set(present):
-        return f"its annotations have no {_listed(names)} ({flag}); they have {_listed(present) or 'no class at all'}"
+        has = f"they have {_listed(present) or 'no class at all'}"
+        capitals = any(capitals_apart(name, present) for name in names)
+        return f"its annotations have no {_listed(names)} ({flag}); {has}{', and capitals count' if capitals else ''}"
     if flag == "--include":
         return f"no patch on tissue has {rules.min_class:.0%} of its area in {_listed(names)} (--include, --min-class)"
     return f"every patch left has more than {rules.max_excluded:.0%} of its area in {_listed(names)} (--exclude)"

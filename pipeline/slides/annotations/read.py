@@ -65,12 +65,14 @@ def read_annotations(
     """
     slide_name = min(sorted(slide_names), key=len, default="")
     notes = Notes()
+    with reading(path, "cannot be read", AnnotationError):
+        packed = read_bytes(path)
     with reading(path, "not readable as annotations", AnnotationError, f"Known are {KNOWN_KINDS}"):
-        data = unpack(read_bytes(path))
+        data = unpack(packed)
         part = scanned_part(scanned_l0_px, size_l0_px)
         if data.startswith(MASK_STARTS):
             mask, said = mask_on_slide(data, size_l0_px, mpp, f"{path}", slide_name, part, origin)
-            return Annotations(mask, mpp, said.lines())
+            return Annotations(mask, mpp, said.lines(), said.spellings)
         require_room(MEMORY_FACTOR * len(data), "its text")
         if data.lstrip().startswith(XML_STARTS):
             regions, is_of_qupath = xml_regions(data.lstrip(), mpp, notes, f"{path}", slide_name), False
@@ -82,7 +84,7 @@ def read_annotations(
             part = replace(part, counts_from_it=counts_from_scan)
             regions = moved_to_slide(regions, part, notes if origin == "auto" else None)
         shapes = shapes_by_class(regions, size_l0_px, notes, f"{path}", slide_name, part)
-    return Annotations(PolygonRegions(shapes), mpp, notes.lines())
+    return Annotations(PolygonRegions(shapes), mpp, notes.lines(), notes.spellings)
 
 
 def unpack(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ Of polygons, areas are exact up to floating point; of masks, exact to fractions 
 import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -52,11 +52,13 @@ class Annotations:
         source: the regions.
         mpp: um/px of level 0.
         notes: what was mended or left out when they were read, a sentence each.
+        spellings: of each class, how the file writes its name.
     """
 
     source: RegionSource
     mpp: float
     notes: tuple[str, ...] = ()
+    spellings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError, SlideError
+from pipeline.base.outside import file_trouble
+from pipeline.config.class_rules import capitals_apart
 from pipeline.config.groups import AnnotationOrigin
 from pipeline.disk.files import write_text
 from pipeline.slides.annotations.outlines import Polygon, mask_of, polygons_of
@@ -99,8 +101,8 @@ def tissue_from_file(
         SlideError: there is no file, or it cannot be read, is of another slide, or has no such class.
     """
     path = corrected_path(folder, slide_id)
-    if not path.is_file():
-        raise SlideError(f"{path}: no such file, and --tissue-from takes this slide's tissue from it")
+    if why := file_trouble(path):
+        raise SlideError(f"{path}: {why}, and --tissue-from takes this slide's tissue from it", about="tissue")
     thumbnail, unreadable, pixel_l0_px = read_thumbnail(slide)
     slide.direct.forget_tiles()
     rows, columns = unreadable.shape
@@ -117,10 +119,11 @@ def tissue_from_file(
         )
         if TISSUE_CLASS not in found.classes:
             has = ", ".join(found.classes) or "no class at all"
-            raise AnnotationError(f"{path}: no class {TISSUE_CLASS}, which --tissue-from asks for; it has {has}")
+            hint = ", and capitals count" if capitals_apart(TISSUE_CLASS, found.classes) else ""
+            raise AnnotationError(f"{path}: no class {TISSUE_CLASS}, which --tissue-from asks for; it has {has}{hint}")
         outlines = found.rings(TISSUE_CLASS)
     except AnnotationError as error:
-        raise SlideError(str(error)) from None
+        raise SlideError(str(error), about="tissue") from None
     mask = mask_of((ring / pixel_l0_px for ring in outlines), (rows, columns))
     notes = tuple(f"{path.name} of --tissue-from: {note}" for note in found.notes)
     return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail), notes

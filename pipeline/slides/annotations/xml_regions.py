@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError
 from pipeline.base.outside import UnsafeError
+from pipeline.config.class_rules import clean_class
 from pipeline.slides.annotations.drawn import UNCLASSIFIED, DrawnRegion, Notes, box_outline, ellipse_outline
 
 MOST_DEPTH = 50
@@ -105,8 +106,9 @@ def _asap(root: Element, notes: Notes) -> Iterator[DrawnRegion]:
             notes.add("a spline was taken as the polygon of its points", number)
         if kind.lower() == "rectangle" and len(points) == 2:
             points = box_outline(points)
-        group = item.get("PartOfGroup", "").strip()
-        yield DrawnRegion(number, UNCLASSIFIED if group in ("", "None") else group, [points])
+        group = item.get("PartOfGroup", "")
+        name = UNCLASSIFIED if clean_class(group) in ("", "None") else group
+        yield DrawnRegion(number, notes.class_named(name), [points])
 
 
 def _layers(root: Element, notes: Notes) -> Iterator[DrawnRegion]:
@@ -128,8 +130,9 @@ def _layers(root: Element, notes: Notes) -> Iterator[DrawnRegion]:
                 notes.add(f"of type {kind}, which has no area or is not known: left out", number)
                 continue
             is_hole = region.get("NegativeROA", "0").strip().lower() in ("1", "true")
-            name = layer_name or region.get("Text", "").strip() or f"Layer {layer.get('Id', '').strip() or place}"
-            yield DrawnRegion(number, name, [outline], is_hole)
+            named = (layer_name, region.get("Text", ""), f"Layer {layer.get('Id', '').strip() or place}")
+            name = next(filter(clean_class, named))
+            yield DrawnRegion(number, notes.class_named(name), [outline], is_hole)
 
 
 def _is_halo_line(region: Element, points: NDArray[np.float64]) -> bool:
@@ -139,11 +142,11 @@ def _is_halo_line(region: Element, points: NDArray[np.float64]) -> bool:
 
 
 def _layer_name(layer: Element) -> str:
-    """The name of a layer, or its description in ImageScope; "" if it has none."""
-    if own := layer.get("Name", "").strip():
+    """The name of a layer as it is spelled, or its description in ImageScope; "" if it has none."""
+    if clean_class(own := layer.get("Name", "")):
         return own
     descriptions = [item for item in layer.iterfind("Attributes/Attribute") if item.get("Name") == "Description"]
-    return descriptions[0].get("Value", "").strip() if descriptions else ""
+    return descriptions[0].get("Value", "") if descriptions else ""
 
 
 def _outline(kind: str, points: NDArray[np.float64]) -> NDArray[np.float64] | None:

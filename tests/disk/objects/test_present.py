@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 from support.object_server import ObjectServer
 
+from pipeline.base.outside import NO_FILE
 from pipeline.disk.objects import bucket, present
 from pipeline.disk.objects.bucket import AwayError, NoObjectError, ObjectFacts
 from pipeline.disk.objects.places import ObjectPath
-from pipeline.disk.objects.present import NO_FILE, Buckets, absent_places, look_at_objects
+from pipeline.disk.objects.present import Buckets, absent_places, look_at_objects
 
 
 def test_absent_places_are_named_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "a.svs").write_bytes(b"abc")
     here, gone = ObjectPath(f"file://{tmp_path}/a.svs"), ObjectPath(f"file://{tmp_path}/b.svs")
-    places = [tmp_path / "c.svs", gone, tmp_path / "a.svs", here]
-    assert absent_places(places) == {tmp_path / "c.svs": NO_FILE, gone: "no such object"}
+    places = [tmp_path / "c.svs", gone, tmp_path / "a.svs", here, tmp_path]
+    folder = {tmp_path: "it is a folder, not a file"}
+    assert absent_places(places) == {tmp_path / "c.svs": NO_FILE, gone: "no such object"} | folder
     looks = look_at_objects([here, gone])
     assert isinstance(looks[gone], NoObjectError)
     look = looks[here]

@@ -131,3 +131,11 @@ def test_a_hair_beyond_the_edge_is_not_worth_a_note() -> None:
 def test_an_ellipse_has_nearly_its_area() -> None:
     found, _ = areas(DrawnRegion(1, "a", [ellipse_outline(np.array([(90.0, 10.0), (10.0, 50.0)]))]))
     assert found["a"] == pytest.approx(np.pi * 40 * 20, rel=1e-4)
+
+
+def test_a_class_in_several_spellings_is_noted_once() -> None:
+    notes = Notes()
+    names = [notes.class_named(*parts) for parts in (("Tum\u00f6r",), ("Tumo\u0308r ",), ("Tum\u00f6r",), ("b", " c"))]
+    assert names == ["Tum\u00f6r", "Tum\u00f6r", "Tum\u00f6r", "b: c"]
+    assert notes.spellings == {"Tum\u00f6r": ("Tum\u00f6r", "Tumo\u0308r "), "b: c": ("b:  c",)}
+    assert notes.lines() == ("class Tum\u00f6r is spelled in 2 ways, taken as one: 'Tum\\xf6r', 'Tumo\\u0308r '",)

@@ -65,6 +65,9 @@ def test_contours_of_trident_are_tissue() -> None:
         ({"classification": '{ "name": "Fat", "color": [ 1, 2, 3 ] }'}, "Fat"),
         ({"classification": "{odd"}, "{odd"),
         ({"classification": " Necrosis "}, "Necrosis"),
+        ({"classification": {"names": [" Tumor", "in\u00a0situ "]}}, "Tumor: in situ"),
+        ({"classification": {"name": "\u00a0", "names": ["Tumor"]}}, "Tumor"),
+        ({"classification": "\u200b", "name": "Region  1"}, "Region 1"),
         ({"classification": None, "name": "Region 1"}, "Region 1"),
         ({"classification": {"name": None}}, "Unclassified"),
         ({"classification": None}, "Unclassified"),
@@ -73,7 +76,9 @@ def test_contours_of_trident_are_tissue() -> None:
     ],
 )
 def test_where_a_class_is_named(properties: dict[str, Any], name: str) -> None:
-    assert class_of(properties) == name
+    notes = Notes()
+    assert notes.class_named(*class_of(properties)) == name
+    assert list(notes.spellings) == [name]
 
 
 def test_what_is_no_annotation_or_has_no_area_is_noted() -> None:

@@ -1,5 +1,6 @@
 """Patches by the classes of annotations: counted on rectangles, where shares are simple arithmetic."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from pipeline.config.class_rules import ClassRules
 from pipeline.config.groups import Sampling
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import sample_patches
-from pipeline.slides.annotations.on_grid import sample_on_grid, within_classes
+from pipeline.slides.annotations.on_grid import sample_on_grid, source_of_notes, within_classes
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
 
@@ -34,6 +36,11 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> TissueGrid:
 
 def rules(**options: object) -> Sampling:
     return Sampling(None, 0, 0.1, classes=ClassRules(**options))  # type: ignore[arg-type]
+
+
+def read_boxes(folder: Path, **boxes: Box) -> Annotations:
+    path = write_geojson(folder / "a.geojson", **boxes)
+    return read_annotations(path, size_l0_px=(704, 512), mpp=0.5, slide_names={"a"})
 
 
 def columns(grid: TissueGrid) -> list[int]:
@@ -134,3 +141,20 @@ def test_the_sample_is_drawn_as_the_options_say() -> None:
     assert number_of_a(quotas=(("a", 1.0), ("b", 4.0))) == 4
     assert number_of_a(quotas=(("b", 1.0), ("c", 1.0))) == 0  # `b` alone has a quota, and patches enough
     assert number_of_a(min_class=0.6) == 10  # no patch is of `b`: they fill up
+
+
+def test_a_class_in_other_capitals_is_another_class_and_that_is_said(grid: TissueGrid, tmp_path: Path) -> None:
+    annotations = read_boxes(tmp_path, Tumor=(0, 0, 352, 512))
+    laid = within_classes(grid, annotations, rules(include=("tumor",)))
+    assert laid.of_class == "its annotations have no tumor (--include); they have Tumor, and capitals count"
+
+
+def test_what_a_slides_warnings_are_of(grid: TissueGrid, tmp_path: Path) -> None:
+    annotations = read_boxes(tmp_path, Tumor=(0, 0, 352, 512))
+    noted = replace(annotations, notes=("mended",))
+    empty = replace(grid, coords_l0_px=grid.coords_l0_px[:0])
+    from_file = replace(grid, annotation_notes=("a.geojson of --tissue-from: mended",))
+    assert source_of_notes(grid, annotations, None) == source_of_notes(empty, None, None) == "slide"
+    assert source_of_notes(grid, noted, tmp_path) == "annotations"
+    assert source_of_notes(replace(empty, of_class="none"), annotations, tmp_path) == "annotations"
+    assert source_of_notes(empty, annotations, tmp_path) == source_of_notes(from_file, None, tmp_path) == "tissue"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipeline.base.errors import AnnotationError
 from pipeline.config.groups import AnnotationOrigin
@@ -252,8 +252,9 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_a_pipe_a_folder_and_a_missing_file_are_refused_and_a_link_is_followed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path, tmp_path / "absent"):
-        with pytest.raises(AnnotationError, match=str(path)):
+    pipe, directory, absent = "a pipe or device, not a file", "Is a directory", "No such file or directory"
+    for path, words in ((tmp_path / "pipe", pipe), (tmp_path, directory), (tmp_path / "absent", absent)):
+        with pytest.raises(AnnotationError, match=rf"^{path}: cannot be read \({words}\)$"):
             read_annotations(path, size_l0_px=(100, 100), mpp=1.0, slide_names=())
     of(tmp_path / "a", TEXT)
     (tmp_path / "link").symlink_to("a")
@@ -277,3 +278,68 @@ def test_damage_anywhere_is_an_annotation_error_or_none(tmp_path: Path, data: by
         except AnnotationError:
             num_refused += 1
     assert num_refused > 15
+
+
+COMPOSED = "Tum\u00f6r"
+DECOMPOSED = "Tumo\u0308r \u00a0"
+"""The class of `TEXT`, and in another spelling."""
+
+
+def layer(name: str) -> str:
+    points = "".join(f"<Vertex X='{x}' Y='{y}'/>" for x, y in RING[:4])
+    return f"<Annotation Name='{name}'><Regions><Region><Vertices>{points}</Vertices></Region></Regions></Annotation>"
+
+
+def named_mask(kind: str) -> bytes:
+    """A mask of two values, which have one class in two spellings."""
+    values, buffer = np.zeros((50, 50), np.uint8), io.BytesIO()
+    values[5:25, 5:45], values[25:45, 5:45] = 1, 2
+    names = {"1": COMPOSED, "2": DECOMPOSED}
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("classes", json.dumps(names))
+        Image.fromarray(values).save(buffer, "PNG", pnginfo=info)
+    else:
+        tifffile.imwrite(buffer, values, metadata={"classes": names})
+    return buffer.getvalue()
+
+
+OTHER = json.loads(json.dumps(FEATURE, ensure_ascii=False).replace(COMPOSED, DECOMPOSED))
+ASAP_END = b"</Annotations></ASAP_Annotations>"
+ASAP_OTHER = XML.replace(COMPOSED.encode(), DECOMPOSED.encode()).partition(b"<Annotations>")[2]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        json.dumps({"type": "FeatureCollection", "features": [FEATURE, OTHER]}).encode(),
+        XML.removesuffix(ASAP_END) + ASAP_OTHER,
+        f"<Annotations>{layer(COMPOSED)}{layer(DECOMPOSED)}</Annotations>".encode(),
+        named_mask("PNG"),
+        named_mask("TIFF"),
+    ],
+    ids=["geojson", "asap", "layers", "png", "tiff"],
+)
+def test_two_spellings_of_a_class_are_one_with_a_note(tmp_path: Path, data: bytes) -> None:
+    found = of(tmp_path / "a", data)
+    assert found.areas_um2 == {COMPOSED: 6400.0}
+    assert found.spellings == {COMPOSED: (COMPOSED, DECOMPOSED)}
+    (note,) = (note for note in found.notes if "spelled" in note)
+    assert note.endswith(r"2 ways, taken as one: 'Tum\xf6r', 'Tumo\u0308r \xa0'")
+
+
+def test_a_mask_of_the_whole_slide_that_is_said_to_be_of_the_scanned_part_names_the_way_out(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((80, 100), np.uint8)).save(buffer, "PNG")
+    words = r"slide slide-1's scanned part has 150 x 100.* or it is of the whole slide \(--annotation-origin slide\)$"
+    with pytest.raises(AnnotationError, match=words):
+        at(tmp_path / "a", buffer.getvalue(), "scan")
+
+
+def test_a_mask_of_the_scanned_part_that_is_said_to_be_of_the_slide_names_the_way_out(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((100, 150), np.uint8)).save(buffer, "PNG")
+    with pytest.raises(
+        AnnotationError, match=r"or it is of the scanned part of the slide \(--annotation-origin scan\)$"
+    ):
+        at(tmp_path / "a", buffer.getvalue(), "slide")

@@ -1,6 +1,7 @@
 """Tissue as GeoJSON for QuPath: exact there and back, corrected files count, wrong ones are named."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,27 @@ def test_a_missing_or_wrong_file_is_named(slide: Slide, tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"a\.geojson: no such file, and --tissue-from takes"):
         tissue_from_file(slide, "a", tmp_path)
     write_geojson(corrected_path(tmp_path, "a"), tissue=(0, 0, 99, 99))
-    with pytest.raises(SlideError, match="no class Tissue, which --tissue-from asks for; it has tissue"):
+    with pytest.raises(SlideError, match=r"no class Tissue, which --tissue-from asks for; it has tissue"):
         tissue_from_file(slide, "a", tmp_path)
     corrected_path(tmp_path, "a").write_text("{")
     with pytest.raises(SlideError, match=r"a\.geojson"):
         tissue_from_file(slide, "a", tmp_path)
+
+
+def test_tissue_in_another_spelling_is_tissue_and_in_other_capitals_is_not(slide: Slide, tmp_path: Path) -> None:
+    write_geojson(tmp_path / "a.geojson", **{" Tissue\u00a0": (0, 0, 512, 512)})
+    assert tissue_from_file(slide, "a", tmp_path)[0].mask.any()
+    write_geojson(tmp_path / "a.geojson", tissue=(0, 0, 512, 512))
+    with pytest.raises(SlideError, match=r"no class Tissue, .*; it has tissue, and capitals count$"):
+        tissue_from_file(slide, "a", tmp_path)
+
+
+@pytest.mark.timeout(20)  # a pipe would be waited for without end
+def test_what_is_no_file_is_said_and_not_waited_for(slide: Slide, tmp_path: Path) -> None:
+    (tmp_path / "f" / "a.geojson").mkdir(parents=True)
+    (tmp_path / "p").mkdir()
+    os.mkfifo(tmp_path / "p" / "a.geojson")
+    for folder, words in (("f", "it is a folder, not a file"), ("p", "it is a pipe or device, not a file")):
+        with pytest.raises(SlideError, match=rf"{folder}/a\.geojson: {words}, and --tissue-from takes") as caught:
+            tissue_from_file(slide, "a", tmp_path / folder)
+        assert caught.value.about == "tissue"

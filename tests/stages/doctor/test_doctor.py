@@ -1,5 +1,7 @@
 """`g2l doctor` as a command: of the machine, of each kind of input, and of what is none."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -87,3 +89,58 @@ def test_a_damaged_store_is_a_finding(tmp_path: Path) -> None:
     text, code = doctor(tmp_path / "s.zarr", None, None, DEFAULTS)
     assert code == 1
     assert "TROUBLE store: " in text
+
+
+def test_a_store_without_its_metadata_is_a_finding(tmp_path: Path) -> None:
+    """By its name or its parts; also an empty one."""
+    (tmp_path / "s.zarr").mkdir()
+    for part in ("embedding", "plan"):
+        (tmp_path / "parts" / part).mkdir(parents=True)
+    assert kind_of(tmp_path / "parts") == "store"
+    text, code = doctor(tmp_path / "s.zarr", None, None, DEFAULTS)
+    assert code == 1
+    assert re.search(r"TROUBLE store: .*s\.zarr looks like a store, but has no zarr\.json\n +-> copy that", text)
+    (tmp_path / "parts" / "plan").rmdir()
+    with pytest.raises(G2LError, match="is no manifest"):
+        kind_of(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("name", ["a.svs", "A.NDPI", "a.mrxs"])
+def test_a_slide_is_known_by_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    words = rf"It is a slide by its name\. .*: g2l make-manifest {tmp_path} --out slides\.csv, and then g2l doctor"
+    with pytest.raises(G2LError, match=words):
+        kind_of(tmp_path / name)
+
+
+@pytest.mark.timeout(20)  # a pipe would be waited for without end
+def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.csv")
+    with pytest.raises(G2LError, match=r"is no manifest .*: it is a pipe or device, not a file"):
+        kind_of(tmp_path / "m.csv")
+
+
+def test_what_may_not_be_read_is_said_with_who_can_mend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By stand-ins for the system's answers: whoever may read everything gets no others."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "m.csv").write_text("slide_id,path\n")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for name, words in (("folder", "a folder that .*chmod u[+]rx .*folder"), ("m.csv", "a file that .*chmod u[+]r ")):
+        with pytest.raises(G2LError, match=rf"{name} is {words}"):
+            kind_of(tmp_path / name)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(G2LError, match=r"one of the folders above it may not be read"):
+        kind_of(tmp_path / "folder" / "s.zarr")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the root user reads everything")
+def test_a_real_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir(mode=0)
+    with pytest.raises(G2LError, match="folder is a folder that this user may not read"):
+        kind_of(tmp_path / "folder")
+    with pytest.raises(G2LError, match="one of the folders above it may not be read"):
+        kind_of(tmp_path / "folder" / "m.csv")

@@ -1,15 +1,18 @@
 """Manifests, stores and runs that a doctor looks at: sound ones, and what is wrong with others."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.annotated import write_geojson
 from support.extraction import TEACHER
 from support.slides import make_slide, not_a_slide
 from support.training import train_once
 
 from pipeline.cohort.manifest import read_manifest
+from pipeline.config.groups import TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.store.store import Store
 from stages.doctor import work
@@ -130,3 +133,49 @@ def test_a_teacher_is_timed_with_random_weights() -> None:
     assert seconds is not None
     assert 0 < seconds < 10
     assert work.seconds_of_teacher("no-such-encoder", 64)[0].level == "trouble"
+
+
+def annotated(folder: Path, manifest: Path, classes: str) -> Path:
+    """A manifest of the slide with a file of annotations of this text."""
+    (folder / "a.geojson").write_text(classes)
+    (folder / "m.csv").write_text(f"slide_id,path,case_id,annotations\na,{manifest.with_name('a.tif')},A,a.geojson\n")
+    return folder / "m.csv"
+
+
+def test_what_is_wrong_with_annotations_is_mended_there(manifest: Path, tmp_path: Path) -> None:
+    """A damaged file, one without the class that is asked for, and one with a note."""
+    (damaged,) = (f for f in of_manifest(annotated(tmp_path, manifest, "{")) if f.subject == "a")
+    assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
+    path = annotated(tmp_path, manifest, "")
+    write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1600, 1280))
+    asked = work.TriedSlides(PlanConfig().grid, PlanConfig(include=["tumor"]).sampling)
+    found = {each.subject: each for each in work.look_at_manifest(path, tmp_path, None, asked)}["a"]
+    assert (found.level, found.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
+    assert "they have Tumor, and capitals count" in found.words
+    write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1700, 1280))
+    noted = {each.subject: each for each in of_manifest(path)}["a"]
+    assert noted.level == "note"
+    assert "beyond the slide" in noted.words
+    assert noted.advice.endswith(work.HOW_TO_MEND["annotations"])
+
+
+def test_what_is_wrong_with_corrected_tissue_is_mended_there(manifest: Path, tmp_path: Path) -> None:
+    def look(folder: Path) -> dict[str, Finding]:
+        slides = replace(DEFAULTS, tissue_files=TissueFiles(folder))
+        return {each.subject: each for each in work.look_at_manifest(manifest, tmp_path, None, slides)}
+
+    none = look(tmp_path / "nosuch")
+    assert none["tissue"].level == "trouble"
+    assert "nosuch is not a folder" in none["tissue"].words
+    assert "g2l plan --tissue-geojson" in none["tissue"].advice
+    assert none["a"].level == "ok"  # by the tissue finder
+    (tmp_path / "a.geojson").write_text("{")
+    damaged = look(tmp_path)["a"]
+    assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["tissue"])
+
+
+def test_a_misspelt_column_is_a_note(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"slide_id,path,cas\na,{manifest.with_name('a.tif')},A\n")
+    found = {each.subject: each for each in of_manifest(tmp_path / "m.csv")}["columns"]
+    assert found.level == "note"
+    assert found.words.endswith("the column 'cas' is only kept as a label; rename it if case_id is meant")

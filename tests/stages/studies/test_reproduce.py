@@ -260,7 +260,7 @@ def test_a_sweep_is_asked_for_by_the_name_of_the_set(tmp_path: Path, weights: Pa
     assert report["settings"]["robustness_sweep"] == "pathorob"
     assert any("No sweep" in note for note in report["sections"]["robustness"]["notes"])
     code, _, errors = reproduce("pathorob-camelyon", root, tmp_path / "out", weights)
-    assert (code, "sweep: True -> None" in errors) == (EXIT_ERROR, True)
+    assert (code, "sweep: True -> False" in errors) == (EXIT_ERROR, True)
     code, _, errors = reproduce("bach", public_sets.bach(tmp_path / "bach"), tmp_path / "b", weights, "--sweep")
     assert (code, "--sweep: bach is no set for robustness" in errors) == (EXIT_ERROR, True)
 
