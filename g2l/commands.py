@@ -175,11 +175,13 @@ def merge(
         options: as of `g2l merge`, with underscores.
 
     Raises:
-        ConfigError: `parts` is one path, not a list.
+        ConfigError: `parts` is one path, or no list.
         G2LError: a part is missing, unfinished, damaged or of another plan.
     """
     if isinstance(parts, str | bytes | os.PathLike):  # the letters of a name would be taken for parts
         raise ConfigError(f"parts={parts!r}: give a list of stores, [{parts!r}, ...]")
+    if not isinstance(parts, Iterable):
+        raise ConfigError(f"parts={parts!r:.80}: give a list of stores")
     call = _call("merge", options, config, MergeConfig)
     with as_guest(progress=progress):
         from stages.many.merge import merge as merge_stores

@@ -323,6 +323,8 @@ class ShardOrder(Sampler[int]):
             raise ConfigError(f"world={world}: there is at least one process")
         if not 0 <= rank < world:
             raise ConfigError(f"rank={rank}, world={world}: ranks are 0 to {world - 1}")
+        if len(shards) < world:
+            raise ConfigError(f"world={world}: there are only {len(shards)} rows")
         self.shards, self.seed, self.shuffle, self.rank, self.world = shards, seed, shuffle, rank, world
         self._epoch = torch.zeros((), dtype=torch.int64)  # in memory that workers that live on see change
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
@@ -334,9 +336,12 @@ class ShardOrder(Sampler[int]):
         """Shuffle anew for an epoch: call it before each, as of torch's DistributedSampler.
 
         Raises:
-            ConfigError: it is no whole number.
+            ConfigError: it is no whole number, or below 0.
         """
-        self._epoch.fill_(_whole_number("epoch", epoch))
+        number = _whole_number("epoch", epoch)
+        if not 0 <= number < 1 << 63:
+            raise ConfigError(f"epoch={number}: epochs are counted from 0 on")
+        self._epoch.fill_(number)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices().tolist())

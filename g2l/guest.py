@@ -139,5 +139,5 @@ def given_path(path: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{path!r} is no path. Give one as text")
+        raise ConfigError(f"{path!r:.80} is no path. Give one as text")
     return Path(text)

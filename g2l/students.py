@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from g2l.guest import as_guest, given_path
-from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.base.errors import ConfigError, EncoderError, first_line
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, is_run
 from pipeline.encoders.build import Encoder, build_encoder
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
@@ -22,7 +22,7 @@ class StudentModel(nn.Module):
     """A student as a module, in evaluation mode on the CPU; its parameters can be trained further.
 
     forward: float (B, 3, P, P), normalised by the `PatchTransform` -> (B, D), the embedding. Raises EncoderError for
-    what is no batch of patches.
+    what is no batch of such patches.
 
     Attributes:
         encoder: `encoder.model` is timm's model.
@@ -39,7 +39,21 @@ class StudentModel(nn.Module):
                 f"{_what(images)}: the model takes a batch, float (B, 3, P, P), normalised by the transform; of one "
                 "patch transform(patch)[None]"
             )
-        return self.encoder.embed(images)
+        if not images.is_floating_point():
+            raise EncoderError(f"{_what(images)}: normalise the patches first, transform(patches)")
+        try:
+            return self.encoder.embed(images)
+        except (AssertionError, RuntimeError) as error:
+            if problem := self._misfit(images):
+                raise EncoderError(f"{_what(images)}: {problem} ({first_line(error)})") from None
+            raise
+
+    def _misfit(self, images: Tensor) -> str:
+        """Why a batch is not of this student's side or type; "" if it is, and something else failed."""
+        side, held = self.encoder.spec.patch_px, next(self.parameters()).dtype
+        if tuple(images.shape[-2:]) != (side, side):
+            return f"the student takes patches of {side} by {side} pixels"
+        return f"the student's weights are {held}" if images.dtype != held else ""
 
 
 def _what(value: Any) -> str:

@@ -69,7 +69,15 @@ class BatchStandardiser(nn.Module):
         return standardised * torch.sqrt(self.var + EPSILON) + self.mean
 
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
-        """Set the statistics, (D,) each, to known values."""
+        """Set the statistics, (D,) each, to known values.
+
+        Raises:
+            ValueError: they are of another width, or a variance is negative.
+        """
+        if mean.shape != self.mean.shape or var.shape != self.var.shape:
+            raise ValueError(f"statistics are {tuple(mean.shape)} and {tuple(var.shape)}, not {tuple(self.mean.shape)}")
+        if bool((var < 0).any()):
+            raise ValueError("a variance is negative")
         self.mean.copy_(mean)
         self.var.copy_(var)
 
@@ -83,11 +91,15 @@ class Projector(nn.Module):
     forward: (z_s (B, S), z_t (B, T)) -> both standardised, float32 (B, T).
 
     Raises:
-        EncoderError: embeddings of another width than the projector's, or not as many of the teacher as of the student.
+        EncoderError: a width that is no whole number of at least 1; embeddings of another width than the
+            projector's, or not as many of the teacher as of the student.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__()
+        for whose, width in {"student": student_width, "teacher": teacher_width}.items():
+            if not isinstance(width, int) or width < 1:
+                raise EncoderError(f"{whose}_width={width!r}: the {whose}'s embeddings have a dimension of at least 1")
         self.linear = nn.Linear(student_width, teacher_width)
         self.student_norm = BatchStandardiser(teacher_width)
         self.teacher_norm = BatchStandardiser(teacher_width, track=False)

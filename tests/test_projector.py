@@ -1,5 +1,7 @@
 """Standardisation against torch's batch normalisation, and the projector's statistics."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,20 @@ def test_a_constant_dimension_is_harmless() -> None:
 def test_one_row_has_no_statistics() -> None:
     with pytest.raises(ValueError, match="batch size of at least 2"):
         BatchStandardiser(3).train()(torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("widths", [("a", 4), (3.5, 4), (-1, 4), (4, 0), (4, None)])
+def test_widths_that_are_none_are_refused(widths: Any) -> None:
+    with pytest.raises(EncoderError, match="have a dimension of at least 1"):
+        Projector(*widths)
+
+
+def test_statistics_that_are_none_are_refused() -> None:
+    norm = BatchStandardiser(3)
+    with pytest.raises(ValueError, match=r"statistics are \(2,\) and \(3,\), not \(3,\)"):
+        norm.set_statistics(torch.zeros(2), torch.ones(3))
+    with pytest.raises(ValueError, match="a variance is negative"):
+        norm.set_statistics(torch.zeros(3), torch.tensor([1.0, -1.0, 1.0]))
 
 
 def test_as_teacher_maps_back_to_the_teachers_space() -> None:

@@ -34,6 +34,17 @@ MOST_RECORDS = 250_000
 MOST_CLASSES = 3
 """Classes that a refusal names. Our choice: the first ones tell whose code wrote the file."""
 ZIP_MARK = b"PK\x03\x04"
+RUN_CODE = frozenset(
+    (
+        *("__builtin__", "_pickle", "asyncio", "atexit", "bdb", "builtins", "cProfile", "code", "codeop"),
+        *("commands", "ctypes", "functools", "http", "importlib", "inspect", "io", "marshal", "multiprocessing"),
+        *("nt", "operator", "os", "pdb", "pickle", "pkgutil", "posix", "profile", "pty"),
+        *("runpy", "shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threading", "timeit"),
+        *("trace", "types", "urllib", "webbrowser", "zipimport"),
+    )
+)
+"""Python's modules with which a pickle runs code, or reaches files or a network. Our choice, for advice only: a file
+that names anything unknown is refused in any case."""
 CRC_BLOCK_BYTES = 1 << 22
 DEEPEST = 4
 """Dictionaries in dictionaries that are looked into: a checkpoint, its model, a part of that, and one to spare."""
@@ -55,7 +66,7 @@ def read_weight_file(path: Path) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
         raise EncoderError(
             f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({_not_tensors(error)})"
-            f"{way_from_file(path) or _way_by_hand(path)}"
+            f"{way_from_file(path) or _way_by_hand(path, error)}"
         ) from None
     if not isinstance(content, dict):
         raise EncoderError(f"{path}: not a state dict of tensors{way_from_file(path)}")
@@ -74,8 +85,14 @@ def _not_tensors(error: Exception) -> str:
     return f"it holds {', '.join(error.names[:MOST_CLASSES])}{f' and {more} other classes' if more > 0 else ''}"
 
 
-def _way_by_hand(path: Path) -> str:
-    """The line that saves the weights of a file alone."""
+def _way_by_hand(path: Path, error: Exception) -> str:
+    """The line that saves the weights of a file alone, where what it holds beside them is a training's own classes.
+    Whoever is given a file that calls Python itself, or that is no file of weights, is not shown how to run it.
+    """
+    if not isinstance(error, ForeignClassError):
+        return ". Is it a page or a part of a download? Fetch it again from its source"
+    if calls := [name for name in error.names if name.split(".")[0] in RUN_CODE]:
+        return f". No weights need {calls[0]}, which can run code: do not load it, and ask where it comes from"
     code = (
         f"import torch; c = torch.load({str(path)!r}, 'cpu', weights_only=False); "
         "torch.save(c['state_dict'], 'weights.pth')"

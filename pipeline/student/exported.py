@@ -46,20 +46,19 @@ class ExportedStudent:
     described: StudentJson | None
 
     def teacher(self, name: str | None) -> StudentTeacher:
-        """The teacher of that name, of a student of several; `None` for the first.
+        """The teacher of that name; `None` for the first.
 
         Raises:
-            EncoderError: there is none of that name, or only one.
+            EncoderError: there is none of that name.
         """
         if name is None:
             return self.teachers[0]
-        if len(self.teachers) == 1:
-            raise EncoderError(f"{self.folder}: a student of one teacher; load its projector without a name")
         for teacher in self.teachers:
             if teacher.name == name:
                 return teacher
         names = ", ".join(teacher.name for teacher in self.teachers)
-        raise EncoderError(f"{self.folder}: no projector of a teacher {name}; there are those of {names}")
+        are = "are those" if len(self.teachers) > 1 else "is that"
+        raise EncoderError(f"{self.folder}: no projector of a teacher {name}; there {are} of {names}")
 
     def projector_files(self) -> dict[str, str]:
         """Files of projectors by teachers' names, of a student of several teachers; empty for one teacher."""

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import fractions
+import functools
 import io
 import math
 import os
@@ -82,6 +83,29 @@ def test_what_cannot_be_read_is_named_with_the_line_that_saves_the_weights(tmp_p
     torch.save({f"x{k}": Calling(k) for k in range(5)}, path)
     with pytest.raises(EncoderError, match=r"math.floor, math.ceil, math.exp and 2 other classes"):
         read_weight_file(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("function", [os.getcwd, eval, subprocess.call, functools.reduce])
+def test_nobody_is_shown_how_to_run_a_hostile_file(tmp_path: Path, function: Any, legacy: bool) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return function, ()
+
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": {"w": torch.ones(2)}, "x": Hostile()}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(EncoderError, match="can run code: do not load it") as error:
+        read_weight_file(path)
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>404</title>", bytes(range(256)) * 2, pickle.dumps([1, 2])])
+def test_what_is_no_file_of_weights_is_to_be_fetched_again(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(EncoderError, match=r"w\.pth: .*Fetch it again from its source") as error:
+        read_weight_file(path)
+    assert "weights_only" not in str(error.value)
 
 
 class Calling:

@@ -209,7 +209,13 @@ def test_an_empty_path_is_not_the_working_folder(path: Any) -> None:
             call(path)
 
 
-@pytest.mark.parametrize("parts", ["ab", Path("ab"), b"ab"])
+def test_a_table_for_a_path_does_not_fill_the_screen() -> None:
+    with pytest.raises(ConfigError, match="is no path") as error:
+        g2l.inspect(list(range(5000)))  # type: ignore[arg-type]
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("parts", ["ab", Path("ab"), b"ab", None, 3])
 def test_one_path_is_no_list_of_parts(parts: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"parts=.*give a list of stores"):
         g2l.merge(parts, tmp_path / "out.zarr")

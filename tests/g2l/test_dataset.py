@@ -301,6 +301,14 @@ def test_wrong_ranks_are_told(data: StoreDataset) -> None:
     for world in (0, -1):
         with pytest.raises(ConfigError, match=f"world={world}: there is at least one process"):
             data.order(world=world)
+    with pytest.raises(ConfigError, match=f"world={len(data) + 1}: there are only {len(data)} rows"):
+        data.order(world=len(data) + 1)
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**65])
+def test_epochs_that_are_none_are_told(data: StoreDataset, epoch: int) -> None:
+    with pytest.raises(ConfigError, match="epochs are counted from 0 on"):
+        data.order().set_epoch(epoch)
 
 
 def test_what_is_no_finished_store_is_refused(tmp_path: Path) -> None:

@@ -98,6 +98,27 @@ def test_the_model_takes_batches(run: Path) -> None:
             model(given)
 
 
+def test_batches_of_another_type_or_side_are_told(run: Path) -> None:
+    model, transform, _ = load_student(run)
+    side = transform.patch_px
+    with pytest.raises(EncoderError, match=r"torch.uint8 .*: normalise the patches first, transform\(patches\)"):
+        model(torch.zeros(2, 3, side, side, dtype=torch.uint8))  # as `open_store` gives them without `transform`
+    with pytest.raises(EncoderError, match=r"torch.float64 .*: the student's weights are torch.float32"):
+        model(torch.zeros(2, 3, side, side, dtype=torch.float64))
+    model.double()
+    assert model(torch.zeros(2, 3, side, side, dtype=torch.float64)).shape == (2, model.width)
+
+
+def test_a_vit_takes_patches_of_its_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ENCODERS", {**table.ENCODERS, **SPECS})
+    name, side = EXPORTED["class token"]
+    built = build_encoder(name, "scratch", side)
+    write_exported(tmp_path / "student", built.module.model, built.spec, random_projector(built.spec.width))
+    model = load_student(tmp_path / "student").model
+    with pytest.raises(EncoderError, match=r"the student takes patches of \d+ by \d+ pixels"):
+        model(torch.zeros(2, 3, 20, 20))
+
+
 def test_a_teacher_of_what_is_no_student_is_refused(run: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(run / "student" / name, tmp_path / name)
