@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 from support.artefacts import PIXEL_UM, Section
 
+from pipeline.slides.artefacts import folds
 from pipeline.slides.artefacts.folds import find_folds
 
 
@@ -84,6 +85,26 @@ def test_a_dense_rim_that_fades_is_no_fold(section: Section) -> None:
     light = section.image / 243
     rim = section.with_image(243 * light ** (1 + np.clip(1 - depth / 300, 0, 1)[..., None]))
     assert find_folds(*rim.arguments())[section.tissue].mean() < 0.002
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.8, 2.5])
+def test_a_dense_rim_that_a_fold_runs_into_is_kept(
+    section: Section, angle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are one part along lines, and steep enough in the mean."""
+    monkeypatch.setattr(folds, "_by_squares", lambda image, pixel_um, judged, glass: np.zeros_like(judged))
+    where = strip(section, angle, 120)
+    rows, columns = np.ogrid[: section.tissue.shape[0], : section.tissue.shape[1]]
+    y, x = rows - section.tissue.shape[0] / 2, columns - section.tissue.shape[1] / 2
+    second = x * np.cos(angle) + y * np.sin(angle) > 15
+    light = section.image / 243
+    power = np.where(where, np.where(second, 1.58, 2.6), 1.0)[..., None]
+    both = section.with_image(243 * light**power)
+    found = find_folds(*both.arguments())
+    assert found[where & ~second].mean() > 0.8
+    assert found[where & second].mean() < 0.5
+    monkeypatch.setattr(folds, "LEAST_FADING_UM2", np.inf)
+    assert find_folds(*both.arguments())[where & second].mean() > 0.75
 
 
 def test_a_wide_area_is_no_fold(section: Section) -> None:
