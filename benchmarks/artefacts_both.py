@@ -8,6 +8,7 @@ against a reference of 32 of them, planted ones among them.
 A patch counts by the share of its area that is planted: "dropped" is the planted area in patches that are not kept.
 "Clean lost" is the share of patches that nothing planted touches and that are dropped. The clean parts of patches that
 are dropped for what is planted on the rest of them are under "beside": they cannot be kept, as a patch is taken whole.
+Lines are medians over plantings; the last three take all plantings of pen, folds and blur together, by area.
 Patches with real green ink, which the demo's slide has at its margins, are left out, as in `patch_qc.py`: four in ten
 there, dark strands of keratin among them, on which folds are hard to find. "With inked" is what the thumbnail drops of
 the area that is planted on all patches.
@@ -217,11 +218,12 @@ class Checks:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares (0..1) of one planting: of the planted area, dropped by the thumbnail, by the patches alone, and by both,
-    and by the thumbnail where patches with real ink count, too; of the clean patches, dropped by both; of all clean
-    area, dropped in patches beside what is planted.
+    """The planted area of one planting, in patches; and shares (0..1): of that area, dropped by the thumbnail, by the
+    patches alone, and by both, and by the thumbnail where patches with real ink count, too; of the clean patches,
+    dropped by both; of all clean area, dropped in patches beside what is planted.
     """
 
+    area: float
     thumbnail: float
     patches: float
     both: float
@@ -253,6 +255,7 @@ def judge(full: FullField, checks: Checks, planting: Planting) -> Outcome | None
 
     area = shares(field.tissue & ~planting.planted) * candidates
     return Outcome(
+        float(weight.sum()),
         planted_share(by_thumbnail),
         planted_share(by_patches),
         planted_share(by_both),
@@ -260,6 +263,22 @@ def judge(full: FullField, checks: Checks, planting: Planting) -> Outcome | None
         float(by_both[clean].mean()),
         float((area * (by_both & touched)).sum() / area.sum()),
     )
+
+
+def together(family: str, every: list[Outcome]) -> tuple[object, ...]:
+    """The line of all plantings of a family, as if they were on one large slide: planted areas and clean patches are
+    added up. So one planting of much ink counts as much as several of little.
+    """
+    weights = np.array([outcome.area for outcome in every])
+
+    def by_area(part: str) -> float:
+        return float(np.average([getattr(outcome, part) for outcome in every], weights=weights))
+
+    dropped, lost = by_area("both"), float(np.mean([outcome.lost for outcome in every]))
+    values = [by_area("thumbnail"), by_area("patches"), dropped, min(outcome.both for outcome in every)]
+    values += [by_area("inked"), lost, float(np.mean([outcome.beside for outcome in every]))]
+    good = "yes" if dropped >= DROPPED and lost <= LOST else "no"
+    return (f"{family}, all area", len(every), *(artefacts.percent(value) for value in values), good)
 
 
 def demo_field() -> FullField:
@@ -316,6 +335,10 @@ def main() -> int:
             met.append(min(values[2] / DROPPED, 1.0))
             good = "yes" if values[2] >= DROPPED and values[5] <= LOST else "no"
             lines.append((kind, len(each), *(artefacts.percent(value) for value in values), good))
+    for family in ("pen", "fold", "blur"):
+        every = [outcome for kind, each in outcomes.items() if kind.startswith(family) for outcome in each]
+        if every:
+            lines.append(together(family, every))
     header = (
         "planted",
         "times",
