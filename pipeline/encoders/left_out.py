@@ -105,7 +105,8 @@ NOT_BUILT: Mapping[str, LeftOut] = MappingProxyType({
         "transformers 4.57.6", "its page is for transformers, so that timm does not open it; " + _UNREAD,
     ),
     "midnight-92k": LeftOut(
-        "", "Also as Midnight-92k/392", "its weights are not published (the page of kaiko-ai/midnight)",
+        "", "Also as Midnight-92k/392", "access to its weights is restricted and no page of them was found "
+        "(the page of kaiko-ai/midnight; 2026-11)",
         "g2l models midnight-12k",
     ),
     "ctranspath": LeftOut(
