@@ -17,7 +17,7 @@ from pipeline.config.recipes import RECIPES, Departure, departures, departures_o
 from pipeline.disk.objects.urls import as_url
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
-from pipeline.encoders.left_out import left_out_name
+from pipeline.encoders.left_out import is_open_address, left_out_name
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
@@ -418,7 +418,7 @@ def describe_model(name: str) -> str:
     Raises:
         EncoderError: neither the table nor timm knows the name, or it is a folder without a model.
     """
-    if left_out_name(name):
+    if left_out_name(name) and not is_open_address(name):
         return describe_left_out(name)
     spec = named_spec(name)
     of_folder = spec.source.startswith(FOLDER_PREFIX)

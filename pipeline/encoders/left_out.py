@@ -16,7 +16,11 @@ SCORE = (
     "Features that another tool has made with it can be scored (g2l evaluate --slides --features). It cannot be a "
     "teacher"
 )
-OF_ITS_KIND = "Weights of the same architecture load as {0} (--teacher {0} --weights FILE); others are refused"
+BY_ADDRESS = (
+    "Name it by its page (--teacher hf-hub:{0}): timm then takes architecture and statistics from the page's "
+    "config.json, and the embedding is the model's own output. See that it equals what the page's example gives "
+    "(g2l models hf-hub:{0} --check --values FILE)"
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,15 @@ class LeftOut:
         about: what is known of it: architecture, width, parameters, terms.
         reason: why it is not in the table.
         instead: what can be done.
+        by_address: whether timm builds it from its page alone, by what the page shows: then `hf-hub:` and the page is
+            not refused.
     """
 
     page: str
     about: str
     reason: str
     instead: str = SCORE
+    by_address: bool = False
 
 
 _RUDOLF = (
@@ -45,6 +52,20 @@ _WAIV = (
     "its page wraps the backbone in code of its own; the names of the tensors in its file could not be established, "
     "and its own output is scaled to length 1"
 )
+_UNREAD = (
+    "the beginning of its page could be read, but not its config.json, which holds architecture, statistics and "
+    "pooling; no um/px, licence, gating or revision was found in public sources (2026-11), so nothing of it can be "
+    "pinned or tested here"
+)
+
+
+def _medarc(name: str, about: str) -> LeftOut:
+    """A model of MedARC's whose page loads it with timm and nothing else."""
+    page = f"medarc/{name}"
+    words = f"{about}, 1536 dimensions; its page loads it with timm 1.0.30 and no code of its own"
+    return LeftOut(page, words, _UNREAD, BY_ADDRESS.format(page), by_address=True)
+
+
 _SWIN = "its stem of convolutions is a class of its own, which timm's Swin takes as an object and no config.json holds"
 
 # fmt: off
@@ -67,12 +88,25 @@ NOT_BUILT: Mapping[str, LeftOut] = MappingProxyType({
         "it embeds red, green and blue as three grey images and joins their class tokens, with rotary positions in "
         "bfloat16 (github.com/genbio-ai/genbio-pathfm, genbio-pathfm/model.py at 7f670aa); no timm model computes so",
     ),
-    "openmidnight-1.1": LeftOut(
-        "", "", "no page, file or revision of that name was found in public sources (2026-11); the released one "
-        "is `openmidnight`", OF_ITS_KIND.format("openmidnight"),
+    "openmidnight-1.1": _medarc("OpenMidnight-1.1", "By MedARC and Sophont, class token"),
+    "openmidnight-1.1-spectra": _medarc(
+        "OpenMidnight-1.1-SPECTRA", "OpenMidnight 1.1 made more robust to scanners and stains",
+    ),
+    "openmidnight-1.0-spectra": _medarc(
+        "OpenMidnight-1.0-SPECTRA", "OpenMidnight made more robust, read on another owner's copy of its page",
+    ),
+    "h-optimus-0-spectra": _medarc("H-optimus-0-SPECTRA", "H-optimus-0 made more robust to scanners and stains"),
+    "virchow-spectra": LeftOut(
+        "medarc/Virchow-SPECTRA", "Virchow made more robust to scanners and stains, 2560 dimensions; timm 1.0.30",
+        "its page gives timm two layers as classes, which no config.json holds; " + _UNREAD,
+    ),
+    "midnight-12k-spectra": LeftOut(
+        "medarc/Midnight-12k-SPECTRA", "Midnight-12k made more robust to scanners and stains, 3072 dimensions; "
+        "transformers 4.57.6", "its page is for transformers, so that timm does not open it; " + _UNREAD,
     ),
     "midnight-92k": LeftOut(
-        "", "Also as Midnight-92k/392", "its weights are not published (the page of kaiko-ai/midnight)",
+        "", "Also as Midnight-92k/392", "access to its weights is restricted and no page of them was found "
+        "(the page of kaiko-ai/midnight; 2026-11)",
         "g2l models midnight-12k",
     ),
     "ctranspath": LeftOut(
@@ -114,12 +148,18 @@ def left_out_name(name: str) -> str:
     return _BY_NAME.get(_plain(name.removeprefix(HUB_PREFIX).partition("@")[0]), "")
 
 
+def is_open_address(name: str) -> bool:
+    """Whether a name is the address of a page that is left out of the table and that timm builds by itself."""
+    key = left_out_name(name)
+    return bool(key) and name.startswith(HUB_PREFIX) and NOT_BUILT[key].by_address
+
+
 def require_buildable(name: str) -> None:
     """Refuse an encoder that is known not to be built here.
 
     Raises:
         EncoderError: it is one of `NOT_BUILT`; says why, and what can be done instead.
     """
-    if key := left_out_name(name):
+    if (key := left_out_name(name)) and not is_open_address(name):
         left_out = NOT_BUILT[key]
         raise EncoderError(f"{name} cannot be built here: {left_out.reason}. {left_out.instead}")

@@ -43,7 +43,7 @@ class PageFacts:
 NO_FACTS = PageFacts("", ())
 
 _KAIKO = ("1aurent/", ".kaiko_ai_towards_large_pathology_fms")
-_DISTILLPATH = PageFacts("", (PAGE_ITSELF,))
+_DISTILLPATH = PageFacts("", (PAGE_ITSELF + ", in part: architecture and statistics, but no terms of the student",))
 
 # fmt: off
 PAGES: Mapping[str, PageFacts] = MappingProxyType({

@@ -109,11 +109,16 @@ def _kaiko(name: str, architecture: str, width: int, params_m: float) -> Encoder
 
 
 def _distillpath(start: str, teacher: str) -> EncoderSpec:
-    """A student of DistillPath. KS16 started from kaiko's ViT-S/16 and has its statistics, IS16 from ImageNet's."""
+    """A student of DistillPath. KS16 started from kaiko's ViT-S/16 and has its statistics, IS16 from ImageNet's.
+
+    The text of their pages that could be read states no terms of the students, only those of their teachers; a survey
+    of encoders found "other" in the pages' headers (2026-11).
+    """
     mean, std = (HALF, HALF) if start == "KS16" else (IMAGENET_MEAN, IMAGENET_STD)
     return EncoderSpec(
         f"distillpath-{start}-{teacher}".lower(), f"hf-hub:RamonK/DistillPath-{start}-{teacher}",
-        "vit_small_patch16_224", {}, "cls", 384, mean, std, mpp=0.0, params_m=21.7, licence="see page",
+        "vit_small_patch16_224", {}, "cls", 384, mean, std, mpp=0.0, params_m=21.7,
+        licence='see page: reported as "other", terms not read',
     )  # fmt: skip
 
 

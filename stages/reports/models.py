@@ -11,7 +11,10 @@ from pipeline.encoders.table import EncoderSpec
 
 
 def page_rows(spec: EncoderSpec) -> list[tuple[str, object]]:
-    """The revision of an encoder's page that is taken, its file, where it was all read; none of other sources."""
+    """The revision of an encoder's page that is taken, its file, where it was all read; none of other sources.
+
+    Of a page that the table leaves out: the name that it has there, what is known of it, and what is not.
+    """
     if not spec.page:
         return []
     facts, revision = facts_of(spec.page), revision_of(spec)
@@ -28,6 +31,8 @@ def page_rows(spec: EncoderSpec) -> list[tuple[str, object]]:
         rows.append(("sha256 of its file", facts.sha256))
     if facts.read_in:
         rows.append(("read in", "; ".join(facts.read_in)))
+    if key := left_out_name(spec.page):
+        rows += [("listed as", key), ("known", NOT_BUILT[key].about), ("not in the table", NOT_BUILT[key].reason)]
     return rows
 
 

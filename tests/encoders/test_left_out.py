@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.base.errors import EncoderError
 from pipeline.encoders.build import build_encoder
-from pipeline.encoders.left_out import NOT_BUILT, left_out_name, require_buildable
+from pipeline.encoders.left_out import NOT_BUILT, is_open_address, left_out_name, require_buildable
 from pipeline.encoders.names import encoders_named
 from pipeline.encoders.table import ENCODERS, named_spec
 
@@ -37,6 +37,28 @@ def test_no_other_encoder_is_taken_for_one(name: str) -> None:
 def test_building_one_is_refused_before_anything_is_fetched(name: str, weights: str) -> None:
     with pytest.raises(EncoderError, match=r"cannot be built here: .*g2l evaluate"):
         build_encoder(name, weights, 224)
+
+
+@pytest.mark.parametrize("name", NOT_BUILT)
+def test_what_timm_builds_by_itself_is_let_through_by_its_address_only(name: str) -> None:
+    left_out = NOT_BUILT[name]
+    for address in (f"hf-hub:{left_out.page}", f"hf-hub:{left_out.page}@main") if left_out.page else ():
+        assert is_open_address(address) == left_out.by_address
+        if left_out.by_address:
+            require_buildable(address)
+            assert f"--teacher hf-hub:{left_out.page}" in left_out.instead
+        else:
+            with pytest.raises(EncoderError, match="cannot be built here"):
+                require_buildable(address)
+    for word in (name, left_out.page or name):
+        assert not is_open_address(word)
+        with pytest.raises(EncoderError, match="cannot be built here"):
+            require_buildable(word)
+
+
+def test_openmidnight_is_not_offered_for_another_models_weights() -> None:
+    assert "hf-hub:medarc/OpenMidnight-1.1" in NOT_BUILT["openmidnight-1.1"].instead
+    assert "--weights" not in NOT_BUILT["openmidnight-1.1"].instead
 
 
 def test_its_name_may_still_be_that_of_a_teacher_whose_features_are_imported() -> None:

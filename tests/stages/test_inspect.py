@@ -136,6 +136,10 @@ def test_one_model_comes_with_the_way_to_its_weights() -> None:
         assert words in said
     assert "as its own configuration says" in describe_model("resnet18.a1_in1k")
     assert "https://huggingface.co/owner/name" in describe_model("hf-hub:owner/name")
+    by_name, by_address = describe_model("openmidnight-1.1"), describe_model("hf-hub:medarc/OpenMidnight-1.1")
+    assert "--teacher hf-hub:medarc/OpenMidnight-1.1" in " ".join(by_name.split())
+    assert "openmidnight-1.1" in by_address
+    assert "https://huggingface.co/medarc/OpenMidnight-1.1" in by_address
     with pytest.raises(EncoderError, match="no encoder is called nope"):
         describe_model("nope")
 

@@ -28,6 +28,16 @@ def test_a_revision_that_was_named_is_the_one() -> None:
     assert "sha256 of its file" not in rows
 
 
+def test_a_page_that_is_left_out_and_works_by_its_address_says_what_is_missing() -> None:
+    rows = dict(page_rows(named_spec("hf-hub:medarc/OpenMidnight-1.1")))
+    left_out = NOT_BUILT["openmidnight-1.1"]
+    assert (rows["listed as"], rows["known"], rows["not in the table"]) == (
+        "openmidnight-1.1",
+        left_out.about,
+        left_out.reason,
+    )
+
+
 def test_what_has_no_page_says_nothing() -> None:
     assert page_rows(named_spec("resnet50")) == []
 
