@@ -45,7 +45,7 @@ for name in names:
             patches[name]["features"].numpy() - file["features"][:],
             patches[name]["coords"].numpy() - file["coords"][:],
         )
-        differences.append(max(float(np.abs(each).max()) for each in same))
+        differences.append(float(np.max([np.abs(each).max() for each in same])))
         assert patches[name]["attributes"]["patch_size_level0"] == file["coords"].attrs["patch_size_level0"]
 probe = LinearProbeExperiment(
     Means(split), task_name="kind", num_classes=len(CLASSES), num_bootstraps=20, cost=1, max_iter=1000,

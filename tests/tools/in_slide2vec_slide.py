@@ -10,6 +10,8 @@ import timm
 import torch
 from hs2p.configs import TilingConfig
 from slide2vec.api import ExecutionOptions, Model, Pipeline, PreprocessingConfig
+from slide2vec.artifacts import load_array
+from slide2vec.runtime.persistence import load_tile_artifact
 
 student, embedded, mpp = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 sys.path.insert(0, str(student / "adapters"))
@@ -24,8 +26,13 @@ pipeline = Pipeline(
     PreprocessingConfig(tiling=tiling),
     execution=ExecutionOptions(output_dir=embedded / "by-slide2vec", precision="fp32", num_workers_per_gpu=0),
 )
-differences = []
+differences, loaded = [], []
 for made in pipeline.run_with_coordinates(embedded).tile_artifacts:
     expected = torch.load(embedded / "tile_embeddings" / f"{made.sample_id}.pt").numpy()
     differences.append(float(np.abs(torch.load(made.path).numpy() - expected).max()))
-print(json.dumps({"tool": version("slide2vec"), "timm": timm.__version__, "differences": differences}))
+    own = load_tile_artifact(made.sample_id, output_dir=embedded, output_format="pt", annotation=None)
+    assert (own.num_tiles, own.feature_dim) == expected.shape
+    loaded.append(float(np.abs(load_array(own.path).numpy() - expected).max()))
+print(
+    json.dumps({"tool": version("slide2vec"), "timm": timm.__version__, "differences": differences, "loaded": loaded})
+)

@@ -1,6 +1,7 @@
 """Run by `test_real_tools` beside TRIDENT: its Processor on the coordinates of `g2l embed --layout trident`.
 
-Says how far each slide's features are from those of `embed`, as difference and as cosine of patches.
+Says how far each slide's features are from those of `embed`, as difference and as cosine of patches; and how far the
+means that its slide encoder makes of the features of `embed`, which it loads itself, are from theirs.
 """
 
 import json
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import trident
 from trident import Processor
+from trident.slide_encoder_models.load import MeanSlideEncoder
 
 student, job, slides = map(Path, sys.argv[1:4])
 sys.path.insert(0, str(student / "adapters"))
@@ -35,4 +37,15 @@ for path in sorted(place.glob("*.h5")):
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     of_patches = (first * second).sum(1) / lengths
     cosines.append({"patches": len(first), "least": float(of_patches.min()), "median": float(np.median(of_patches))})
-print(json.dumps({"tool": trident.__version__, "differences": differences, "cosines": cosines}))
+name = f"mean-{ours.name.removeprefix('features_')}"
+mean = MeanSlideEncoder(model_name="mean-default")
+mean.enc_name = name  # its own names are of its own patch encoders
+of_slides = Path(
+    processor.run_slide_feature_extraction_job(mean, coords_dir=grid.name, device="cpu", saveto=f"{grid.name}/means")
+)
+means = []
+for path in sorted(of_slides.glob("*.h5")):
+    with h5py.File(path) as made, h5py.File(ours / path.name) as embedded:
+        expected = embedded["features"][()].astype(np.float64)
+        means.append(float(np.abs(made["features"][()] - expected.reshape(-1, expected.shape[-1]).mean(0)).max()))
+print(json.dumps({"means": means, "tool": trident.__version__, "differences": differences, "cosines": cosines}))

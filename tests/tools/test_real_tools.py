@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +45,8 @@ TOOLS = {
     "trident": (["timm==0.9.16", "einops_exts", "geopandas", "segmentation-models-pytorch"], "in_trident.py"),
     "onnxruntime 1.17": (["onnxruntime==1.17.3", "numpy<2"], "in_onnxruntime.py"),
     "timm 1.0.31": (["timm==1.0.31"], "in_old_timm.py"),
+    "timm 1.0.29": (["timm==1.0.29"], "in_old_timm.py"),
+    "timm 1.0.20": (["timm==1.0.20"], "in_old_timm.py"),
     "timm 1.0.19": (["timm==1.0.19"], "in_old_timm.py"),
     "timm 1.0.16": (["timm==1.0.16"], "in_old_timm.py"),
     "timm 1.0.12": (["timm==1.0.12"], "in_old_timm.py"),
@@ -94,6 +96,9 @@ MORE: dict[str, tuple[str, int, dict[str, Any]]] = {
 """Students for older timm, beside those of `EXPORTED`: architecture, patch side and arguments."""
 MOST = 1e-5
 """Largest difference, absolute; values are up to 3."""
+
+HELD = {"trident": 8, "timm 1.0.19": 10, "timm 1.0.16": 10, "timm 1.0.12": 10, "timm 0.9.16": 8}
+"""How many of the eleven students a tool's timm has, where it has not all: docs/tools.md says which."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -159,6 +164,11 @@ def clone_of(name: str) -> Path:
     return folder
 
 
+def largest(differences: Iterable[float]) -> float:
+    """The largest of them; no number if one is none, which Python's own `max` may pass over."""
+    return float(np.max(list(differences)))
+
+
 def run_beside(python: Path, script: str, *arguments: object) -> dict[str, Any]:
     """What a script of this folder says in its last line, run by the Python of a tool's environment."""
     done = subprocess.run([python, HERE / script, *map(str, arguments)], capture_output=True, text=True)
@@ -178,11 +188,22 @@ def test_the_student_has_its_embeddings_in_the_tool(
         needed = [oldest_timm(architecture), oldest_timm(architecture, as_folder=True)]
         lines.append(run_beside(environments(tool), script, folder, *needed))
     lines = [line for line in lines if line["differences"]]
-    worst = max(value for line in lines for value in line["differences"])
+    worst = largest(value for line in lines for value in line["differences"])
     first, num = lines[0], len(lines)
-    assert num >= len(students) // 2
+    assert num == HELD.get(tool, len(students))
     print(f"{tool}: {first['tool']}, timm {first.get('timm')}: largest difference {worst:.2g} over {num} students")
     assert worst <= MOST
+
+
+def test_evas_command_trains_a_head_on_the_student(
+    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """`eva predict_fit` with the exported configuration: nine colours, of which a ninth would be right by chance."""
+    said = run_beside(environments("eva"), "in_eva_task.py", students[0], tmp_path)
+    print(f"eva's command: {said | {'differences': largest(said['differences'])}}")
+    assert said["num"] == 162
+    assert largest(said["differences"]) <= MOST
+    assert said["accuracy"] > 0.5
 
 
 def test_slide2vec_runs_on_the_tiles_that_embed_writes(
@@ -197,26 +218,32 @@ def test_slide2vec_runs_on_the_tiles_that_embed_writes(
     assert call_g2l(*command, "--mpp", 0.499, "--device", "cpu")[0] == 0
     said = run_beside(environments("slide2vec"), "in_slide2vec_slide.py", students[0], tmp_path / "out", 0.499)
     print(f"slide2vec's pipeline: {said}")
-    assert len(said["differences"]) == 2
-    assert max(said["differences"]) <= MOST
+    assert len(said["differences"]) == len(said["loaded"]) == 2
+    assert largest(said["differences"]) <= MOST
+    assert largest(said["loaded"]) == 0  # by its own loader of tiles' embeddings
 
 
 def test_trident_extracts_on_the_coordinates_that_embed_writes(
-    students: list[Path], environments: Callable[[str], Path], tmp_path: Path
+    environments: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Its Processor: the features of `embed` where patches are whole pixels, and near them where they are not."""
+    """Its Processor: the features of `embed` where patches are whole pixels, and near them where they are not. Its
+    slide encoder loads the features of `embed`, and gives their mean.
+    """
+    student = make_student(tmp_path, "cnn", "resnet10t", 112, None)  # which sees it best, and which its timm has
     (tmp_path / "slides").mkdir()
     make_slide(tmp_path / "slides" / "a.svs", width=900, height=700, mpp=0.499)
-    for mpp, least in ((0.499, 1 - 1e-9), (0.5, 0.9)):
+    for mpp, least in ((0.499, 1 - 1e-9), (0.5, 0.9999)):
         out = tmp_path / f"out-{mpp}"
-        command = ["embed", f"s={students[0]}", tmp_path / "slides", "--out", out, "--layout", "trident", "--mpp", mpp]
+        command = ["embed", f"s={student}", tmp_path / "slides", "--out", out, "--layout", "trident", "--mpp", mpp]
         code, _, errors = call_g2l(*command, "--device", "cpu")
         assert code == 0, errors
-        said = run_beside(environments("trident"), "in_trident_slide.py", students[0], out, tmp_path / "slides")
+        said = run_beside(environments("trident"), "in_trident_slide.py", student, out, tmp_path / "slides")
         print(f"TRIDENT's Processor at {mpp} um/px: {said}")
         assert len(said["differences"]) == 1
         assert said["cosines"][0]["least"] >= least
-        assert mpp == 0.5 or max(said["differences"]) <= MOST
+        assert (largest(said["differences"]) <= MOST) == (mpp == 0.499)
+        assert len(said["means"]) == 1
+        assert largest(said["means"]) <= MOST
 
 
 def test_plismbench_extracts_and_compares(students: list[Path], environments: Callable[[str], Path]) -> None:
@@ -227,9 +254,9 @@ def test_plismbench_extracts_and_compares(students: list[Path], environments: Ca
         source = clone_of("plism-benchmark")
         lines.append(run_beside(environments("plismbench"), "in_plismbench.py", source, folder, oldest))
     lines = [line for line in lines if line["differences"]]
-    worst = max(value for line in lines for value in line["differences"])
+    worst = largest(value for line in lines for value in line["differences"])
     print(f"plismbench: timm {lines[0]['timm']}: largest difference {worst:.2g} over {len(lines)} students")
-    assert len(lines) >= len(students) // 2
+    assert len(lines) == len(students) - 1  # its timm has no DINOv3
     assert worst <= MOST
     assert all(line["score"] == pytest.approx(1, abs=1e-6) for line in lines)
 
@@ -247,7 +274,7 @@ def test_clam_reads_the_features_of_embed(
     said = run_beside(environments("clam"), "in_clam.py", source, tmp_path / "out")
     print(f"CLAM: {said}")
     assert len(said["differences"]) == 4
-    assert max(said["differences"]) == 0
+    assert largest(said["differences"]) == 0
 
 
 def test_thunder_scores_the_student(students: list[Path], environments: Callable[[str], Path], tmp_path: Path) -> None:
@@ -285,7 +312,7 @@ def test_lazyslide_extracts_the_students_features(
         assert code == 0, errors
         (features,) = out.glob("*/features_s/a.h5")
         lines.append(run_beside(environments("lazyslide"), "in_lazyslide.py", folder, slide, features, 0.499))
-    worst = max(value for line in lines for value in line["differences"])
+    worst = largest(value for line in lines for value in line["differences"])
     print(f"LazySlide: {lines[0]}, largest difference {worst:.2g} over {len(lines)} students")
     assert worst <= MOST
     assert lines[0]["score"] == 1.0
@@ -437,7 +464,7 @@ def test_patho_bench_probes_the_features_of_embed(
     said = run_beside(environments("pathobench"), "in_pathobench.py", source, features, tmp_path / "work")
     print(f"Patho-Bench: {said}")
     assert len(said["differences"]) == 20
-    assert max(said["differences"]) == 0
+    assert largest(said["differences"]) == 0
     assert said["auc"] == said["accuracy"] == 1.0
 
 
@@ -449,8 +476,11 @@ def test_evas_difference_is_its_way_to_scale_pixels(
     for folder in (*students[:5], deep):
         said = run_beside(environments("eva"), "in_eva_rounding.py", folder)
         print(f"eva, values up to 9.8, {folder.name}: {said}")
-        assert said["inputs"] <= 1e-6
-        assert said["eva by division"] <= max(said["own by float64"], said["eva"])
+        assert 0 < said["inputs"] <= 1e-6
+        if "vit" in json.loads((folder / "config.json").read_text())["architecture"]:
+            assert said["eva by division"] == 0 < said["eva"]
+        else:  # convolutions differ in their last digits with the order of sums: of batches, and of memory
+            assert said["eva by division"] <= 2 * said["batch"]
         assert said["eva"] <= 9.8 * MOST  # relative to the largest
         assert said["eva"] <= 4 * said["own by float64"]
 
