@@ -10,7 +10,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 RUN useradd --create-home --uid 1000 g2l
 WORKDIR /opt/g2l
-COPY pyproject.toml LICENSE NOTICE CITATION.cff ./
+COPY pyproject.toml LICENSE NOTICE CITATION.cff CONTRIBUTING.md SECURITY.md ./
 COPY g2l g2l
 COPY pipeline pipeline
 COPY stages stages

@@ -89,7 +89,7 @@ def test_the_licence_is_the_one_that_is_named() -> None:
 
 
 def test_licence_and_notice_go_into_the_packages() -> None:
-    assert set(PROJECT["license-files"]) == {"LICENSE", "NOTICE", "CITATION.cff"}
+    assert set(PROJECT["license-files"]) == {"LICENSE", "NOTICE", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md"}
     assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
 
 

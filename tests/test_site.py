@@ -1,10 +1,16 @@
 """The documentation as a site: built strictly, a page a command; pages open at both widths without a network."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support.browser import running_browser
@@ -81,3 +87,55 @@ def test_pages_open_without_a_network(site: Path, width: int, height: int, phone
             assert page.problems == [], name
             assert all(address.startswith("file:") for address in page.requests), name
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server on this machine that hands out a folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+SEARCH = """
+(async () => {
+  const field = document.querySelector(".md-search__input")
+  field.focus()
+  for (let tries = 0; tries < 200; tries++) {
+    field.value = WORDS
+    field.dispatchEvent(new Event("keyup", {bubbles: true}))
+    field.dispatchEvent(new Event("input", {bubbles: true}))
+    await new Promise(done => setTimeout(done, 50))
+    const said = document.querySelector(".md-search-result__meta").textContent.trim()
+    if (/match|document/.test(said)) break
+  }
+  return [...document.querySelectorAll(".md-search-result__link")].map(link => link.href)
+})()
+"""
+
+
+@pytest.mark.parametrize("by", ["folder", "server"])
+def test_search_finds_a_page(site: Path, by: str) -> None:
+    """From a folder a hidden frame stands in for the worker; with a server the browser's own worker is kept."""
+    with running_browser() as browser, served(site) as address:
+        start = site.as_uri() if by == "folder" else address
+        for name in ("index", "decisions/0001-rows-in-slide-order"):  # links are right from a page below, too
+            page = browser.open(f"{start}/{name}.html", 1280, 900)
+            found = page.evaluate(SEARCH.replace("WORDS", "'log_sum_loss'"))
+            assert any(link.split("?")[0] == f"{start}/api.html" for link in found), (name, found)
+            assert page.evaluate(SEARCH.replace("WORDS", "'qwxzvk'")) == []
+            assert page.problems == []
+            assert {urlsplit(request)[:2] for request in page.requests} == {urlsplit(start)[:2]}
+            assert ("native" in page.evaluate("String(Worker)")) == (by == "server")

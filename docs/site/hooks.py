@@ -64,6 +64,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made["api.md"] = "# Python reference\n\n" + "".join(f"## {title}\n\n::: {name}\n\n" for title, name in API.items())
     made["gallery.md"] = gallery()
     made["wide.css"] = WIDE
+    made["javascripts/iframe-worker.js"] = (ROOT / "docs" / "site" / "worker-shim.js").read_text()
     for page, words in made.items():
         files.append(File.generated(config, page, content=words))
     config.nav = navigation(sorted(file.src_uri for file in files.documentation_pages()))
