@@ -53,5 +53,5 @@ command = [
 for task in ("pre_computing_embeddings", "knn"):
     subprocess.run([*command, f"custom:{work / 'data.yaml'}", task], env=environment, cwd=work, check=True)
 (scores,) = (json.loads(path.read_text()) for path in work.glob("base/outputs/res/*/*/knn/*/outputs.json"))
-best = max(each["f1"]["metric_score"] for each in scores.values())
+best = float(np.max([each["f1"]["metric_score"] for each in scores.values()]))
 print(json.dumps({"tool": version("thunder-bench"), "f1": best}))
