@@ -17,7 +17,7 @@ from pipeline.base.versions import versions
 from pipeline.cohort.cases import CaseFacts, case_facts, cases_in_words
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.recipes import Departure
-from pipeline.encoders.build import BuiltEncoder
+from pipeline.encoders.build import OF_A_FILE, BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import VAL, RowNumbers
@@ -176,7 +176,10 @@ def projectors_note(names: list[str]) -> str:
     if len(names) == 1:
         return ""
     listing = "".join(f"- {name}: `{file}`\n" for name, file in projector_files(names).items())
-    return f"\nThis student learnt from several teachers. The projector into the space of\n\n{listing}"
+    return (
+        "\nThis student learnt from several teachers; `load_student(..., teacher=NAME)` gives the projector of the one "
+        f"that it names, and of the first\nwithout a name. The projector into the space of\n\n{listing}"
+    )
 
 
 def teacher_source(teacher: dict[str, Any]) -> str:
@@ -262,8 +265,13 @@ def model_terms(role: str, record: dict[str, Any]) -> str:
         terms.append("Gated: access goes to those who accept its terms; read whether they let you pass the student on.")
     if "unknown" in lower or "see " in lower:
         terms.append("Read its terms before you use or share the student.")
-    page = page_of(EncoderSpec.from_record(record))
+    page = terms_page(record)
     return " ".join(terms) + (f" <{page}>" if page else "")
+
+
+def terms_page(record: Mapping[str, Any]) -> str:
+    """Address where a model's terms stand; "" if none is known, as of a file whose page would be of other weights."""
+    return "" if record["licence"] == OF_A_FILE else page_of(EncoderSpec.from_record(dict(record)))
 
 
 def terms_section(teachers: Sequence[dict[str, Any]], student: dict[str, Any]) -> str:

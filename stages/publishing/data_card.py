@@ -4,6 +4,7 @@ All of it is taken from the store, but for the terms of the slides, which the us
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,11 @@ from huggingface_hub import DatasetCardData
 
 from pipeline.base.console import counted
 from pipeline.cohort.cases import case_facts
-from pipeline.encoders.hub import page_of
-from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import VAL
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.student.card import JSON_BACKTICK, card_template, in_markdown, teacher_source
-from pipeline.student.hub_header import ARXIV_PAPER, MAY_PASS_ON, PAPER_SECTION, TASK, TERMS, hub_licence
+from pipeline.student.card import JSON_BACKTICK, card_template, in_markdown, teacher_source, terms_page
+from pipeline.student.hub_header import ARXIV_PAPER, MAY_PASS_ON, PAPER_SECTION, TASK, TERMS, UNNAMED, hub_licence
 
 SIZES = (
     (1_000, "n<1K"),
@@ -31,11 +30,12 @@ SIZES = (
 LARGEST = "100M<n<1B"
 
 
-def data_card(store: Store, slides_terms: str) -> str:
+def data_card(store: Store, slides_terms: str, repository: str = UNNAMED) -> str:
     """The card, header and text.
 
     Args:
         slides_terms: licence or terms of the slides, as the user states them.
+        repository: where it is sent to.
 
     Raises:
         StoreError: the store is damaged.
@@ -43,10 +43,15 @@ def data_card(store: Store, slides_terms: str) -> str:
     plan, first = store.plan, store.first
     named = in_markdown([teacher.record["name"] for teacher in store.teachers.values()])
     stored = list(store.teachers.values())
+    several = [teacher.name for teacher in stored] if len(stored) > 1 else []
     text = card_template("store.md").format(
         title=f"Patches of {counted(len(plan.slides), 'slide')}, embedded by {' and '.join(named)}",
         names=" and ".join(named),
         of_pixels="and pixels " if store.has_pixels else "",
+        repository=repository,
+        by_teacher="".join(f" --teacher {shlex.quote(name)}" for name in several),
+        of_teacher=f", teacher={several[0]!r}" if several else "",
+        further=_places(several[1:]),
         root="" if store.has_pixels else " --slides-root SLIDES",
         tile=f", each within a tile of {store.tile_px} px" if store.tile_px != store.patch_px else "",
         facts={
@@ -90,6 +95,12 @@ def _facts(store: Store) -> dict[str, str]:
     }
 
 
+def _places(further: Sequence[str]) -> str:
+    """Where the arrays of further teachers lie; "" without one."""
+    folders = ", ".join(f"`teachers/{name}`" for name in in_markdown(list(further)))
+    return f"\nThose are the first teacher's; further ones have their own in {folders}." if further else ""
+
+
 def _teacher_line(teacher: StoredTeacher) -> str:
     """What one teacher's embeddings are."""
     record, settings = in_markdown(teacher.record), teacher.settings
@@ -125,7 +136,7 @@ Not a medical device; for research."""
 
 
 def _teacher_terms(record: Mapping[str, Any]) -> str:
-    page = page_of(EncoderSpec.from_record(dict(record)))
+    page = terms_page(record)
     gated = " Gated: access goes to those who accept its terms." if record.get("gated") else ""
     return (
         f"- Teacher {in_markdown(record['name'])}: {record['licence'] or 'unknown'}.{gated}{f' <{page}>' * bool(page)}"

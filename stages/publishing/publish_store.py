@@ -9,7 +9,7 @@ from pipeline.base.units import format_bytes
 from pipeline.config.tools import PublishConfig
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.store import Store
-from pipeline.student.hub_header import TERMS, TERMS_FILE
+from pipeline.student.hub_header import PAPER_SECTION, TERMS, TERMS_FILE
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way
 from stages.publishing.sendable import CARD_FILE
 from stages.publishing.store_files import files_of_store, require_complete_store, seen_barcodes, seen_places
@@ -35,7 +35,7 @@ def publish_store(folder: Path, config: PublishConfig) -> str:
         terms = store_terms_in_the_way(store, config.slides_terms)
         require_terms_allow(folder, terms, "store", "hold for it")
     require_complete_store(store)
-    card = card_files(store, config.slides_terms)
+    card = card_files(store, config.slides_terms, config.repo)
     files = files_of_store(store) | card
     lines = [*_listing(files), *_told(store, files), _summary(files, config.repo, public=config.public)]
     if not config.yes:
@@ -52,14 +52,14 @@ def publish_store(folder: Path, config: PublishConfig) -> str:
     return "\n".join([*lines, sent])
 
 
-def card_files(store: Store, slides_terms: str) -> dict[str, Path | bytes]:
+def card_files(store: Store, slides_terms: str, repository: str) -> dict[str, Path | bytes]:
     """The card, and the terms by themselves, which its header may name.
 
     Raises:
         StoreError: the store is damaged.
     """
-    card = data_card(store, slides_terms)
-    terms = f"# Terms of this data set\n{card.partition(TERMS)[2]}"
+    card = data_card(store, slides_terms, repository)
+    terms = f"# Terms of this data set\n{card.partition(TERMS)[2].partition(PAPER_SECTION)[0].rstrip()}\n"
     return {CARD_FILE: card.encode(), TERMS_FILE: terms.encode()}
 
 

@@ -2,7 +2,7 @@
 
 The mode is `WANDB_MODE`, by default "offline": the run lies in `FOLDER/wandb`, and `wandb sync` sends it when the user
 wants that. Source code, the command's words, machine statistics and the terminal's text are not logged. A run that is
-continued keeps its id; offline, each call adds a part to the same run (`wandb sync --append`), and figures are placed
+continued keeps its id; offline, each call adds a part to the same run, which `wandb sync` joins, and figures are placed
 by their step, so that steps which were made again lie on themselves.
 """
 
@@ -49,11 +49,21 @@ class WandbLog:
         if not self._run.offline:
             return f"the run is at {self._run.url}"
         folder = Path(self._run.dir).parent  # of its files
-        return f"the run is offline, in {folder}; wandb sync --append {shlex.quote(str(folder))} sends it"
+        return f"the run is offline, in {folder}; {sync_command()} {shlex.quote(str(folder))} sends it"
 
     def end(self, *, finished: bool) -> None:
         """Write what is held back, and end the run."""
         self._run.finish(exit_code=0 if finished else 1)
+
+
+def sync_command() -> str:
+    """The command that sends an offline run: earlier libraries join the parts of a run by `--append` only, and later
+    ones, 0.31 among them, do it by themselves and have no such option.
+    """
+    from wandb.cli import cli  # optional: in an extra
+
+    sync: Any = cli.sync
+    return "wandb sync --append" if any("--append" in option.opts for option in sync.params) else "wandb sync"
 
 
 def run_id(folder: Path) -> str:

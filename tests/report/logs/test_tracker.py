@@ -6,6 +6,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -151,9 +152,12 @@ def test_a_run_is_logged_by_both_and_nothing_lands_in_the_home(tmp_path: Path) -
     assert "INFO" not in said  # MLflow's own words
     run, home = tmp_path / "run", tmp_path / "home"
     assert f"mlflow ui --backend-store-uri sqlite:///{run}/mlflow/mlflow.db shows it" in said
-    (sent,) = re.findall(r"wandb sync --append (\S+) sends it", said)
-    assert [Path(sent)] == list((run / "wandb").glob("offline-run-*"))
+    (command,) = re.findall(r"; (wandb sync .*\S) sends it", said)
+    assert [Path(command.split()[-1])] == list((run / "wandb").glob("offline-run-*"))
     assert not [path for path in home.rglob("*") if path.is_file()], list(home.rglob("*"))
+    tried = [Path(sys.executable).with_name("wandb"), *command.split()[1:], "--dry-run"]
+    done = subprocess.run(tried, capture_output=True, text=True, env=at_home(home), timeout=120)
+    assert done.returncode == 0, done.stderr
     lines = metrics_of(run)
 
     (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")

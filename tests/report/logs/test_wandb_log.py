@@ -39,8 +39,13 @@ def test_figures_have_their_step_for_an_axis() -> None:
     assert said == [("*", "step"), {"train/loss": 2.0, "step": 7}, 1, 0]
 
 
-def test_where_a_run_is_names_the_command_that_sends_it() -> None:
+@pytest.mark.parametrize("option", ["--append", "--id"])
+def test_where_a_run_is_names_the_command_that_sends_it(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a run are joined by an option, or by themselves where the library has none."""
+    cli = pytest.importorskip("wandb.cli.cli")
+    monkeypatch.setattr(cli, "sync", SimpleNamespace(params=[SimpleNamespace(opts=[option])]))
     run = SimpleNamespace(define_metric=lambda *_, **__: None, offline=True, dir="/a run/wandb/offline-run-1/files")
-    assert "wandb sync --append '/a run/wandb/offline-run-1' sends it" in WandbLog(run).where()
+    by = "wandb sync --append" if option == "--append" else "wandb sync"
+    assert f"; {by} '/a run/wandb/offline-run-1' sends it" in WandbLog(run).where()
     run.offline, run.url = False, "https://wandb/x"
     assert WandbLog(run).where() == "the run is at https://wandb/x"

@@ -1,13 +1,20 @@
 """The data card: terms of slides and teachers, what is seen of patients; names from files cannot write markup."""
 
+import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import DatasetCard
 from support.command_lines import as_read, lines_of, refusal, shell_blocks
 
+from pipeline.encoders.build import OF_A_FILE
+from pipeline.store.format import TEACHER_FORMAT
 from pipeline.store.store import Store
+from pipeline.student.card import model_terms, terms_page
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way, terms_of_store
 
 
@@ -43,3 +50,39 @@ def test_the_commands_of_the_card_are_understood(
     read = [line for line in lines if line is not None]
     assert [line.words[0] for line in read] == ["verify", "train-student"]
     assert [refusal(line) for line in read] == ["", ""]
+
+
+def test_the_card_of_several_teachers_names_them(
+    good_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines are run as far as they ask for a teacher; each array's place is there."""
+    folder = Path(shutil.copytree(good_store, tmp_path / "store.zarr"))
+    further = folder / "teachers" / "the second"
+    shutil.copytree(good_store, further, ignore=shutil.ignore_patterns("plan", "pixels", "teachers", "config.toml"))
+    metadata = json.loads((further / "zarr.json").read_text())
+    metadata["attributes"]["g2l"]["format"] = TEACHER_FORMAT
+    metadata["attributes"]["g2l"]["teacher"]["name"] = "the second"
+    (further / "zarr.json").write_text(json.dumps(metadata))
+    monkeypatch.chdir(tmp_path)
+    card = data_card(Store(folder), "CC0-1.0")
+    first = Store(folder).first.name
+    (block,) = shell_blocks(card)
+    trained = next(line for line in lines_of(block) if "train-student" in line)
+    assert f"--teacher {first} --teacher 'the second'" in trained
+    line = as_read("the card", trained, in_block=True)
+    assert line is not None
+    assert refusal(line) == ""
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    given: dict[str, Any] = {}
+    exec(snippet, given)
+    assert given["store"].teacher == first
+    (place,) = re.findall(r"further ones have their own in `(.*?)`", card)
+    assert (folder / place / "embedding" / "zarr.json").is_file()
+
+
+def test_terms_of_a_users_file_lead_to_no_page_of_other_weights(good_store: Path) -> None:
+    teacher = Store(good_store).first
+    record = {**teacher.record, "licence": OF_A_FILE}
+    assert terms_page({**record, "licence": "apache-2.0"}).startswith("https://")
+    assert terms_page(record) == ""
+    assert "https://" not in model_terms("Teacher", record)

@@ -53,7 +53,10 @@ def test_the_card_is_the_hubs_and_says_what_is_in_the_store(good_store: Path, hu
         f"| Slides | {len(store.plan.slides)} |",
     ):
         assert fact in card.text
-    assert b"- Slides: CC-BY-4.0." in hub.files["lab/store"]["LICENSE.md"]
+    assert "hf download lab/store --repo-type dataset" in card.text
+    terms = hub.files["lab/store"]["LICENSE.md"].decode()
+    assert "- Slides: CC-BY-4.0." in terms
+    assert terms.count("\n#") == 0  # no section of the card beside the terms
 
 
 def test_nothing_is_sent_or_asked_without_all_that_is_to_be_typed(good_store: Path, hub: StandIn) -> None:
