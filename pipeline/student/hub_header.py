@@ -43,13 +43,13 @@ USE = "## Use\n"
 FETCHED = "student"
 """The folder that the card of the hub fetches the student to, and names in its snippets."""
 FETCH = "hf download {repository} --local-dir " + FETCHED
-UNNAMED = "OWNER/NAME"
+UNNAMED_REPOSITORY = "OWNER/NAME"
 """The repository in a card that is not yet published."""
 HUB_USE = f"""
 Fetch the folder, which the snippets call `{FETCHED}`, and the sections on other tools STUDENT:
 
 ```bash
-{FETCH.format(repository=UNNAMED)}
+{FETCH.format(repository=UNNAMED_REPOSITORY)}
 ```
 
 With G2L, which also maps embeddings into the teacher's space:
@@ -207,4 +207,4 @@ def with_header(card: str, header: ModelCardData) -> str:
 
 def with_repository(card: str, repository: str) -> str:
     """The card of `with_header`, whose command that fetches the student names the repository."""
-    return card.replace(FETCH.format(repository=UNNAMED), FETCH.format(repository=repository))
+    return card.replace(FETCH.format(repository=UNNAMED_REPOSITORY), FETCH.format(repository=repository))

@@ -16,7 +16,15 @@ from pipeline.sampling import VAL
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.card import JSON_BACKTICK, card_template, in_markdown, teacher_source, terms_page
-from pipeline.student.hub_header import ARXIV_PAPER, MAY_PASS_ON, PAPER_SECTION, TASK, TERMS, UNNAMED, hub_licence
+from pipeline.student.hub_header import (
+    ARXIV_PAPER,
+    MAY_PASS_ON,
+    PAPER_SECTION,
+    TASK,
+    TERMS,
+    UNNAMED_REPOSITORY,
+    hub_licence,
+)
 
 SIZES = (
     (1_000, "n<1K"),
@@ -30,7 +38,7 @@ SIZES = (
 LARGEST = "100M<n<1B"
 
 
-def data_card(store: Store, slides_terms: str, repository: str = UNNAMED) -> str:
+def data_card(store: Store, slides_terms: str, repository: str = UNNAMED_REPOSITORY) -> str:
     """The card, header and text.
 
     Args:
@@ -43,16 +51,12 @@ def data_card(store: Store, slides_terms: str, repository: str = UNNAMED) -> str
     plan, first = store.plan, store.first
     named = in_markdown([teacher.record["name"] for teacher in store.teachers.values()])
     stored = list(store.teachers.values())
-    several = [teacher.name for teacher in stored] if len(stored) > 1 else []
     text = card_template("store.md").format(
         title=f"Patches of {counted(len(plan.slides), 'slide')}, embedded by {' and '.join(named)}",
         names=" and ".join(named),
         of_pixels="and pixels " if store.has_pixels else "",
         repository=repository,
-        by_teacher="".join(f" --teacher {shlex.quote(name)}" for name in several),
-        of_teacher=f", teacher={several[0]!r}" if several else "",
-        further=_places(several[1:]),
-        root="" if store.has_pixels else " --slides-root SLIDES",
+        **_ways_to_use(store),
         tile=f", each within a tile of {store.tile_px} px" if store.tile_px != store.patch_px else "",
         facts={
             "rows": store.num_rows,
@@ -95,10 +99,21 @@ def _facts(store: Store) -> dict[str, str]:
     }
 
 
-def _places(further: Sequence[str]) -> str:
-    """Where the arrays of further teachers lie; "" without one."""
-    folders = ", ".join(f"`teachers/{name}`" for name in in_markdown(list(further)))
-    return f"\nThose are the first teacher's; further ones have their own in {folders}." if further else ""
+def _ways_to_use(store: Store) -> dict[str, str]:
+    """What the card's lines say more: of a store without pixels, and of one of several teachers."""
+    words = {
+        "root": "" if store.has_pixels else " --slides-root SLIDES",
+        "by_teacher": "",
+        "of_teacher": "",
+        "further": "",
+    }
+    first, *further = (teacher.name for teacher in store.teachers.values())
+    if further:
+        folders = ", ".join(f"`teachers/{name}`" for name in in_markdown(further))
+        words["by_teacher"] = "".join(f" --teacher {shlex.quote(name)}" for name in (first, *further))
+        words["of_teacher"] = f", teacher={first!r}"
+        words["further"] = f"\nThose are the first teacher's; further ones have their own in {folders}."
+    return words
 
 
 def _teacher_line(teacher: StoredTeacher) -> str:
