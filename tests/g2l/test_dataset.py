@@ -1,8 +1,6 @@
 """A store as a dataset: its rows are the store's, whoever reads them, and its order reads few shards at a time."""
 
-import json
 import pickle
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.extraction import plan_cohort, write_cohort, write_teacher
-from support.stores import make_store
+from support.stores import copy_with_teacher, make_store
 from torch.utils.data import DataLoader
 
 from g2l import dataset
@@ -19,7 +17,6 @@ from g2l.dataset import SHARDS_MIXED, StoreDataset, open_store
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.config.stages import ExtractConfig
 from pipeline.sampling import VAL
-from pipeline.store.format import TEACHER_FORMAT
 from pipeline.store.store import Store
 from stages.extract_teacher import extract_teacher
 
@@ -281,13 +278,7 @@ def test_wrong_choices_are_told(folder: Path, options: dict[str, Any], words: st
 
 def test_of_several_teachers_one_is_named(folder: Path, tmp_path: Path) -> None:
     """The words are those of the library: it has no flags."""
-    several = Path(shutil.copytree(folder, tmp_path / "store.zarr"))
-    further = several / "teachers" / "second"
-    shutil.copytree(several, further, ignore=shutil.ignore_patterns("plan", "pixels", "teachers", "config.toml"))
-    metadata = json.loads((further / "zarr.json").read_text())
-    metadata["attributes"]["g2l"]["format"] = TEACHER_FORMAT
-    metadata["attributes"]["g2l"]["teacher"]["name"] = "second"
-    (further / "zarr.json").write_text(json.dumps(metadata))
+    several = copy_with_teacher(folder, tmp_path / "store.zarr", "second")
     with pytest.raises(ConfigError, match="embeddings of test-teacher, second: say whose, as teacher='test-teacher'"):
         open_store(several)
     with pytest.raises(ConfigError, match=r"teacher='secnd': .* test-teacher, second \(did you mean second\?\)$"):

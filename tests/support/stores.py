@@ -5,6 +5,7 @@ The embeddings are a smooth function of the pixels, so that a student can learn 
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.store.create import create_store
-from pipeline.store.format import Status, StoreSpec
+from pipeline.store.format import TEACHER_FORMAT, Status, StoreSpec
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
@@ -182,3 +183,15 @@ def run_files(run: Path) -> dict[str, bytes]:
         "metrics.jsonl",
     )
     return {name: (run / name).read_bytes() for name in names}
+
+
+def copy_with_teacher(store: Path, folder: Path, name: str) -> Path:
+    """A copy of a store in a new `folder` that has its embeddings again as those of a further teacher."""
+    shutil.copytree(store, folder)
+    further = folder / "teachers" / name
+    shutil.copytree(store, further, ignore=shutil.ignore_patterns("plan", "pixels", "teachers", "config.toml"))
+    metadata = json.loads((further / "zarr.json").read_text())
+    metadata["attributes"]["g2l"]["format"] = TEACHER_FORMAT
+    metadata["attributes"]["g2l"]["teacher"]["name"] = name
+    (further / "zarr.json").write_text(json.dumps(metadata))
+    return folder

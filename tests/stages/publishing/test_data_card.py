@@ -1,8 +1,6 @@
 """The data card: terms of slides and teachers, what is seen of patients; names from files cannot write markup."""
 
-import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +8,9 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCard
 from support.command_lines import as_read, lines_of, refusal, shell_blocks
+from support.stores import copy_with_teacher
 
 from pipeline.encoders.build import OF_A_FILE
-from pipeline.store.format import TEACHER_FORMAT
 from pipeline.store.store import Store
 from pipeline.student.card import model_terms, terms_page
 from stages.publishing.data_card import data_card, patients_note, store_terms_in_the_way, terms_of_store
@@ -56,13 +54,7 @@ def test_the_card_of_several_teachers_names_them(
     good_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lines are run as far as they ask for a teacher; each array's place is there."""
-    folder = Path(shutil.copytree(good_store, tmp_path / "store.zarr"))
-    further = folder / "teachers" / "the second"
-    shutil.copytree(good_store, further, ignore=shutil.ignore_patterns("plan", "pixels", "teachers", "config.toml"))
-    metadata = json.loads((further / "zarr.json").read_text())
-    metadata["attributes"]["g2l"]["format"] = TEACHER_FORMAT
-    metadata["attributes"]["g2l"]["teacher"]["name"] = "the second"
-    (further / "zarr.json").write_text(json.dumps(metadata))
+    folder = copy_with_teacher(good_store, tmp_path / "store.zarr", "the second")
     monkeypatch.chdir(tmp_path)
     card = data_card(Store(folder), "CC0-1.0")
     first = Store(folder).first.name
