@@ -12,6 +12,7 @@ projector's and those of the student's own batch normalisation, are those of the
 parts (`--micro-batch`). `pipeline.training.step` has the step itself.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -60,6 +61,7 @@ from pipeline.student.start import continue_projector, find_start, projector_has
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.checkpoint import (
     check_finite,
+    delete_old,
     load_checkpoint,
     load_last_checkpoint,
     load_last_parts,
@@ -569,6 +571,9 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
         checkpoint = load_last_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return None
+    if distributed.is_leader():
+        with contextlib.suppress(OSError):  # the next checkpoint tries again, and says why it cannot
+            delete_old(folder.checkpoints, checkpoint["step"])
     run.distillation.load_state(checkpoint)
     run.optimizer.load_state_dict(checkpoint["optimizer"])
     if len(checkpoint["random"]) == distributed.world_size():

@@ -56,8 +56,7 @@ def save_checkpoint(
 ) -> None:
     """Write the checkpoint of `step`, then delete old ones.
 
-    Keeps the last `KEPT` up to `step` and the best that each of them names, so that a run that falls back on an earlier
-    checkpoint finds the best of that time. Deletes later ones too: a run that reaches `step` again has skipped them as
+    See `delete_old` for what is kept. Deletes later ones too: a run that reaches `step` again has skipped them as
     damaged. `best` is the step of the best checkpoint so far. All processes write a `sharded` one together, on a file
     system that they share; of what is no tensor the first process's is written.
 
@@ -70,16 +69,32 @@ def save_checkpoint(
         if not distributed.is_leader():
             return
         write_json(path.with_suffix(".json"), {"step": step} | facts | ({} if best is None else {"best": best}))
-        kept = [number for number in _steps(folder) if number <= step][-KEPT:]
-        pinned = {named for number in kept if (named := _best_up_to(folder, number)) is not None}
-        for old in _steps(folder):
-            if old not in kept and old not in pinned:
-                _delete(step_path(folder, old))
+        delete_old(folder, step)
+        for later in [number for number in _steps(folder) if number > step]:
+            _delete(step_path(folder, later))
     except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
         raise CheckpointError(
             f"cannot write the checkpoint {path} ({_cause(error)}). Earlier ones are safe: fix the cause, then run the "
             "same command again"
         ) from error
+
+
+def delete_old(folder: Path, step: int) -> None:
+    """Delete the checkpoints before `step` that are no longer needed.
+
+    Keeps the last `KEPT` up to `step` and the best that each of them names, so that a run that falls back on an earlier
+    checkpoint finds the best of that time. A run calls this after each checkpoint, and again where it continues: it may
+    have been killed between the two.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    earlier = [number for number in _steps(folder) if number <= step]
+    kept = earlier[-KEPT:]
+    pinned = {named for number in kept if (named := _best_up_to(folder, number)) is not None}
+    for old in earlier:
+        if old not in kept and old not in pinned:
+            _delete(step_path(folder, old))
 
 
 def _write_file(path: Path, content: dict[str, Any]) -> dict[str, Any]:

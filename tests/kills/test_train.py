@@ -219,8 +219,10 @@ def test_killed_at_every_write(forks: Forks, brief: TrainConfig, tmp_path: Path)
     assert forks.run(whole, brief) == 0
     files, total = run_files(whole), int(whole.with_suffix(".count").read_text())
     assert total > 25
+    kept = checkpoint_names(whole)
     for kill_at in range(1, total + 1):
         check_kills(forks, brief, files, tmp_path / str(kill_at) / "run", [kill_at])
+        assert checkpoint_names(tmp_path / str(kill_at) / "run") == kept, kill_at
 
 
 @pytest.mark.slow
@@ -250,6 +252,11 @@ def test_killed_at_some_writes(forks: Forks, short: TrainConfig, whole_short: di
     for i in range(6):
         kills = [draw.randrange(1, 45) for _ in range(6)]
         check_kills(forks, short, whole_short, tmp_path / f"many{i}" / "run", kills)
+
+
+def checkpoint_names(run: Path) -> list[str]:
+    """Names of the files of checkpoints."""
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
 def last_checkpoint(run: Path) -> int:

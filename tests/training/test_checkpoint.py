@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.damage import Evil
 from pipeline.base.errors import CheckpointError
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.projector import Projector
-from pipeline.training.checkpoint import load_last_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import delete_old, load_last_checkpoint, save_checkpoint
 
 
 def content(step: int) -> dict[str, Any]:
@@ -50,6 +51,33 @@ def test_the_last_two_are_kept_and_the_last_is_loaded(tmp_path: Path) -> None:
     saved(tmp_path, 0, 8, 100, 1_000_000)
     assert names(tmp_path) == ["step-000000100.json", "step-000000100.pt", "step-001000000.json", "step-001000000.pt"]
     assert step_loaded(tmp_path) == 1_000_000
+
+
+@pytest.mark.parametrize("deleted", [[], [".json"], [".json", ".pt"]], ids=["nothing", "the entry", "all"])
+def test_a_run_killed_before_it_has_deleted_old_ones_does_so_when_it_continues(
+    tmp_path: Path, deleted: list[str]
+) -> None:
+    """Between the last checkpoint and the deletion of the one before the last two; or half way through that."""
+    saved(tmp_path / "run", 0, 4, 8)
+    saved(tmp_path / "early", 0)
+    for path in (tmp_path / "early").iterdir():
+        if path.suffix not in deleted:
+            shutil.copy(path, tmp_path / "run")
+    delete_old(tmp_path / "run", 8)
+    assert names(tmp_path / "run") == [f"step-00000000{step}.{suffix}" for step in (4, 8) for suffix in ("json", "pt")]
+
+
+def test_deleting_old_ones_leaves_the_best_and_later_ones(tmp_path: Path) -> None:
+    """A later one is damaged: whoever continues from an earlier one has been told, and may want to look at it."""
+    save_checkpoint(tmp_path, 4, content(4), best=4)
+    for step in (8, 12, 16, 20):
+        save_checkpoint(tmp_path, step, content(step), best=4)
+    for suffix in (".json", ".pt"):  # as if a kill had left them
+        shutil.copy(pt(tmp_path, 16).with_suffix(suffix), pt(tmp_path, 12).with_suffix(suffix))
+        shutil.copy(pt(tmp_path, 16).with_suffix(suffix), pt(tmp_path, 10).with_suffix(suffix))
+    delete_old(tmp_path, 16)
+    steps = [name for name in names(tmp_path) if name.endswith(".pt")]
+    assert steps == [pt(tmp_path, step).name for step in (4, 12, 16, 20)]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "json cut", "json flipped", "json list", "json binary"])
