@@ -6,6 +6,8 @@ Knowledge Distillation" (AAAI 2024): a linear projector, and batch normalisation
 sides. Pure.
 """
 
+import operator
+
 import torch
 from torch import Tensor, nn
 
@@ -97,9 +99,7 @@ class Projector(nn.Module):
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__()
-        for whose, width in {"student": student_width, "teacher": teacher_width}.items():
-            if not isinstance(width, int) or width < 1:
-                raise EncoderError(f"{whose}_width={width!r}: the {whose}'s embeddings have a dimension of at least 1")
+        student_width, teacher_width = _dimension("student", student_width), _dimension("teacher", teacher_width)
         self.linear = nn.Linear(student_width, teacher_width)
         self.student_norm = BatchStandardiser(teacher_width)
         self.teacher_norm = BatchStandardiser(teacher_width, track=False)
@@ -130,6 +130,21 @@ class Projector(nn.Module):
     def as_teacher(self, student: Tensor) -> Tensor:
         """(N, S) -> (N, T) in the teacher's original space, as a replacement for its embedding."""
         return self.teacher_norm.restore(self.standardised(student))
+
+
+def _dimension(whose: str, width: int) -> int:
+    """The dimension of embeddings, also one that NumPy or torch counted.
+
+    Raises:
+        EncoderError: it is no whole number of at least 1.
+    """
+    try:
+        dimension = operator.index(width)
+    except TypeError:
+        dimension = 0
+    if dimension < 1:
+        raise EncoderError(f"{whose}_width={width!r}: the {whose}'s embeddings have a dimension of at least 1")
+    return dimension
 
 
 def _require_embeddings(whose: str, values: Tensor, width: int) -> None:

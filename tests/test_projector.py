@@ -71,6 +71,11 @@ def test_one_row_has_no_statistics() -> None:
         BatchStandardiser(3).train()(torch.ones(1, 3))
 
 
+def test_widths_may_be_numpys() -> None:
+    projector = Projector(np.int64(3), np.uint8(4))
+    assert (type(projector.linear.in_features), projector.linear.weight.shape) == (int, (4, 3))
+
+
 @pytest.mark.parametrize("widths", [("a", 4), (3.5, 4), (-1, 4), (4, 0), (4, None)])
 def test_widths_that_are_none_are_refused(widths: Any) -> None:
     with pytest.raises(EncoderError, match="have a dimension of at least 1"):

@@ -290,7 +290,7 @@ def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], unsaid: Mapping[str, Any] = MappingProxyType({})
 ) -> list[str]:
     """Differences between two records, one line each: `name: old -> new`; nested records by dotted name. `unsaid` is
-    what a record means that lacks a name (`Config.unsaid`), nested as they are.
+    what a record means that lacks a name (`Config.unsaid`), nested as they are; what is in neither is "nothing".
     """
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
@@ -300,5 +300,9 @@ def differences(
             inner = differences(before, after, within if isinstance(within, dict) else {})
             lines += [f"{name}.{line}" for line in inner]
         elif before != after:
-            lines.append(f"{name}: {before!r} -> {after!r}")
+            lines.append(f"{name}: {_shown(before)} -> {_shown(after)}")
     return lines
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)

@@ -16,13 +16,17 @@ from pipeline.base.errors import EmbedError, ManifestError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.versions import continued_note
 from pipeline.config.base import differences, to_toml
+from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_json, write_text
 from pipeline.disk.tables import read_table, write_records
 from pipeline.features.embed_names import FAILURES_FILE, FINISHED_FILE, OPTIONS_FILE, RECORD_FILE
 from pipeline.features.embedding import Failure
 from pipeline.features.layouts import Mark
+from pipeline.slides.geometry import PILLOW
 
+UNSAID = {"resampling": PILLOW, "decode": "full", "rules": list(EARLIER_RULES), "max_artefact": 1}
+"""What settings mean that lack a name."""
 FAILURE_COLUMNS = tuple(field.name for field in fields(Failure))
 
 
@@ -97,7 +101,7 @@ class EmbedFolder:
         Raises:
             EmbedError: it was; says what differs.
         """
-        if changes := differences(old, new):
+        if changes := differences(old, new, {"settings": UNSAID}):
             listing = "\n".join(f"  {line}" for line in changes)
             raise EmbedError(
                 f"{where} was made by another model or other settings, and is not overwritten "

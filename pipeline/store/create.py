@@ -22,6 +22,7 @@ from pipeline.store.format import (
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
+    UNSAID_SETTINGS,
     StoreSpec,
     new_arrays,
     read_store_attributes,
@@ -195,6 +196,7 @@ def require_same(teacher: StoredTeacher, plan: Plan, spec: StoreSpec) -> None:
     changes = differences(
         {"plan_hash": teacher.plan_hash, "teacher": teacher.record, "settings": teacher.settings},
         {"plan_hash": plan.hash, "teacher": spec.teacher, "settings": spec.settings},
+        {"settings": UNSAID_SETTINGS},
     )
     if any(not line.startswith("teacher.weights:") for line in changes):  # a label: weights count by their hash
         listing = "\n".join(f"  {line}" for line in changes[:20]) + ("\n  ..." if len(changes) > 20 else "")

@@ -65,6 +65,10 @@ class Status(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+UNSAID_SETTINGS = {"views": 1, "views_seed": 0, "views_strength": EARLIER, "patch_qc": "off"}
+"""What the settings of a store mean that lack a name, for words on how two stores differ."""
+
+
 @dataclass(frozen=True)
 class StoreSpec:
     """What a store was made with; it is continued under the same only.

@@ -52,7 +52,7 @@ class StudyFolder:
         make_output_folder(self.folder)
         now = {"command": command, **common}
         if is_there(self.study_path):
-            changes = differences(self._recorded(), now)
+            changes = differences(self._recorded(), now, {"options": TrainConfig.unsaid()})
             if changes:
                 listing = "\n".join(f"  {line}" for line in changes)
                 raise ConfigError(

@@ -26,6 +26,7 @@ from pipeline.base.outside import is_there, parse_object, read_bytes, read_json,
 from pipeline.base.versions import continued_note
 from pipeline.config.base import RECIPE, differences, to_toml
 from pipeline.config.model_names import RUN_FILE
+from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.disk.objects.urls import absolute
@@ -166,7 +167,7 @@ class RunFolder:
         Raises:
             CheckpointError: they differ elsewhere.
         """
-        changes = differences(begun, now)
+        changes = differences(begun, now, {"options": TrainConfig.unsaid()})
         free = (*LABELS, "world_size:") if RunDraws(0, begun.get("version", 1)).batch_norm_over_all else LABELS
         if all(line.startswith(free) for line in changes):
             return

@@ -266,7 +266,7 @@ def test_other_views_are_another_store(root: Path, plan: Plan, tmp_path: Path) -
     for options, words in (
         ({"views": 3}, "settings.views: 4 -> 3"),
         ({"views": K, "views_seed": 1}, "settings.views_seed: 0 -> 1"),
-        ({}, "settings.views: 4 -> None"),
+        ({}, "settings.views: 4 -> 1"),
     ):
         with pytest.raises(StoreError, match=words):
             extract(plan, root / "views.zarr", weights, **options)
@@ -368,7 +368,7 @@ def test_without_the_plain_view_it_is_scored_and_not_shown(root: Path, tmp_path:
     assert "use_plain_view = false" in run.config_path.read_text()
     scored = {line["rows"] for line in run.metrics() if line["kind"] == "val"}
     assert scored == {store.plan.count(VAL)}
-    with pytest.raises(CheckpointError, match="use_plain_view: False -> None"):
+    with pytest.raises(CheckpointError, match="use_plain_view: False -> True"):
         train_student(store, tmp_path / "run", train_config(vit, epochs=1, batch_size=4))
     with pytest.raises(ConfigError, match=r"--no-use-plain-view: .* no view but the patch"):
         train_student(Store(root / "plain.zarr"), tmp_path / "other", config)

@@ -373,7 +373,7 @@ def test_read_toml_of_another_command_is_empty(tmp_path: Path) -> None:
 
 
 def test_differences_are_named_by_path() -> None:
-    assert differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4}) == ["b.c: 2 -> 3", "d: None -> 4"]
+    assert differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4}) == ["b.c: 2 -> 3", "d: nothing -> 4"]
 
 
 def test_a_configuration_is_frozen_and_hashes_by_content() -> None:

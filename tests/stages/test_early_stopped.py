@@ -258,7 +258,7 @@ def test_a_run_begun_by_single_options_is_continued_by_the_recipe(store: Store, 
     code, said, _ = call_g2l("train-student", "--config", tmp_path / "run" / "config.toml")
     assert (code, "nothing was left to do" in said) == (0, True)
     code, _, errors = call_g2l(*command, "--student", student, *few)
-    assert (code, "options.early_stop: 'consecutive' -> None" in errors) == (1, True)
+    assert (code, "options.early_stop: 'consecutive' -> 'off'" in errors) == (1, True)
 
 
 def test_no_loss_is_fetched_without_an_early_stop(

@@ -134,7 +134,7 @@ def test_tiles_decoded_at_half_their_size_give_nearly_the_same(
     assert embed(work, tmp_path / "half", "trident")[0] == 0  # goes on as it was begun
     code, _, said = embed(work, tmp_path / "half", "trident", "--decode", "full")
     assert code != 0
-    assert "settings.decode: 'half' -> None" in said
+    assert "settings.decode: 'half' -> 'full'" in said
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -86,7 +86,7 @@ def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_
     for name in ("zarr.json", "audit.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     mended = write_trident(tmp_path / "mended", slides)
-    with pytest.raises(StoreError, match=r"(?s)made with other inputs .*features_sha256\.s1: None -> "):
+    with pytest.raises(StoreError, match=r"(?s)made with other inputs .*features_sha256\.s1: nothing -> "):
         run_import(mended, out, options)
 
 

@@ -94,7 +94,7 @@ def test_another_plan_teacher_or_setting_is_refused_by_name(copy: Path, plan: Pl
         open_to_continue(copy, plan, other)
     told = str(caught.value)
     assert f"teacher.weights_sha256: '{'1' * 64}' -> '{'2' * 64}'" in told
-    assert "teacher.new: None -> 1" in told
+    assert "teacher.new: nothing -> 1" in told
     assert "settings.dtype: 'float16' -> 'float32'" in told
     assert "batch_size" not in told
     assert "plan_hash" not in told

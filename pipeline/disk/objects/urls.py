@@ -66,7 +66,7 @@ def require_local(name: str, path: Path | str) -> None:
     url = as_url(path)
     if url is None:
         return
-    shown = shown_url(url)
+    shown, called = shown_url(url), name.replace("_", "-") if name.startswith("--") else name
     if name == "out":
         raise ConfigError(
             f"--out {shown}: outputs are written to a local folder. Half-written files, the ledger of a store and the "
@@ -76,10 +76,10 @@ def require_local(name: str, path: Path | str) -> None:
         )
     if name in ("--slides_root", "slides"):
         raise ConfigError(
-            f"{name.replace('_', '-')} {shown}: plan, extract-teacher and embed read slides in a bucket, by the "
+            f"{called} {shown}: plan, extract-teacher and embed read slides in a bucket, by the "
             "paths of a manifest or with --slides-root. Elsewhere, copy them to a folder, or mount the bucket as one"
         )
     raise ConfigError(
-        f"{name.replace('_', '-')} {shown}: only train-student, inspect and verify open a store at such an address. "
+        f"{called} {shown}: only train-student, inspect and verify open a store at such an address. "
         "Copy it to a local folder first, or mount the bucket as one"
     )

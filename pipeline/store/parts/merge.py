@@ -23,7 +23,7 @@ from pipeline.disk.files import sha256_file, write_json, write_text, written_by_
 from pipeline.disk.locks import exclusive
 from pipeline.store.changed_slides import CHANGED_FILE, read_changed
 from pipeline.store.create import create_store, is_store, open_to_continue
-from pipeline.store.format import TEACHERS_FOLDER
+from pipeline.store.format import TEACHERS_FOLDER, UNSAID_SETTINGS
 from pipeline.store.parts.part import PART, StorePart, require_part
 from pipeline.store.shards import make_folders
 from pipeline.store.store import Store, StoredTeacher
@@ -141,7 +141,7 @@ def require_alike(parts: Sequence[Store]) -> None:
     """
     first = parts[0]
     for other in parts[1:]:
-        changes = differences(deciding(first.first), deciding(other.first))
+        changes = differences(deciding(first.first), deciding(other.first), {"settings": UNSAID_SETTINGS})
         changes = [line for line in changes if not line.startswith("teacher.weights:")]  # weights count by their hash
         if changes or other.plan.hash != first.plan.hash:
             listing = "\n".join(f"  {line}" for line in changes[:20])
