@@ -33,6 +33,12 @@ from pipeline.store.store import Store, StoredTeacher
 
 NAMED = 3
 """Slides that a note names. Our choice."""
+ROWS_AHEAD = 512
+"""So many rows after the slide that is read belong to slides that are opened. Our choice: a second of a fast teacher's
+work, so that the opening of a slide, which a file server may take a second for, hides behind the reading of others.
+"""
+MOST_AHEAD = 4
+"""Slides that are opened ahead at most: half of what the pool keeps open."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,9 @@ class PlannedPatches:
             )
         self._lock = threading.Lock()
         self._plain: dict[str, int] = {}
-        self._opened_to = 0 if in_order else len(plan.slides)  # slides before this are opened, or will be when read
+        self._in_order = in_order
+        self._latest = -1  # of the slides that are read: the last in order
+        self._opened_to = 0  # slides before this one are opened, or will be when they are read
 
     def plain_note(self) -> str:
         """A note on patches of one colour among those that were read; empty if there were none."""
@@ -175,8 +183,9 @@ class PlannedPatches:
         index = int(self._slide_of_row[row])
         planned = self._plan.slides[index]
         path = self._plan.slide_path(planned, self._slides_root)
-        if self._opened_to <= index + 1 and isinstance(self._copies, KnownCopy):
-            self._open_after(index)
+        if self._in_order and index > self._latest and isinstance(self._copies, KnownCopy):
+            for following in self._to_open_after(index):
+                threading.Thread(target=self._open_ahead, args=(following,), name="g2l-open", daemon=True).start()
         try:
             with self._copies.use(path, self._pool.close) as copy:
                 patch = self._read_patch(row, planned, path, copy)
@@ -247,23 +256,23 @@ class PlannedPatches:
         except SlideError as error:
             return PatchRead(Status.NO_SLIDE, reason=str(error))
 
-    def _open_after(self, index: int) -> None:
-        """Begin to open the slide after that one, the first time that one is read. One that fails to open fails again
-        when it is read.
-        """
-        following = index + 1
+    def _to_open_after(self, index: int) -> list[int]:
+        """The slides to open while that one is read: those of the next `ROWS_AHEAD` rows; each is named once."""
         with self._lock:
-            if following < self._opened_to or following >= len(self._plan.slides):
-                return
-            self._opened_to = following + 1
-        planned = self._plan.slides[following]
-        path = self._plan.slide_path(planned, self._slides_root)
+            if index <= self._latest:
+                return []
+            self._latest = index
+            first_row = int(np.searchsorted(self._slide_of_row, index + 1))
+            following = np.unique(self._slide_of_row[first_row : first_row + ROWS_AHEAD])[:MOST_AHEAD].tolist()
+            opened_to, self._opened_to = self._opened_to, max([self._opened_to, *(number + 1 for number in following)])
+        return [number for number in following if number >= opened_to]
 
-        def open_it() -> None:
-            with contextlib.suppress(SlideError):
-                self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
-
-        threading.Thread(target=open_it, name="g2l-open", daemon=True).start()
+    def _open_ahead(self, index: int) -> None:
+        """Open a slide; one that fails to open fails again when it is read."""
+        planned = self._plan.slides[index]
+        with contextlib.suppress(SlideError):
+            path = self._plan.slide_path(planned, self._slides_root)
+            self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
 
 
 def dropped_read(found: PatchFault) -> PatchRead:

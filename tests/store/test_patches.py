@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pipeline.base.images import ImageFormat, decode_image
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
+from pipeline.slides.reader import Slide
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches, ViewedPatches
 from pipeline.store.store import Store
@@ -88,8 +90,19 @@ def test_a_torch_that_cannot_reduce_is_told_before_a_row_is_read(cohort: Path, m
         PlannedPatches(torch, None, tell=print)
 
 
-def test_the_next_slide_is_opened_while_one_is_read(cohort: Path, tmp_path: Path) -> None:
+def opened(patches: PlannedPatches) -> set[str]:
+    """Names of the slides that are open, once those that are being opened ahead are."""
+    for thread in threading.enumerate():
+        if thread.name == "g2l-open":
+            thread.join(30)
+    return {path.stem for path in patches._pool._slides}
+
+
+def test_the_next_slide_is_opened_while_one_is_read(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only where rows are read in order; one that does not open fails its own rows alone."""
+    monkeypatch.setattr("pipeline.store.patches.ROWS_AHEAD", 1)
     plan = plan_cohort(shutil.copytree(cohort.parent, tmp_path / "slides") / cohort.name)
     assert len(plan.slides) > 2
     plan.slide_path(plan.slides[1]).unlink()
@@ -97,13 +110,34 @@ def test_the_next_slide_is_opened_while_one_is_read(cohort: Path, tmp_path: Path
     for in_order, expected in ((True, {0, 1}), (False, {0})):
         patches = PlannedPatches(plan, None, tell=print, in_order=in_order)
         assert patches.read(0, out).status is Status.OK
-        for thread in threading.enumerate():
-            if thread.name == "g2l-open":
-                thread.join(30)
-        assert {*patches._pool._slides} == {plan.slide_path(plan.slides[i]) for i in expected}
+        assert opened(patches) == {plan.slides[i].slide_id for i in expected}
         results = [patches.read(row, out).status for row in range(plan.num_rows)]
         assert set(np.array(results)[plan.slide_of_row() == 1]) == {Status.NO_SLIDE}
         assert set(np.array(results)[plan.slide_of_row() != 1]) == {Status.OK}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows_ahead", "expected"), [(512, [4, 5, 6, 8]), (12, [1, 2, 3, 5]), (13, [2, 3, 4, 6])])
+def test_so_many_slides_are_opened_ahead_as_the_next_rows_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_ahead: int, expected: list[int]
+) -> None:
+    """Of nine slides of 12 rows each: the last that is opened, while slides 0, 1, 2 and 4 are read. Slide 3 is passed
+    over, as where its shards are finished. Each is opened once.
+    """
+    monkeypatch.setattr("pipeline.store.patches.ROWS_AHEAD", rows_ahead)
+    plan = plan_cohort(write_cohort(tmp_path, 9))
+    patches, out = PlannedPatches(plan, None, tell=print, in_order=True), np.empty((64, 64, 3), np.uint8)
+    open_slide, opens = patches._pool._open, []
+
+    def counted(path: Path, *more: Any) -> Slide:
+        opens.append(path.stem)
+        return open_slide(path, *more)
+
+    monkeypatch.setattr(patches._pool, "_open", counted)
+    for slide, last in zip((0, 1, 2, 4), expected, strict=True):
+        assert patches.read(12 * slide, out).status is Status.OK
+        opened(patches)
+        assert sorted(opens) == [f"s{i}" for i in range(last + 1)]
 
 
 def test_slides_are_looked_for_where_they_are_now(cohort: Path, tmp_path: Path) -> None:
