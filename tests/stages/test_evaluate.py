@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from support.commands import call_g2l, leftovers, run_g2l
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from support.failing import failing
 from support.stores import make_patches, train_config
+from support.wandb_files import read_wandb
 
 from stages.train_student import train_student
 
@@ -254,6 +257,38 @@ def test_scores_and_page_are_logged(
     }
     assert wanted.items() <= scores.items()
     assert len(wanted) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the database library, in MLflow
+def test_both_services_get_the_report_as_artefact(
+    bench: Bench, report: tuple[Path, str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries themselves, offline."""
+    pytest.importorskip("wandb")
+    tracking = pytest.importorskip("mlflow.tracking")
+    out = Path(shutil.copytree(report[0], tmp_path / "report"))
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    done = run_g2l(*bench.everything(out, "--log", "wandb", "--log", "mlflow"))
+    assert done.returncode == 3, done.stderr
+    assert "warning: --log" not in done.stderr
+    record = json.loads((out / "report.json").read_text())
+    files = {path.name for path in out.iterdir() if path.suffix in (".html", ".json", ".png")}
+    assert {"report.html", "report.json"} < files
+
+    (file,) = out.glob("wandb/offline-run-*/run-*.wandb")
+    logged = read_wandb(file)
+    assert logged.about.job_type == "evaluate"
+    assert logged.config == record["settings"]
+    assert logged.artifacts == [sorted(files)]
+    scores = logged.scalars - {"step"}
+    client = tracking.MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("g2l").experiment_id])
+    assert run.data.tags["kind"] == "evaluate"
+    assert run.data.params["seed"] == str(record["settings"]["seed"])
+    assert {each.path for each in client.list_artifacts(run.info.run_id)} == files
+    assert len(run.data.metrics) == len({each for each in scores if not each.startswith("_")}) + 1 > 5  # and how far
 
 
 def test_a_report_of_other_options_is_not_overwritten(bench: Bench, report: tuple[Path, str, dict[str, Any]]) -> None:

@@ -1,9 +1,10 @@
 """A run in Weights & Biases, offline unless the environment says otherwise.
 
 The mode is `WANDB_MODE`, by default "offline": the run lies in `FOLDER/wandb`, and `wandb sync` sends it when the user
-wants that. Source code, the command's words, machine statistics and the terminal's text are not logged. A run that is
-continued keeps its id; offline, each call adds a part to the same run, which `wandb sync` joins, and figures are placed
-by their step, so that steps which were made again lie on themselves.
+wants that. Source code, the command's words, names of host and user, what is installed, machine statistics and the
+terminal's text are not logged; the library itself notes its own version, Python's and the platform. A run that a caller
+has begun goes on beside it. A run that is continued keeps its id; offline, each call adds a part to the same run, which
+`wandb sync` joins, and figures are placed by their step, so that steps which were made again lie on themselves.
 """
 
 import os
@@ -95,6 +96,9 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> WandbLog:
         x_disable_meta=True,
         x_disable_stats=True,
         x_disable_machine_info=True,
+        x_save_requirements=False,
+        host="",
+        reinit="create_new",  # a run that the caller has begun goes on, and stays `wandb.run`
     )
     mode: Any = os.environ.get("WANDB_MODE", "offline")  # the library checks the word
     run = wandb.init(

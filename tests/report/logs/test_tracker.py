@@ -4,25 +4,28 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 from support.commands import G2L, child_environment
+from support.places import ROOT
 from support.stores import dropping_cnn, flags, make_store, train_config
+from support.wandb_files import read_wandb
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.stages import TrainConfig
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.report.logs import tracker
+from pipeline.report.logs.mlflow_log import LAST_STEP
 from pipeline.report.logs.tracker import MODULES, Tracker, one_level, require_services, tracked
 
 CURVES = {"train/loss", "train/lr", "train/grad_norm", "held-out/loss", "held-out/cka"}
+ARTIFACTS = {"config.toml", "run.json", "metrics.jsonl", "curves.png", "README.md"}
 
 
 class Noted:
@@ -161,7 +164,11 @@ def test_a_run_is_logged_by_both_and_nothing_lands_in_the_home(tmp_path: Path) -
     lines = metrics_of(run)
 
     (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    assert scalars_of_wandb(record) >= CURVES
+    of_wandb = read_wandb(record)
+    assert of_wandb.scalars >= CURVES
+    assert of_wandb.config == json.loads((run / "run.json").read_text())
+    assert of_wandb.artifacts == [sorted(ARTIFACTS)]
+    assert sent_of(record.parent) == {record.name}
 
     found = mlflow.MlflowClient(tracking_uri=f"sqlite:///{run}/mlflow/mlflow.db")
     (logged,) = found.search_runs([found.get_experiment_by_name("g2l").experiment_id])
@@ -172,34 +179,96 @@ def test_a_run_is_logged_by_both_and_nothing_lands_in_the_home(tmp_path: Path) -
     history = {each.step: each.value for each in found.get_metric_history(logged.info.run_id, "train/loss")}
     assert history == {line["step"]: line["loss"] for line in lines if line["kind"] == "step"}
     artifacts = {each.path for each in found.list_artifacts(logged.info.run_id)}
-    assert artifacts == {"config.toml", "run.json", "metrics.jsonl", "curves.png", "README.md"}
+    assert artifacts == ARTIFACTS
 
 
-def scalars_of_wandb(file: Path) -> set[str]:
-    """Names of figures in an offline run: records of the library's own type in a log of LevelDB's format."""
-    from wandb.proto import wandb_internal_pb2
+CALLER = """
+import json, sys
+from pathlib import Path
+import mlflow, wandb
+from pipeline.report.logs.tracker import tracked
+folder, kept = Path(sys.argv[1]), Path(sys.argv[2])
+mlflow.set_tracking_uri(f"sqlite:///{kept}/mine.db")
+mlflow.set_experiment("theirs")
+theirs = mlflow.start_run()
+mine = wandb.init(project="theirs", dir=str(kept), id="theirs", settings=wandb.Settings(silent=True, console="off"))
+for run, kind in (("run", "train-student"), ("run", "train-student"), ("report", "evaluate")):
+    (folder / run).mkdir(exist_ok=True)
+    (folder / run / "report.html").write_text("page")
+    with tracked(["wandb", "mlflow"], folder / run, kind, {"options": {"seed": 3}}) as tracker:
+        assert wandb.run is mine
+        tracker.scalars({"loss": 1.0}, 1)
+        tracker.files([folder / run / "report.html"])
+    assert wandb.run is mine
+    assert mlflow.active_run().info.run_id == theirs.info.run_id
+    assert mlflow.get_tracking_uri() == f"sqlite:///{kept}/mine.db"
+    wandb.log({"own": 1})
+    mlflow.log_metric("own", 1)
+mine.finish()
+client = mlflow.MlflowClient()
+experiments = {each.name: each.experiment_id for each in client.search_experiments()}
+runs = {name: [each.to_dictionary() for each in client.search_runs([experiments[name]])] for name in ("theirs", "g2l")}
+print(json.dumps(runs))
+"""
+"""A notebook with runs of its own in both services, which calls G2L: two calls of one run, and a report."""
 
-    names = set()
-    for data in records_of(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        names |= {item.key or ".".join(item.nested_key) for item in record.history.item}
-    return names
+
+@pytest.mark.slow
+def test_a_callers_own_runs_go_on_and_say_nothing_of_ours(tmp_path: Path) -> None:
+    """Nor do ours hold the names of the host, the user or the home, or what is installed."""
+    pytest.importorskip("wandb")
+    pytest.importorskip("mlflow")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    user = {"USER": "anna-the-user", "LOGNAME": "anna-the-user", "USERNAME": "anna-the-user"}
+    done = subprocess.run(
+        [sys.executable, "-c", CALLER, str(tmp_path), str(kept)],
+        capture_output=True,
+        text=True,
+        env=at_home(tmp_path / "home") | user | {"WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)},
+        cwd=kept,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: --log" not in done.stderr
+
+    (theirs,) = kept.glob("wandb/offline-run-*/run-theirs.wandb")
+    assert "own" in read_wandb(theirs).scalars
+    assert not read_wandb(theirs).scalars & {"loss", "step"}
+    assert not read_wandb(theirs).artifacts
+    ours = sorted(tmp_path.glob("*/wandb/offline-run-*/run-*.wandb"))
+    ours.remove(theirs)
+    assert len(ours) == 3
+    assert len({path.name for path in ours}) == 2  # the run that was continued kept its id
+    hidden = [word.encode() for word in ("anna-the-user", str(tmp_path / "home"))]
+    for path in ours:
+        logged = read_wandb(path)
+        assert logged.config == {"options": {"seed": 3}}
+        assert logged.artifacts == [["report.html"]]
+        assert {"loss", "step"} <= logged.scalars
+        assert "own" not in logged.scalars
+        assert logged.about.host == ""
+        assert not logged.about.git.ByteSize()
+        assert not logged.kinds & {"environment", "files", "stats", "output", "output_raw", "alert"}
+        assert sent_of(path.parent) == {path.name}
+        assert not [word for word in hidden if word in path.read_bytes()]
+
+    runs = json.loads(done.stdout.splitlines()[-1])
+    (their_run,) = runs["theirs"]
+    assert their_run["info"]["status"] == "RUNNING"
+    assert their_run["data"]["metrics"] == {"own": 1.0}
+    assert not their_run["data"].get("params")
+    assert "anna-the-user" in str(their_run)  # so MLflow would say it
+    assert [run["info"]["status"] for run in runs["g2l"]] == ["FINISHED"] * 2
+    for run in runs["g2l"]:
+        assert run["data"]["tags"].keys() == {"kind", "mlflow.runName"}
+        assert run["data"]["metrics"] == {"loss": 1.0, LAST_STEP: 1.0}
+        assert not [word for word in hidden if word.decode() in str(run)]
 
 
-def records_of(log: bytes, block: int = 32768, header: int = 7) -> Iterator[bytes]:
-    """Records of a log: blocks of parts, each with a checksum, its length and its kind (whole, first, middle, last)."""
-    at, parts = header, b""
-    while at + header <= len(log):
-        if block - at % block < header:
-            at += block - at % block
-            continue
-        length, kind = struct.unpack_from("<HB", log, at + 4)
-        parts += log[at + header : at + header + length]
-        at += header + length
-        if kind in (1, 4):
-            yield parts
-            parts = b""
+def sent_of(run: Path) -> set[str]:
+    """Files of an offline run but its logs, which stay: the record, and what is sent beside it."""
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.parent.name != "logs"}
 
 
 @pytest.mark.slow
