@@ -479,6 +479,8 @@ def models(
         return
     if name is None:
         raise ConfigError(f"--{wanted[0].replace('_', '-')}: name the encoder, as in g2l models NAME --check")
+    if record and config.check:
+        raise ConfigError("--check compares with --values, and --record writes it. Give one of them, then the other")
     from stages.models.check import check_against_values, write_test_patch  # loads torch
 
     if config.patch_out:

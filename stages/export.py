@@ -183,7 +183,12 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> tuple[dic
         differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
     write_adapters(folder, built.spec)
     card = folder / "README.md"
-    hashed = sorted(path for place in (folder, folder / PROJECTOR_FOLDER) for path in place.iterdir() if path.is_file())
+    hashed = sorted(
+        path
+        for place in (folder, folder / PROJECTOR_FOLDER, folder / ADAPTERS_FOLDER)
+        for path in place.iterdir()
+        if path.is_file()
+    )
     hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in hashed if path != card}
     files = files_section(
         built.spec,

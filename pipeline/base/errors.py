@@ -101,10 +101,16 @@ class BusyError(G2LError):
     """Another process is working on the same output."""
 
 
+NO_PLACE = "No usable temporary directory"
+"""What Python's `tempfile` says where it can write nowhere."""
+
+
 def words_of(error: OSError) -> str:
     """The system's error message, with the paths it concerns."""
     if isinstance(error, FileNotFoundError) and error.filename is None and _working_folder_is_gone():
         return "the working folder has been deleted or moved away; change to one that exists (cd)"
+    if error.filename is None and str(error.strerror).startswith(NO_PLACE):
+        return f"{error.strerror}. Set TMPDIR to a folder that can be written"
     paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
     return ": ".join([" -> ".join(paths), error.strerror or str(error)]).removeprefix(": ")
 

@@ -24,12 +24,17 @@ MATPLOTLIB_FOLDER = "MPLCONFIGDIR"
 def leave_no_trace() -> None:
     """Set the variables that the user has not set, for this process and its children.
 
-    matplotlib creates its folder if it needs one; it is removed when this process ends.
+    matplotlib creates its folder if it needs one; it is removed when this process ends. Where no folder for temporary
+    files can be written it has none: most commands need neither.
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
     if MATPLOTLIB_FOLDER not in os.environ:
-        folder = Path(tempfile.gettempdir()) / f"g2l-matplotlib-{secrets.token_hex(8)}"
+        try:
+            place = tempfile.gettempdir()
+        except FileNotFoundError:
+            return
+        folder = Path(place) / f"g2l-matplotlib-{secrets.token_hex(8)}"
         os.environ[MATPLOTLIB_FOLDER] = str(folder)
         atexit.register(_remove, folder, os.getpid())
 

@@ -89,12 +89,27 @@ def how_ended(code: int, words: bytes) -> str:
     return f"reading it crashes the process ({how}{': ' + lines[-1][-200:] if lines else ''})"
 
 
+def nameless_file() -> IO[bytes]:
+    """An empty file that only this process and its children have: in memory where no folder for temporary files can be
+    written, since what is written is little.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and the system has no files in memory.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except FileNotFoundError:
+        if not hasattr(os, "memfd_create"):
+            raise
+        return os.fdopen(os.memfd_create("g2l"), "w+b")
+
+
 class _Child:
     """A process that opens files of one kind, one after another."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  (the library's last words before a crash)
+        self._words = nameless_file()  # the library's last words before a crash
         self._process = subprocess.Popen(
             child_command("first_look", "serve_looks(sys.argv[2])", kind),
             stdin=subprocess.PIPE,

@@ -10,12 +10,11 @@ import resource
 import select
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.base import interrupts
-from pipeline.disk.first_look import FROM_OUTSIDE, child_command, child_environment, how_ended
+from pipeline.disk.first_look import FROM_OUTSIDE, child_command, child_environment, how_ended, nameless_file
 
 SECONDS = 300.0
 """Time limit from one patch to the next. Our choice: from a slow network share one takes some seconds."""
@@ -30,7 +29,7 @@ def crash_of(work: Work) -> str:
     Raises:
         OSError: no child can be started.
     """
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as words:
+    with nameless_file() as given, nameless_file() as words:
         pickle.dump(work, given)
         given.seek(0)
         with (

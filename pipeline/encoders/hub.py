@@ -36,6 +36,8 @@ FOLDER_FILES = (
 FOLDER_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".bin")
 """What timm looks for in a folder, in this order: first the names, then the endings (timm 1.0.31, models/_hub.py)."""
 TOKEN_VARIABLE = "HF_TOKEN"
+OLD_TOKEN_VARIABLE = "HUGGING_FACE_HUB_TOKEN"
+"""Its earlier name, which `huggingface_hub` still reads if the other is not set."""
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 TOKEN = re.compile(r"\b(hf|api)_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
 """What an access token looks like, and how a request carries it."""
@@ -43,8 +45,18 @@ TOKEN = re.compile(r"\b(hf|api)_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
 
 def redacted(text: str) -> str:
     """The text without the token of the environment, and without anything else that looks like a token."""
-    known = os.environ.get(TOKEN_VARIABLE, "").strip()
-    return TOKEN.sub("<token>", text.replace(known, "<token>") if known else text)
+    for variable in (TOKEN_VARIABLE, OLD_TOKEN_VARIABLE):
+        if known := os.environ.get(variable, "").strip():
+            text = text.replace(known, "<token>")
+    return TOKEN.sub("<token>", text)
+
+
+def token_of_environment() -> str:
+    """The access token that the environment gives, as `huggingface_hub` reads it; "" for none. A login that is saved in
+    a file does not count.
+    """
+    found = os.environ.get(TOKEN_VARIABLE) or os.environ.get(OLD_TOKEN_VARIABLE) or ""
+    return found.replace("\r", "").replace("\n", "").strip()
 
 
 def repository_of(spec: EncoderSpec) -> str:

@@ -3,6 +3,7 @@
 The texts are templates in `data/card/`.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -21,6 +22,8 @@ USES = {ONNX_FILE: "onnx.md", PROGRAM_FILE: "torch_export.md"}
 """Templates on how a file is used, by the file's name."""
 TWENTY_X_MPP = 0.5
 """Resolution that TRIDENT calls 20x, um/px; it counts in magnifications."""
+HASHED = re.compile(r"^    ([0-9a-f]{64})  (.+)$", re.MULTILINE)
+"""A line of the card with a file's SHA-256."""
 SAME_RESOLUTION = 0.02
 """Resolutions that differ by less are the same. Our choice: scanners name 0.25 what is 0.2527."""
 
@@ -58,7 +61,7 @@ def files_section(
     if differences:
         lines += ["", f"Each was compared with torch when it was written; {MAX_DIFFERENCE:g} is allowed."]
     if sha256:
-        lines += ["", "SHA-256:", "", *(f"    {digest}  {name}" for name, digest in sha256.items())]
+        lines += ["", "SHA-256:", "", *(_hash_line(name, digest) for name, digest in sha256.items())]
     uses = [
         card_template(USES[name]).format(
             file=name,
@@ -73,6 +76,16 @@ def files_section(
         for name in differences
     ]
     return "\n".join([*lines, "", *uses])
+
+
+def _hash_line(name: str, digest: str) -> str:
+    return f"    {digest}  {name}"
+
+
+def with_hash(card: str, name: str, digest: str) -> str:
+    """A card that lists hashes, with that of another file after them."""
+    *_, last = HASHED.finditer(card)
+    return f"{card[: last.end()]}\n{_hash_line(name, digest)}{card[last.end() :]}"
 
 
 def with_files(card: str, *sections: str) -> str:

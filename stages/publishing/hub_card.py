@@ -10,8 +10,9 @@ from huggingface_hub import EvalResult
 from pipeline.base.errors import CheckpointError, ConfigError, EncoderError
 from pipeline.base.outside import read_bytes, read_json, reading
 from pipeline.config.stages import ExportConfig
-from pipeline.disk.files import write_text
+from pipeline.disk.files import sha256_file, write_text
 from pipeline.evaluate.report_folder import MOST_REPORT_BYTES
+from pipeline.student.card_files import with_hash
 from pipeline.student.hub_header import (
     OTHER,
     TERMS,
@@ -86,6 +87,7 @@ def write_hub_card(folder: Path, run: RunFolder, step: int, weights_sha256: str,
         text = read_bytes(card).decode()
     if header.license == OTHER:
         write_text(folder / TERMS_FILE, f"# Terms of this student\n{text.partition(TERMS)[2]}")
+        text = with_hash(text, TERMS_FILE, sha256_file(folder / TERMS_FILE))
     write_text(card, with_header(text, header))
 
 

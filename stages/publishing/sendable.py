@@ -1,17 +1,18 @@
 """What `g2l publish` may send: the files of a whole export, and nothing that stands in the way of publishing it."""
 
 import os
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import ModelCard
 
+from pipeline.base.console import say
 from pipeline.base.errors import EncoderError, ExportError
 from pipeline.base.outside import printable, read_bytes, reading
 from pipeline.cohort.barcodes import BARCODE
 from pipeline.disk.files import sha256_file
 from pipeline.student.adapters import ADAPTERS, ADAPTERS_FOLDER
+from pipeline.student.card_files import HASHED
 from pipeline.student.earlier import PROJECTORS_JSON
 from pipeline.student.exported import is_student, read_student
 from pipeline.student.folder import check_projectors
@@ -23,8 +24,6 @@ CARD_FILE = "README.md"
 NEEDED = ("config.json", "model.safetensors", STUDENT_JSON, CARD_FILE)
 """Files without which a folder is no whole export."""
 OPTIONAL = (PROJECTORS_JSON, ONNX_FILE, WEIGHTS_FILE, PROGRAM_FILE, TERMS_FILE)
-HASHED = re.compile(r"^    ([0-9a-f]{64})  (.+)$", re.MULTILINE)
-"""A line of the card with a file's SHA-256 (`student.card_files`)."""
 MOST_STRANGE = 5
 """Files that a message names."""
 AGAIN = "Run `g2l export --hub-card` again into a new folder"
@@ -48,9 +47,10 @@ def files_to_send(folder: Path) -> dict[str, int]:
     adapters = {f"{ADAPTERS_FOLDER}/{name}" for name in ADAPTERS}
     known = {*NEEDED, *OPTIONAL, *projectors, *adapters}
     found = _files_of(folder)
-    if strange := sorted(found.keys() - known):
-        named = printable(", ".join(strange[:MOST_STRANGE])) + (", ..." if len(strange) > MOST_STRANGE else "")
-        raise ExportError(f"{folder}: {named}: not of the export, and so not sent. Remove it, or export again")
+    if strange := found.keys() - known:
+        raise ExportError(
+            f"{folder}: {_named(strange)}: not of the export, and so not sent. Remove it, or export again"
+        )
     check_projectors(folder)
     _require_unchanged(folder, _card_text(folder), found)
     return dict(sorted(found.items()))
@@ -62,12 +62,32 @@ def _require_unchanged(folder: Path, card: str, found: Collection[str]) -> None:
     Raises:
         ExportError: a file is another one, or a barcode of TCGA is there.
     """
-    for digest, name in HASHED.findall(card):
+    hashes = {name: digest for digest, name in HASHED.findall(card)}
+    for name, digest in hashes.items():
         if name not in found or sha256_file(folder / name) != digest:
             raise ExportError(f"{folder / name}: not the file that the card names by its SHA-256. {AGAIN}")
+    unknown = set(found) - hashes.keys() - {CARD_FILE}
+    hashes_all = any(_once_unhashed(name) for name in hashes)
+    if refused := unknown if hashes_all else {name for name in unknown if not _once_unhashed(name)}:
+        raise ExportError(f"{folder}: the card has no SHA-256 of {_named(refused)}. {AGAIN}")
+    if unknown:
+        say(
+            f"note: {folder}: exported by an earlier version, whose card has no SHA-256 of {_named(unknown)}: whether "
+            "they have changed since is not known. Look at them, or export again"
+        )
     for name in (CARD_FILE, STUDENT_JSON):
         if barcode := BARCODE.search(read_bytes(folder / name).decode()):
             raise ExportError(f"{folder / name}: holds {barcode[0]!r}, which reads as a patient's barcode. Take it out")
+
+
+def _once_unhashed(name: str) -> bool:
+    """Whether it is a file of which earlier versions wrote no SHA-256 into the card: an adapter, or the terms."""
+    return name == TERMS_FILE or name.startswith(f"{ADAPTERS_FOLDER}/")
+
+
+def _named(names: Collection[str]) -> str:
+    """The first names, for a message."""
+    return printable(", ".join(sorted(names)[:MOST_STRANGE])) + (", ..." if len(names) > MOST_STRANGE else "")
 
 
 def _files_of(folder: Path) -> dict[str, int]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import ConfigError, ExportError, first_line
-from pipeline.encoders.hub import OFFLINE_VARIABLE, TOKEN_VARIABLE, quiet_hub, redacted
+from pipeline.encoders.hub import OFFLINE_VARIABLE, TOKEN_VARIABLE, quiet_hub, redacted, token_of_environment
 from pipeline.student.hub_header import name_problem
 
 Kind = Literal["model", "dataset"]
@@ -74,14 +74,16 @@ def send(
         only: refuse a repository that holds other files.
 
     Raises:
-        ConfigError: there is no token, or the hub is switched off.
+        ConfigError: the environment has no token, or the hub is switched off.
         ExportError: the repository is there and not as private as asked, holds other files, or the hub refuses.
     """
     if HF_HUB_OFFLINE:
         raise ConfigError(f"{OFFLINE_VARIABLE} is set: nothing can be sent. Unset it to publish")
-    token = get_token()
+    token = token_of_environment()
     if not token:
-        raise ConfigError(f"no access token. Set {TOKEN_VARIABLE} to one that may write, or run `hf auth login`")
+        raise ConfigError(
+            f"no access token in the environment. Set {TOKEN_VARIABLE} to one that may write; a saved login is not used"
+        )
     quiet_hub()
     api = HfApi(token=token)
     names = [*(name for name in files if name not in last), *last]

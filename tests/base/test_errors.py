@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_an_error_of_the_system_without_paths_or_number_still_has_words() -> Non
     assert words_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "No space left on device"
     assert words_of(OSError("a library's own words")) == "a library's own words"
     assert words_of(OSError(errno.EIO, "x", 7)) == "x"  # a descriptor is no path
+
+
+def test_where_nothing_temporary_can_be_written_a_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no such"])
+    with pytest.raises(FileNotFoundError) as caught:
+        tempfile.mkdtemp()
+    assert words_of(caught.value) == (
+        "No usable temporary directory found in ['/no such']. Set TMPDIR to a folder that can be written"
+    )
 
 
 @pytest.mark.parametrize(

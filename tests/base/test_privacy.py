@@ -1,16 +1,20 @@
 """No command leaves a trace in the user's home, and ONNX Runtime is told not to report before it loads."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from support.commands import child_environment, run_g2l
-from support.extraction import TEACHER, write_cohort, write_teacher
+from support.commands import G2L, child_environment, run_g2l
+from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
+from support.failing import failing
 from support.homes import at_home, traces
 
 from pipeline.base.privacy import MATPLOTLIB_FOLDER, leave_no_trace
+from pipeline.cohort.plan import write_plan
 
 LOADS = """
 import os, pathlib
@@ -59,6 +63,46 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
     assert os.environ[MATPLOTLIB_FOLDER] == "/mine"
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_without_a_folder_for_temporary_files_matplotlib_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", failing(FileNotFoundError("No usable temporary directory")))
+    monkeypatch.delenv(MATPLOTLIB_FOLDER, raising=False)
+    leave_no_trace()
+    assert MATPLOTLIB_FOLDER not in os.environ
+
+
+NOTHING_TEMPORARY = """
+mount --make-rprivate /
+for place in /tmp /var/tmp; do mount --bind $place $place && mount -o remount,bind,ro $place || exit 99; done
+cd /tmp && exec "$@"
+"""
+"""A script of the shell in namespaces of its own, as a container that is read-only: it cannot write temporary files."""
+
+
+@pytest.mark.slow
+def test_commands_that_need_no_temporary_files_run_where_none_can_be_written(tmp_path: Path) -> None:
+    within = ["unshare", "-rm", "sh", "-c", NOTHING_TEMPORARY, "sh"]
+    hidden = ("TMPDIR", "TEMP", "TMP", MATPLOTLIB_FOLDER)
+    environment = {name: value for name, value in child_environment().items() if name not in hidden}
+    if shutil.which("unshare") is None or subprocess.run([*within, "true"], capture_output=True).returncode:
+        pytest.skip("namespaces are not allowed here")
+    assert subprocess.run([*within, "touch", tmp_path / "x"], capture_output=True).returncode
+    plan = tmp_path / "plan.h5"
+    write_plan(plan_cohort(write_cohort(tmp_path / "slides", 2)), plan)
+    answers: dict[tuple[object, ...], str] = {
+        ("--version",): "g2l ",
+        ("--help",): "extract-teacher",
+        ("models", "uni"): "Page: ",
+        ("inspect", plan): "slides        2 of 2 cases",
+        ("demo", "--out", "/dev/shm/g2l-demo"): "Set TMPDIR to a folder that can be written",
+    }
+    for words, answer in answers.items():
+        command = [*within, G2L, *map(str, words)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert answer in done.stdout + done.stderr, (words, done.stderr)
+        assert done.returncode == (words[0] == "demo"), done.stderr
 
 
 @pytest.mark.slow

@@ -14,11 +14,12 @@ import pytest
 import support.slides as sf
 from support.commands import run_g2l
 from support.extraction import write_cohort
+from support.failing import failing
 
 from pipeline.base.errors import BenchmarkError, SlideError
 from pipeline.base.outside import reading
 from pipeline.disk import first_look
-from pipeline.disk.first_look import FirstLooks, require_sound_hdf5
+from pipeline.disk.first_look import FirstLooks, nameless_file, require_sound_hdf5
 from pipeline.disk.hdf5_input import open_hdf5
 from pipeline.slides.reader import Slide
 
@@ -185,6 +186,23 @@ def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch
         open_hdf5(path),
     ):
         pass
+
+
+def test_without_a_folder_for_temporary_files_children_have_files_in_memory(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = failing(FileNotFoundError("No usable temporary directory"))
+    monkeypatch.setattr("tempfile.TemporaryFile", nowhere)
+    with nameless_file() as file:
+        file.write(b"words")
+        file.seek(0)
+        assert file.read() == b"words"
+    looks = FirstLooks()
+    require(looks, good)
+    looks.close()
+    monkeypatch.delattr("os.memfd_create")
+    with pytest.raises(FileNotFoundError):
+        nameless_file()
 
 
 def test_a_large_hdf5_file_has_more_time_and_a_large_slide_has_not(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 import safetensors.torch
 import timm
+from huggingface_hub.utils import _auth
 from support.commands import child_environment, run_g2l
 
 from pipeline.base.errors import EncoderError
@@ -26,6 +27,7 @@ from pipeline.encoders.hub import (
     redacted,
     repository_of,
     revision_of,
+    token_of_environment,
     ways_to_weights,
     weights_here,
 )
@@ -386,10 +388,20 @@ def test_tokens_are_taken_out(text: str) -> None:
 
 def test_the_token_of_the_environment_is_taken_out_whatever_it_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "plain-secret")
-    assert redacted("refused: plain-secret") == "refused: <token>"
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "earlier-secret")
+    assert redacted("refused: plain-secret, earlier-secret") == "refused: <token>, <token>"
     with pytest.raises(EncoderError) as caught:
         build_encoder("hf-hub:owner/plain-secret", "pretrained", 64)
     assert "plain-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("new", "old"), [("a", "b"), ("", "b"), (" a\n", ""), ("", ""), (" ", "b")])
+def test_the_token_is_the_one_that_the_client_takes_from_the_environment(
+    new: str, old: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", new)
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", old)
+    assert token_of_environment() == (_auth._get_token_from_environment() or "")
 
 
 def test_other_words_are_left() -> None:

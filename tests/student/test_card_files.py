@@ -1,7 +1,7 @@
 """The card says which files an export has and how each is used."""
 
 from pipeline.encoders.table import EncoderSpec
-from pipeline.student.card_files import adapters_section, files_section, with_files
+from pipeline.student.card_files import HASHED, adapters_section, files_section, with_files, with_hash
 
 
 def test_files_are_listed_with_their_use() -> None:
@@ -33,6 +33,14 @@ def test_files_are_listed_with_their_use() -> None:
 def test_sections_stand_before_what_it_was_made_from_or_at_the_end() -> None:
     assert with_files("a\n## Made from\nb\n", "one\n", "\ntwo") == "a\none\n\ntwo\n\n## Made from\nb\n"
     assert with_files("a\n", "one") == "a\n\none\n"
+
+
+def test_a_hash_is_added_to_those_of_the_card() -> None:
+    spec = EncoderSpec("x", "timm:x", "x", width=7, patch_px=42)
+    card = files_section(spec, {"model.onnx": 0.0}, sha256={"a": "0" * 64, "b": "1" * 64})
+    added = with_hash(card, "c d", "2" * 64)
+    assert HASHED.findall(added) == [("0" * 64, "a"), ("1" * 64, "b"), ("2" * 64, "c d")]
+    assert added.replace(f"\n    {'2' * 64}  c d", "") == card
 
 
 def test_the_card_tells_the_resolution_of_trident() -> None:

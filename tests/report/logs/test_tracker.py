@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 from support.commands import G2L, child_environment
-from support.places import ROOT
 from support.stores import dropping_cnn, flags, make_store, train_config
 from support.wandb_files import read_wandb
 
@@ -225,7 +224,7 @@ def test_a_callers_own_runs_go_on_and_say_nothing_of_ours(tmp_path: Path) -> Non
         [sys.executable, "-c", CALLER, str(tmp_path), str(kept)],
         capture_output=True,
         text=True,
-        env=at_home(tmp_path / "home") | user | {"WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)},
+        env=at_home(tmp_path / "home") | user | {"WANDB_MODE": "offline"},
         cwd=kept,
         timeout=120,
     )

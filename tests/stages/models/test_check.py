@@ -171,6 +171,12 @@ def test_the_command_ends_with_what_it_found(model: str, tmp_path: Path) -> None
     assert (code, errors) == (0, "")
     assert "the test patch g2l-1" in said
     assert values.exists()
+    values.unlink()
+    code, _, errors = call_g2l(*arguments, "--record", "--check", "--patch-out", str(tmp_path / "other.png"))
+    assert (code, "--check compares with --values, and --record writes it. Give one" in errors) == (1, True)
+    assert not values.exists()
+    assert not (tmp_path / "other.png").exists()
+    assert call_g2l(*arguments, "--record")[0] == 0
     assert call_g2l(*arguments, "--check")[0] == 0
     change(model, std=[0.5, 0.5, 0.5])
     code, said, _ = call_g2l(*arguments, "--check")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from support.commands import call_g2l, run_g2l
 from support.hub import TOKEN, StandIn, stand_in_hub
@@ -55,7 +56,7 @@ def test_public_must_be_typed_and_agree_with_what_is_there(student: Path, hub: S
 
 
 def test_nothing_is_asked_of_the_hub_without_a_token_or_a_yes(
-    student: Path, hub: StandIn, monkeypatch: pytest.MonkeyPatch
+    student: Path, hub: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     said = publish_student(student, wanted())
     assert "Nothing was sent. Add --yes" in said
@@ -65,12 +66,28 @@ def test_nothing_is_asked_of_the_hub_without_a_token_or_a_yes(
     with pytest.raises(ExportError, match=r"(?s)forbid to share it.*Teacher: .*--i-may-share"):
         publish_student(student, wanted(i_may_share=False, yes=True))
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(ConfigError, match="no access token"):
+    saved = tmp_path / "saved login"
+    saved.write_text(TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(saved))
+    assert huggingface_hub.get_token() == TOKEN  # the client itself would take it
+    with pytest.raises(ConfigError, match=r"no access token in the environment\. Set HF_TOKEN"):
         publish_student(student, wanted(yes=True))
     monkeypatch.setattr(upload, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
         publish_student(student, wanted(yes=True))
     assert hub.asked == []
+
+
+def test_the_tokens_earlier_name_is_taken_after_it(
+    student: Path, hub: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "an earlier one")
+    publish_student(student, wanted(yes=True))
+    assert {token for _, _, token in hub.asked} == {f"Bearer {TOKEN}"}
+    hub.asked.clear()
+    monkeypatch.setenv("HF_TOKEN", "")
+    publish_student(student, wanted(yes=True))
+    assert {token for _, _, token in hub.asked} == {"Bearer an earlier one"}
 
 
 def test_a_refusal_of_the_hub_is_one_error_without_the_token(student: Path, hub: StandIn) -> None:

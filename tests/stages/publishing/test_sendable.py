@@ -37,6 +37,12 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
         (add("adapters/notes.py"), "adapters/notes.py: not of the export"),
         (add(".env"), r"\.env: not of the export"),
         (add("config.json"), "config.json: not the file that the card names"),
+        (add("adapters/eva.yaml"), r"adapters/eva\.yaml: not the file that the card names"),
+        (add("adapters/trident_encoder.py"), r"adapters/trident_encoder\.py: not the file that the card names"),
+        (add("LICENSE.md"), r"LICENSE\.md: not the file that the card names"),
+        (lambda folder: (folder / "LICENSE.md").unlink(), r"LICENSE\.md: not the file that the card names"),
+        (edit("README.md", r"    \w{64}  adapters/eva_student.py\n", ""), "no SHA-256 of adapters/eva_student.py"),
+        (edit("README.md", r"    \w{64}  config.json\n", ""), "no SHA-256 of config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "link").symlink_to("/etc/hostname"), "a link"),
         (lambda folder: shutil.rmtree(folder / "projector"), "no such file"),
@@ -49,6 +55,21 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
 def test_what_is_no_whole_export_is_refused(student: Path, change: Callable[[Path], object], fault: str) -> None:
     change(student)
     with pytest.raises((ExportError, EncoderError), match=fault):
+        files_to_send(student)
+
+
+def test_an_export_of_an_earlier_version_is_sent_with_a_note(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its card has no hashes of the adapters and the terms; the others must be there."""
+    files_to_send(student)
+    assert capsys.readouterr().err == ""
+    card = student / "README.md"
+    card.write_text(re.sub(r"    \w{64}  (adapters/.*|LICENSE\.md)\n", "", card.read_text()))
+    assert "adapters/eva.yaml" in files_to_send(student)
+    said = capsys.readouterr().err
+    assert "note: " in said
+    assert "no SHA-256 of LICENSE.md, adapters/eva.yaml, " in said
+    edit("README.md", r"    \w{64}  model.safetensors\n", "")(student)
+    with pytest.raises(ExportError, match=r"no SHA-256 of model\.safetensors\."):
         files_to_send(student)
 
 
