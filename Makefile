@@ -17,7 +17,7 @@ LOWEST_INSTALLED := $(LOWEST)/installed
 help:
 	@echo "make demo    both stages on a real slide (a few minutes); writes demo-out/"
 	@echo "make test    the test suite; make test-slow has the long cases (kills at every write)"
-	@echo "make test-lowest  the suite with the lowest versions that are allowed"
+	@echo "make test-lowest  the fast tests, and those of logging, with the lowest versions that are allowed"
 	@echo "make test-tools  adapters within the tools that they are for; installs these"
 	@echo "make site    the documentation as a site, in site/"
 	@echo "make check   linter, formatter's check and type checker"
@@ -46,9 +46,12 @@ $(LOWEST_INSTALLED): pyproject.toml .ci/lowest.py
 	$(LOWEST)/bin/python -m pip install --quiet --no-cache-dir --constraint $(LOWEST)/constraints.txt --editable '.[demo,dev]'
 	@touch $@
 
+# No fast test loads the tracking services, so that their slow ones run too.
+LOGGED := tests/report/logs tests/stages/test_evaluate.py::test_both_services_get_the_report_as_artefact
 # What old versions call in newer ones of their own dependencies may be deprecated; we cannot mend that.
 test-lowest: $(LOWEST_INSTALLED)
 	$(LOWEST)/bin/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile -W ignore::DeprecationWarning $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -m slow -W ignore::DeprecationWarning $(LOGGED) $(PYTEST_ARGS)
 	cp $(LOWEST)/constraints.txt .ci/lowest-proven.txt
 
 # Other tools, installed beside this project one after another: minutes, gigabytes, a package index.
