@@ -49,6 +49,25 @@ def quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def logging_kept() -> Iterator[None]:
+    """Without words below a warning, and with all loggers as they were afterwards: earlier versions of MLflow (3.1)
+    configure logging anew for the whole process when they make their tables.
+    """
+    loggers = [logging.getLogger(name) for name in (None, "alembic", "sqlalchemy.engine")]
+    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        for logger, level, handlers, propagate in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.propagate = propagate
+
+
 class MlflowLog:
     """A run that has been started."""
 
@@ -107,7 +126,7 @@ def start(folder: Path, kind: str, config: Mapping[str, Any]) -> MlflowLog:
     with quietly():
         from mlflow.entities import Param  # optional: in an extra; reads the variable above
         from mlflow.tracking import MlflowClient  # optional: in an extra
-    with quietly():  # anew: the import sets the logger to INFO
+    with quietly(), logging_kept():  # anew: the import sets the logger to INFO
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         kept = uri or f"sqlite:///{place}/mlflow.db"
         client = MlflowClient(tracking_uri=kept)

@@ -1,11 +1,14 @@
 """What goes to MLflow's client: every figure once, in parts that it takes, under names that it takes."""
 
+import logging
+from logging.config import fileConfig
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline.report.logs.mlflow_log import BATCH, LAST_STEP, MlflowLog
+from pipeline.report.logs.mlflow_log import BATCH, LAST_STEP, MlflowLog, logging_kept
 
 pytest.importorskip("mlflow")
 
@@ -70,3 +73,46 @@ def test_where_a_run_is_names_the_command_and_no_password() -> None:
     there = MlflowLog(client, "r", -1, "https://me:secret@tracking.lab").where()
     assert "run r" in there
     assert "secret" not in there
+
+
+ANEW = """
+[loggers]
+keys = root,alembic
+[handlers]
+keys = console
+[formatters]
+keys =
+[logger_root]
+level = WARN
+handlers = console
+[logger_alembic]
+level = INFO
+handlers =
+qualname = alembic
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+"""
+"""What MLflow 3.1 makes of logging when it makes its tables."""
+
+
+def test_a_library_that_configures_logging_anew_leaves_it_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "alembic.ini").write_text(ANEW)
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        before = (root.level, root.handlers[:], logging.getLogger("alembic").level, logging.root.manager.disable)
+        with logging_kept():
+            fileConfig(tmp_path / "alembic.ini", disable_existing_loggers=False)
+            assert handler not in root.handlers
+            logging.getLogger("alembic").info("Running upgrade")
+            logging.getLogger("alembic").warning("a warning")
+        after = (root.level, root.handlers[:], logging.getLogger("alembic").level, logging.root.manager.disable)
+    finally:
+        root.removeHandler(handler)
+    assert after == before
+    said = capsys.readouterr().err
+    assert "Running upgrade" not in said
+    assert "a warning" in said
