@@ -79,6 +79,9 @@ class Manifest:
     slides_root: Path
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Manifest({str(self.path)!r}, {len(self.rows):,} slides)"
+
     def slide_path(self, row: ManifestRow) -> Path:
         """Path of the row's slide, or its address in a bucket (`disk.objects.places`)."""
         return place_below(self.slides_root, row.path)
