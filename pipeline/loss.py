@@ -42,7 +42,7 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
             are no pairs of embeddings (`require_pairs`).
     """
     given: Any = alpha  # mypy takes no float for Real, which NumPy's numbers are, too
-    if not isinstance(given, Real) or not 1 <= given < math.inf:
+    if not isinstance(given, Real) or not 1 <= float(given) < math.inf:
         raise ValueError(f"alpha must be a number of at least 1, not {alpha!r}")
     require_pairs(projected, teacher)
     with torch.autocast(projected.device.type, enabled=False):
