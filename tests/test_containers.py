@@ -209,19 +209,14 @@ def test_the_test_of_the_apptainer_recipe_needs_no_place_to_write(tmp_path: Path
     program = tmp_path / "g2l"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m g2l "$@"\n')
     program.chmod(0o755)
-    variables = os.environ | {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
-        "HOME": "/",
-        "TMPDIR": str(tmp_path),
-    }
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/"}
 
-    def run(script: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(read_only(script, tmp_path), env=variables, capture_output=True, text=True)
+    def run(script: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(read_only(script, tmp_path), env=variables | more, capture_output=True, text=True)
 
     done = run(section("test"))
     assert done.returncode == 0, done.stdout + done.stderr
-    before = run("g2l --version\ng2l doctor\n")
+    before = run("g2l --version\ng2l doctor\n", TMPDIR=str(tmp_path))
     assert before.returncode == 1
     assert "cannot write to /" in before.stdout
 
