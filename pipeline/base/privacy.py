@@ -24,12 +24,17 @@ MATPLOTLIB_FOLDER = "MPLCONFIGDIR"
 def leave_no_trace() -> None:
     """Set the variables that the user has not set, for this process and its children.
 
-    matplotlib creates its folder if it needs one; it is removed when this process ends.
+    matplotlib creates its folder if it needs one; it is removed when this process ends. Where no temporary folder can
+    be written, matplotlib is left to itself: commands that need neither go on.
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
     if MATPLOTLIB_FOLDER not in os.environ:
-        folder = Path(tempfile.gettempdir()) / f"g2l-matplotlib-{secrets.token_hex(8)}"
+        try:
+            temporary = Path(tempfile.gettempdir())
+        except FileNotFoundError:
+            return
+        folder = temporary / f"g2l-matplotlib-{secrets.token_hex(8)}"
         os.environ[MATPLOTLIB_FOLDER] = str(folder)
         atexit.register(_remove, folder, os.getpid())
 

@@ -61,6 +61,18 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 
+def test_without_a_temporary_folder_it_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the image of a container that cannot be written to."""
+
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.delenv(MATPLOTLIB_FOLDER, raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    leave_no_trace()
+    assert MATPLOTLIB_FOLDER not in os.environ
+
+
 @pytest.mark.slow
 def test_no_command_leaves_anything_in_the_home_or_calls_anybody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
