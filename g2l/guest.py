@@ -7,13 +7,14 @@ freed tensors stays with the process (`pipeline.base.devices.keep_freed_memory`)
 
 import logging
 import os
+import random
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 LOGGER = "g2l"
 """Name of the logger that gets notes (INFO) and warnings (WARNING) of calls without `progress`."""
@@ -78,6 +79,9 @@ def as_guest(*, progress: bool = False, computes: bool = False) -> Iterator[None
             os.environ.setdefault(name, value)
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(_loggers_kept())
+        stack.callback(random.setstate, random.getstate())
+        if "numpy" in sys.modules:
+            stack.callback(_numpy_as_it_is())
         if "torch" in sys.modules:
             stack.callback(_torch_as_it_is())
         if not progress:
@@ -105,24 +109,30 @@ def _loggers_kept() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+def _numpy_as_it_is() -> Callable[[], None]:
+    """Note the state of NumPy's global random numbers; the function that is returned restores it."""
+    import numpy as np  # loaded already
+
+    return partial(np.random.set_state, np.random.get_state())  # noqa: NPY002  (the caller's own)
+
+
 def _torch_as_it_is() -> Callable[[], None]:
     """Note torch's flags, threads and random states; the function that is returned restores them."""
     import torch  # loaded already: it is asked what it is set to
 
-    cuda, matmul, cudnn = torch.cuda, torch.backends.cuda.matmul, torch.backends.cudnn
+    from pipeline.base.devices import float32_as_it_is  # it loads torch
+
+    cuda, restore_float32 = torch.cuda, float32_as_it_is()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    flags: list[tuple[Any, str, bool]] = [
-        (owner, name, getattr(owner, name))
-        for owner, name in ((cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32"))
-    ]
+    benchmark = torch.backends.cudnn.benchmark
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     cuda_states = cuda.get_rng_state_all() if cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
     def restore() -> None:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        for owner, name, value in flags:
-            setattr(owner, name, value)
+        torch.backends.cudnn.benchmark = benchmark
+        restore_float32()
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
         if cuda_states:

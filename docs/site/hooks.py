@@ -73,7 +73,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def command_pages() -> dict[str, str]:
     """A page a command, from its own help."""
-    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"COLUMNS": "88", "PYTHONPATH": str(ROOT)}
     start = "import sys; sys.argv[0] = 'g2l'; from g2l.__main__ import main; main()"
 
     def help_of(*names: str) -> str:
@@ -135,6 +135,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"]({os.path.relpath(inside, Path(uri).parent)}{anchor})"
         if name == "docs/decisions":
             return f"]({os.path.relpath('decisions/0001-rows-in-slide-order.md', Path(uri).parent)})"
+        if not target.exists():
+            return found[0]  # the strict build says so, and fails
         return f"]({config.repo_url.rstrip('/')}/blob/main/{name})" if config.repo_url else "](#)"
 
     markdown = LINK.sub(mended, markdown)

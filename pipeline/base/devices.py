@@ -3,8 +3,10 @@
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -95,11 +97,48 @@ def continued_precision(precision: str, device: torch.device, *, full_float32: b
 
 
 def use_tf32(allowed: bool) -> None:
-    """Allow or forbid TensorFloat-32 in float32 convolutions on CUDA, which torch allows by default; forbid it in
-    matrix products. Process-wide.
+    """Allow or forbid TensorFloat-32 in float32 convolutions on CUDA, which torch allows by default; forbid it, and
+    bfloat16 on a CPU, elsewhere. Process-wide.
     """
-    torch.backends.cudnn.allow_tf32 = allowed  # set both flags: torch 2.6 has no others, and later versions follow them
-    torch.backends.cuda.matmul.allow_tf32 = False
+    backends: Any = torch.backends
+    torch.set_float32_matmul_precision("highest")  # torch's earlier settings first: later ones are set on top of them
+    backends.cudnn.allow_tf32 = allowed
+    backends.cuda.matmul.allow_tf32 = False
+    for each in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn):
+        each.fp32_precision = "ieee"
+    for each in (backends.cudnn.conv, backends.cudnn.rnn):  # else a general setting of the caller reaches them
+        each.fp32_precision = "tf32" if allowed else "ieee"
+
+
+def float32_as_it_is() -> Callable[[], None]:
+    """Note how float32 is computed in this process, by torch's earlier settings and its present ones; the function that
+    is returned restores both. An earlier one that contradicts a present one cannot be read, and is left.
+    """
+    backends: Any = torch.backends
+    earlier: list[tuple[Callable[[Any], None], Any]] = [
+        (partial(setattr, backends.cudnn, "allow_tf32"), _if_readable(lambda: backends.cudnn.allow_tf32)),
+        (partial(setattr, backends.cuda.matmul, "allow_tf32"), _if_readable(lambda: backends.cuda.matmul.allow_tf32)),
+        (torch.set_float32_matmul_precision, _if_readable(torch.get_float32_matmul_precision)),
+    ]
+    owners = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    owners += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    general, before = backends.fp32_precision, [each.fp32_precision for each in owners]
+
+    def restore() -> None:
+        for set_to, value in earlier:
+            if value is not None:
+                set_to(value)
+        for owner, value in zip(owners, before, strict=True):
+            owner.fp32_precision = "none" if value == general else value  # "none": as the general one says
+
+    return restore
+
+
+def _if_readable(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RuntimeError:  # the caller has set it in torch's present way
+        return None
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -111,13 +150,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def _float32(*, tf32: bool) -> Iterator[None]:
-    """Apply `use_tf32(tf32)` inside the block, then restore the flags."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    """Apply `use_tf32(tf32)` inside the block, then restore the settings."""
+    restore = float32_as_it_is()
     use_tf32(tf32)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        restore()
 
 
 def choose_batch_size(model: torch.nn.Module, patch_px: int, device: torch.device, precision: str) -> int:

@@ -24,17 +24,17 @@ MATPLOTLIB_FOLDER = "MPLCONFIGDIR"
 def leave_no_trace() -> None:
     """Set the variables that the user has not set, for this process and its children.
 
-    matplotlib creates its folder if it needs one; it is removed when this process ends. Where no folder for temporary
-    files can be written it has none: most commands need neither.
+    matplotlib creates its folder if it needs one; it is removed when this process ends. Where no temporary folder can
+    be written, matplotlib is left to itself: commands that need neither go on.
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
     if MATPLOTLIB_FOLDER not in os.environ:
         try:
-            place = tempfile.gettempdir()
+            temporary = Path(tempfile.gettempdir())
         except FileNotFoundError:
             return
-        folder = Path(place) / f"g2l-matplotlib-{secrets.token_hex(8)}"
+        folder = temporary / f"g2l-matplotlib-{secrets.token_hex(8)}"
         os.environ[MATPLOTLIB_FOLDER] = str(folder)
         atexit.register(_remove, folder, os.getpid())
 

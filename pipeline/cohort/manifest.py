@@ -39,6 +39,8 @@ LEAST_LETTERS, ALIKE = 6, 0.8
 """Names of so many letters are alike from this ratio of difflib on; shorter ones if one slip of the keyboard makes one
 of the other. Our choice: "annotaions" and "centre" are, a label such as "site", "class" or "patient_age" is like none.
 """
+ENDINGS = re.compile(r"_(file|files|path|name|dir|folder|um_px|x)$")
+"""What people put after a column's name, as in "annotation_file" or "mpp_x"."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
@@ -78,6 +80,9 @@ class Manifest:
     path: Path
     slides_root: Path
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Manifest({str(self.path)!r}, {len(self.rows):,} slides)"
 
     def slide_path(self, row: ManifestRow) -> Path:
         """Path of the row's slide, or its address in a bucket (`disk.objects.places`)."""
@@ -251,7 +256,7 @@ def _misspelt_columns(path: Path, records: list[Record]) -> tuple[str, ...]:
 
 def _nearly(name: str, known: Iterable[str]) -> str:
     """The name that this one is nearly; "" if none."""
-    typed = re.sub(r"[\s-]+", "_", name.strip().lower())
+    typed = ENDINGS.sub("", re.sub(r"[\s-]+", "_", name.strip().lower()))
     close = difflib.get_close_matches(typed, known, n=len(COLUMNS), cutoff=0.0)
     alike = [other for other in close if _slips(typed) & _slips(other) or _is_alike(typed, other)]
     return alike[0] if alike else ""

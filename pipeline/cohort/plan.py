@@ -251,6 +251,9 @@ class Plan(PlannedSlides):
     audit: tuple[AuditRow, ...]
     budget: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        return f"Plan({len(self.slides):,} slides, {self.num_rows:,} patches of {self.config.patch_px} px)"
+
     @property
     def mpp(self) -> float:
         """um/px of the patches; with `--tiling level0` the median over the slides, each of which has its own."""

@@ -148,9 +148,8 @@ class Config(BaseModel):
             for problem in error.errors():
                 # Of a list's member the value says which one it is, and its number is none that a user typed.
                 name = ".".join(part for part in problem["loc"] if isinstance(part, str))
-                value = (
-                    "" if problem["type"] == "missing" or problem["input"] is None else f" (got {problem['input']!r})"
-                )
+                has_none = problem["type"] == "missing" or problem["input"] is None
+                value = "" if has_none else f" (got {repr(problem['input']).splitlines()[0]:.300})"  # a module has many
                 hint = ""
                 if problem["type"] == "extra_forbidden":
                     hint = did_you_mean(name, cls.model_fields)

@@ -202,6 +202,9 @@ class Report:
     run: dict[str, Any]
     of_features: bool = False
 
+    def __repr__(self) -> str:
+        return f"Report({self.title!r}, {len(self.models)} {self.noun}s, {len(self.sections)} sections)"
+
     @property
     def noun(self) -> str:
         """What `models` are, in words."""

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -185,14 +186,81 @@ def test_float32_is_float32_in_convolutions_too() -> None:
     """torch allows TensorFloat-32 in convolutions by itself: `--precision float32` had ten bits of fraction."""
     with autocast(CUDA, "float32"):
         assert tf32_flags() == (False, False)
-        if hasattr(torch.backends.cudnn, "conv"):  # the newer way to ask, from torch 2.9 on
-            assert torch.backends.cudnn.conv.fp32_precision != "tf32"
     assert tf32_flags() == (True, True)
     with pytest.raises(RuntimeError, match="inside"), autocast(CPU, "float32"):
         raise RuntimeError("inside")
     assert tf32_flags() == (True, True)
     use_tf32(False)  # as training does for its backward passes
     assert tf32_flags() == (False, False)
+
+
+BACKENDS: Any = torch.backends
+PLACES: dict[str, Any] = {
+    "all": BACKENDS,
+    "cuda.matmul": BACKENDS.cuda.matmul,
+    "cudnn": BACKENDS.cudnn,
+    "cudnn.conv": BACKENDS.cudnn.conv,
+    "cudnn.rnn": BACKENDS.cudnn.rnn,
+    "mkldnn": BACKENDS.mkldnn,
+    "mkldnn.matmul": BACKENDS.mkldnn.matmul,
+    "mkldnn.conv": BACKENDS.mkldnn.conv,
+    "mkldnn.rnn": BACKENDS.mkldnn.rnn,
+}
+"""Where torch says how float32 is computed."""
+BY_CALLERS: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "all tf32": lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
+    "all ieee": lambda: setattr(BACKENDS, "fp32_precision", "ieee"),
+    "products tf32": lambda: setattr(BACKENDS.cuda.matmul, "fp32_precision", "tf32"),
+    "convolutions ieee": lambda: setattr(BACKENDS.cudnn.conv, "fp32_precision", "ieee"),
+    "recurrent ieee": lambda: setattr(BACKENDS.cudnn.rnn, "fp32_precision", "ieee"),
+    "CPU bfloat16": lambda: setattr(BACKENDS.mkldnn.matmul, "fp32_precision", "bf16"),
+    "products, as before 2.9": lambda: setattr(BACKENDS.cuda.matmul, "allow_tf32", True),
+    "convolutions, as before 2.9": lambda: setattr(BACKENDS.cudnn, "allow_tf32", False),
+    "high": lambda: torch.set_float32_matmul_precision("high"),
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+}
+"""What a program may have set before it calls."""
+
+
+def set_precisions() -> dict[str, str]:
+    """What torch says of each place."""
+    return {name: place.fp32_precision for name, place in PLACES.items()}
+
+
+@pytest.fixture
+def _as_torch_starts() -> Iterator[None]:
+    yield
+    BACKENDS.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    BACKENDS.cudnn.allow_tf32, BACKENDS.cuda.matmul.allow_tf32 = True, False
+    for name, place in PLACES.items():
+        if "." in name:  # torch sets all of them where a whole library is named
+            place.fp32_precision = "tf32" if name.startswith("cudnn.") else "none"
+
+
+@pytest.mark.usefixtures("_as_torch_starts")
+@pytest.mark.parametrize("by_caller", BY_CALLERS)
+@pytest.mark.parametrize("precision", ["float32", TF32])
+def test_whatever_the_caller_has_set_float32_is_float32_and_the_setting_stays(by_caller: str, precision: str) -> None:
+    BY_CALLERS[by_caller]()
+    before = set_precisions()
+    with autocast(CUDA, precision):
+        inside = set_precisions()
+        assert {inside[name] for name in ("cuda.matmul", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")} == {"ieee"}
+        assert inside["cudnn.conv"] == inside["cudnn.rnn"] == ("tf32" if precision == TF32 else "ieee")
+        assert tf32_flags() == (precision == TF32, False)  # libraries that ask as before 2.9 get an answer
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert set_precisions() == before
+
+
+@pytest.mark.usefixtures("_as_torch_starts")
+def test_a_general_setting_reaches_everything_after_as_it_did_before() -> None:
+    BACKENDS.fp32_precision = "tf32"
+    with autocast(CUDA, "float32"):
+        pass
+    BACKENDS.fp32_precision = "ieee"
+    assert set(set_precisions().values()) == {"ieee"}
 
 
 @needs_gpu

@@ -488,6 +488,10 @@ def test_annotations_in_a_folder_that_may_not_be_entered_are_not_called_missing(
         ("spilt", "split"),
         ("sha-256", "sha256"),
         ("mpp_override", "mpp_overrides"),
+        ("annotation_file", "annotations"),
+        ("Annotations Path", "annotations"),
+        ("mpp_x", "mpp"),
+        ("center_name", "center"),
     ],
 )
 def test_a_column_that_is_nearly_a_known_one_is_noted(tmp_path: Path, typed: str, meant: str) -> None:

@@ -382,3 +382,11 @@ def test_cases_of_some_rows_are_those_of_all() -> None:
     rows = [plan.num_rows - 1, 0, 0, plan.num_rows // 2]
     assert plan.cases_of(rows).tolist() == plan.case_of_row()[rows].tolist()
     assert plan.cases_of([]).tolist() == []
+
+
+def test_at_a_prompt_a_plan_and_a_manifest_are_one_line(tmp_path: Path) -> None:
+    """Not all their rows, which are millions of characters for a cohort."""
+    plan = made_up_plan()
+    assert repr(plan) == "Plan(2 slides, 22 patches of 16 px)"
+    (tmp_path / "m.csv").write_text("slide_id,path,case_id\na,a.svs,x\nb,b.svs,y\n")
+    assert repr(parse_manifest(tmp_path / "m.csv")) == f"Manifest('{tmp_path / 'm.csv'}', 2 slides)"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+import torch
 
 from pipeline.base.errors import ConfigError
 from pipeline.config import stages, studies, tools
@@ -159,3 +160,10 @@ def test_what_a_record_leaves_unsaid_is_named_in_a_difference() -> None:
     assert lines == ["annotation_origin: 'auto' -> 'slide'", "seed: 0 -> 3"]
     within = differences({"options": PlanConfig().deciding()}, {"options": config.deciding()}, {"options": unsaid})
     assert within == [f"options.{line}" for line in lines]
+
+
+def test_a_value_of_many_lines_is_told_by_its_first() -> None:
+    """Such as a model where its name is wanted."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match=r"student: .* \(got Sequential\(\)$"):
+        TrainConfig.build({"student": model})

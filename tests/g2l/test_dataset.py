@@ -1,5 +1,6 @@
 """A store as a dataset: its rows are the store's, whoever reads them, and its order reads few shards at a time."""
 
+import os
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
@@ -216,6 +217,21 @@ def test_workers_read_what_one_process_reads(folder: Path, how: str) -> None:
     index = data.rows.tolist().index(int(first[0]["row"][0]))
     same({name: value[0] for name, value in first[0].items()}, data[index])
     assert torch.equal(first[0]["pixels"][0], 255 - open_store(folder)[index]["pixels"])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_opens_the_store_itself(folder: Path) -> None:
+    """Files that two processes share have one position, and threads of the parent may hold their locks."""
+    data = open_store(folder)
+    data[0]
+    opened = data._opened
+    child = os.fork()
+    if child == 0:
+        data[0]
+        os._exit(0 if data._opened is not opened and data._opened[0] == os.getpid() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    data[0]
+    assert data._opened is opened
 
 
 @pytest.fixture(scope="module")

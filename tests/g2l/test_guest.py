@@ -2,11 +2,13 @@
 
 import logging
 import os
+import random
 import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +31,8 @@ def process() -> dict[str, Any]:
             torch.backends.cuda.matmul.allow_tf32,
         ),
         "threads": torch.get_num_threads(),
-        "random": torch.get_rng_state().tolist(),
+        "float32": (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision),
+        "random": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()),  # noqa: NPY002
     }
 
 
@@ -40,6 +43,8 @@ def change_all() -> None:
     use_deterministic_kernels(True)
     use_tf32(False)
     torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
     torch.set_num_threads(3)
     warnings.filterwarnings("ignore", module="PIL")
 

@@ -53,6 +53,15 @@ def test_the_import_loads_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_script_that_set_up_no_logging_gets_the_warnings_and_no_notes(tmp_path: Path) -> None:
+    code = "from g2l.guest import as_guest, tell\nwith as_guest(): tell('note: one'); tell('warning: two')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=child_environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "warning: two\n")
+
+
+@pytest.mark.slow
 def test_the_names_of_the_commands_load_nothing_heavy(tmp_path: Path) -> None:
     heavy = ("torch", "timm", "numpy", "h5py", "zarr", "openslide", "matplotlib", "skimage", "PIL", "sklearn", "pandas")
     code = f"import sys, g2l; g2l.plan, g2l.evaluate, g2l.G2LError; print(*(set({heavy}) & set(sys.modules)))"

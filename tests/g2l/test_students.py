@@ -101,6 +101,8 @@ def test_the_model_takes_batches(run: Path) -> None:
 def test_batches_of_another_type_or_side_are_told(run: Path) -> None:
     model, transform, _ = load_student(run)
     side = transform.patch_px
+    with pytest.raises(EncoderError, match="a batch without patches has no embeddings"):
+        model(torch.zeros(0, 3, 32, 32))
     with pytest.raises(EncoderError, match=r"torch.uint8 .*: normalise the patches first, transform\(patches\)"):
         model(torch.zeros(2, 3, side, side, dtype=torch.uint8))  # as `open_store` gives them without `transform`
     with pytest.raises(EncoderError, match=r"torch.float64 .*: the student's weights are torch.float32"):

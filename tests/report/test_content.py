@@ -87,7 +87,9 @@ def test_a_section_lists_scores_and_only_differences_that_there_are() -> None:
 def test_a_report_has_its_models_with_what_they_are_and_its_sections_by_key() -> None:
     models = [ReportModel("m", "teacher", {"source": "timm:x", "mpp": None}, 5)]
     sections = [Section(key, key.upper(), "", {}, []) for key in ("b", "a")]
-    record = Report("R", models, "m", sections, {"seed": 0}, {"machine": "cpu"}).record()
+    report = Report("R", models, "m", sections, {"seed": 0}, {"machine": "cpu"})
+    assert repr(report) == "Report('R', 1 models, 2 sections)"  # at a prompt, not all that it holds
+    record = report.record()
     assert record["format"] == 1
     assert record["models"] == [{"label": "m", "role": "teacher", "num_params": 5, "source": "timm:x", "mpp": None}]
     assert list(record["sections"]) == ["b", "a"]

@@ -5,7 +5,10 @@ The Dockerfile comes first, from nothing. %post of g2l.def comes second in the s
 there already: `tests/test_containers.py` shows that both ask pip for the same. With G2L_CONTAINER_LOG it writes
 what was printed, shortened, to that file.
 
-Not replayed: the base image, the user without rights, the entry point as a process 1.
+The demo runs as a user whom nothing knows, in a home and a working folder such as the Dockerfile makes, and %test where
+nothing can be written, each where this machine lets a test do so.
+
+Not replayed: the base image, the entry point as a process 1.
 """
 
 import os
@@ -22,7 +25,18 @@ from pathlib import Path
 
 import pytest
 from support.places import ROOT
-from support.recipes import WITHIN, apptainer_copies, docker_copies, docker_steps, section
+from support.recipes import (
+    ANYBODY,
+    WITHIN,
+    apptainer_copies,
+    can_be_anybody,
+    docker_copies,
+    docker_steps,
+    open_folders,
+    read_only,
+    section,
+    why_not_read_only,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +45,8 @@ pytestmark = [
 ]
 NEEDS_ROOT = ("useradd",)
 """Commands of the recipe that a test may not run."""
+STANDS_FOR = {"/home/g2l": "home", "/work": "work"}
+"""Folders of the replay by those of the image."""
 LEFT_OUT = re.compile(
     r"\s*(Looking in|Stored in|Collecting|Downloading|Using cached|Requirement already|━|\[notice\]|WARNING: R).*"
 )
@@ -95,7 +111,8 @@ class Replay:
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
     replay = Replay(tmp_path_factory.mktemp("image"))
-    (replay.root / "home").mkdir()
+    for name in ("home", "work", "tmp"):
+        (replay.root / name).mkdir()
     subprocess.run([sys.executable, "-m", "venv", replay.root / "environment"], check=True)
     yield replay
     if to := os.environ.get("G2L_CONTAINER_LOG"):
@@ -117,9 +134,12 @@ def test_the_steps_of_the_dockerfile_lead_to_the_demo(replay: Replay) -> None:
             entry = [str(replay.binaries / word) for word in re.findall(r'"([^"]+)"', words)]
     shutil.rmtree(replay.place)  # what was installed does without it
     assert entry
-    said = replay.run([*entry, "demo", "--out", replay.root / "out" / "demo"], replay.root, variables)
+    for folder in open_folders():
+        (replay.root / STANDS_FOR[folder]).chmod(0o1777)
+    anybody = ANYBODY if can_be_anybody() else ()
+    said = replay.run([*anybody, *entry, "demo"], replay.root / "work", variables)
     assert "on 241 held-out patches" in said
-    assert (replay.root / "out" / "demo" / "report" / "report.html").is_file()
+    assert (replay.root / "work" / "demo-out" / "report" / "report.html").is_file()
 
 
 def test_the_sections_of_the_apptainer_recipe_install_test_and_run(replay: Replay) -> None:
@@ -134,7 +154,9 @@ def test_the_sections_of_the_apptainer_recipe_install_test_and_run(replay: Repla
     post = section("post", torch_index=index).replace(WITHIN, str(replay.place))
     replay.run([*shell, post], replay.root, variables)
     shutil.rmtree(replay.place)
-    replay.run([*shell, section("test")], replay.root, variables)
+    cannot = why_not_read_only(replay.root / "tmp")
+    test = [*shell, section("test")] if cannot else read_only(section("test"), replay.root / "tmp")
+    replay.run(test, replay.root, variables)
     # words of the user reach the command as they are
     said = replay.run([*shell, section("runscript"), "g2l.sif", "models", "--help"], replay.root, variables)
     assert said.startswith("Usage: g2l models")
