@@ -7,6 +7,7 @@ there, and steps that it has already are not logged again.
 
 import contextlib
 import logging
+import logging.config
 import os
 import re
 import shlex
@@ -51,21 +52,17 @@ def quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logging_kept() -> Iterator[None]:
-    """Without words below a warning, and with all loggers as they were afterwards: earlier versions of MLflow (3.1)
-    configure logging anew for the whole process when they make their tables.
+    """Without words below a warning, and with the process's logging as it is: earlier versions of MLflow (3.1) set it
+    up anew when they make their tables, which closes the files of all handlers. Here that does nothing.
     """
-    loggers = [logging.getLogger(name) for name in (None, "alembic", "sqlalchemy.engine")]
-    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    disabled = logging.root.manager.disable
+    file_config, disabled = logging.config.fileConfig, logging.root.manager.disable
+    setattr(logging.config, "fileConfig", lambda *args, **options: None)  # noqa: B010  (mypy takes no assignment)
     logging.disable(max(disabled, logging.INFO))
     try:
         yield
     finally:
         logging.disable(disabled)
-        for logger, level, handlers, propagate in before:
-            logger.setLevel(level)
-            logger.handlers[:] = handlers
-            logger.propagate = propagate
+        setattr(logging.config, "fileConfig", file_config)  # noqa: B010
 
 
 class MlflowLog:
