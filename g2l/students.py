@@ -22,7 +22,7 @@ class StudentModel(nn.Module):
     """A student as a module, in evaluation mode on the CPU; its parameters can be trained further.
 
     forward: float (B, 3, P, P), normalised by the `PatchTransform` -> (B, D), the embedding. Raises EncoderError for
-    what is no batch of such patches.
+    what is no such batch; of patches of another side if the architecture cannot take them (a CNN can, as in timm).
 
     Attributes:
         encoder: `encoder.model` is timm's model.

@@ -30,7 +30,7 @@ from pipeline.evaluate.options import benchmarks as registered
 from pipeline.evaluate.options.config import EvaluateConfig
 from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
 from pipeline.evaluate.probes.probe_report import curves_to_draw
-from pipeline.evaluate.report_folder import EMBEDDINGS_FOLDER, start_folder
+from pipeline.evaluate.report_folder import EMBEDDINGS_FOLDER, require_usable, start_folder
 from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import TEACHER, Figure, Report, ReportModel, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
@@ -61,13 +61,14 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     keep_freed_memory(device)
     precision = choose_precision(run.precision, device)
     with exclusive(out, "g2l evaluate"):
-        start_folder(out, config, precision)
+        require_usable(out, config, precision)
         names = compared.names
         name_models(names, run.patch_px, store)  # a wrong name is told before inputs are read
         benchmarks = look_at_inputs(options, workers, has_models=bool(names))
         patch_px = run.patch_px or next((each.patch_px for each in benchmarks if each.patch_px), None)
         named = name_models(names, patch_px, store)
         check_models(named, benchmarks, compared.reference)
+        start_folder(out, config, precision)  # now that there is something to evaluate
 
         cache = run.cache or out / EMBEDDINGS_FOLDER
         embedded = [

@@ -14,7 +14,7 @@
 # # G2L in a notebook
 #
 # A real slide, a real teacher, a student that learns from it, and pictures of what it has learnt. It takes one or two minutes on two cores.
-# `jupytext --to ipynb docs/notebook/demo.py` makes a notebook of this file; install `g2l[demo]` and `jupyterlab` to run it.
+# `jupytext --to ipynb docs/notebook/demo.py` makes a notebook of this file. To run it, in a checkout: `pip install '.[demo]' jupytext jupyterlab`.
 #
 # One slide does not make a useful student: the notebook shows how the parts are used.
 

@@ -197,7 +197,8 @@ def _refusal(spec: EncoderSpec, error: Exception, *, pretrained: bool) -> Encode
     if spec.source.startswith(FOLDER_PREFIX) and isinstance(error, RuntimeError):  # of load_state_dict
         keys = " ".join(str(error).split())[:MAX_REASON]
         return EncoderError(
-            f"{spec.source.removeprefix(FOLDER_PREFIX)}: the weights in this folder do not fit its config.json ({keys})"
+            f"{spec.source.removeprefix(FOLDER_PREFIX)}: the weights in this folder do not fit its config.json "
+            f"({keys}). If their names have a prefix, --weights with the file takes it off"
         )
     is_unknown_to_timm = spec.source.startswith("timm:") and not known_to_timm(_timm_name(spec, pretrained=pretrained))
     is_fetched = pretrained or _timm_name(spec, pretrained=pretrained).startswith(HUB_PREFIX)

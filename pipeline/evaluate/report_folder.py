@@ -20,14 +20,26 @@ BEFORE_THERE_WERE = {"protocol": "plain"}
 
 
 def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
-    """Make the folder, or see that its report was made with the same options and in the same arithmetic.
+    """Make the folder if it can be used (`require_usable`), and write the options into it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    make_output_folder(out)
+    require_usable(out, config, precision)
+    remove_asides(out)
+    write_text(out / EVALUATE_OPTIONS_FILE, to_toml({"evaluate": {"out": str(out.absolute())} | config.stored()}))
+
+
+def require_usable(out: Path, config: EvaluateConfig, precision: str) -> None:
+    """See that there is no such folder, that it is empty, or that its report was made with the same options and in the
+    same arithmetic.
 
     Raises:
         ConfigError: it was made with others, or the folder is not empty and no evaluation's.
     """
-    make_output_folder(out)
     path, report = out / EVALUATE_OPTIONS_FILE, out / "report.json"
-    if not is_there(path) and not holds_nothing(out):
+    if is_there(out) and not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     if is_there(path) and is_there(report):  # without a report, an evaluation has failed, and may have been corrected
         with reading(path, "damaged", ConfigError, DAMAGED):
@@ -41,8 +53,6 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
                 f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
                 f"{listing}\nChoose another --out"
             )
-    remove_asides(out)
-    write_text(path, to_toml({"evaluate": {"out": str(out.absolute())} | config.stored()}))
 
 
 def read_precision(report: Path) -> str:

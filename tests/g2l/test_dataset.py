@@ -258,6 +258,9 @@ def test_views_are_those_that_the_teacher_saw_also_without_pixels(extracted: Pat
             assert np.array_equal(kept[index]["pixels"].permute(1, 2, 0), expected)
             assert torch.equal(kept[index]["pixels"], read[index]["pixels"])
             assert np.array_equal(kept[index]["embedding"], teacher.read_embedding(row, view))
+        batch = kept.__getitems__([0, len(kept) - 1])  # as a loader reads
+        for one, index in zip(batch, (0, len(kept) - 1), strict=True):
+            same(one, kept[index])
         assert np.array_equal(kept.embeddings(), np.stack([kept[i]["embedding"] for i in range(len(kept))]))
     with pytest.raises(ConfigError, match="views 0 to 2"):
         open_store(extracted / "with.zarr", view=3)

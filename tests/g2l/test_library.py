@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,14 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
     seen = {(node.module, alias.name) for node in imports for alias in node.names}
     assert seen == {(home, name) for home, names in g2l._HOMES.items() for name in names}
     assert sorted(name for _, name in seen) == sorted({*g2l.__all__} - {"__version__"})
-    assert (ROOT / "g2l" / "py.typed").exists()
+
+
+def test_types_are_there_wherever_a_name_comes_from() -> None:
+    """Results are classes of `stages` and `pipeline`: without their mark they are `Any` to users."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package in ("g2l", "pipeline", "stages"):
+        assert (ROOT / package / "py.typed").exists()
+        assert "py.typed" in data[package]
 
 
 def test_no_module_has_the_name_of_a_function() -> None:

@@ -445,7 +445,7 @@ def test_wrong_use_is_told_before_anything_is_computed(
     assert (code, said) == (1, "")
     assert words in errors
     assert "Traceback" not in errors
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_gives_no_numbers_is_refused(bench: Bench, tmp_path: Path) -> None:

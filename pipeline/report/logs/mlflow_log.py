@@ -52,16 +52,21 @@ def quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logging_kept() -> Iterator[None]:
-    """Without words below a warning, and with the process's logging as it is: earlier versions of MLflow (3.1) set it
-    up anew when they make their tables, which closes the files of all handlers. Here that does nothing.
+    """Without words of the database's libraries below a warning, and with the process's logging as it is: earlier
+    versions of MLflow (3.1) set it up anew when they make their tables, which closes the files of all handlers. Here
+    that does nothing.
     """
-    file_config, disabled = logging.config.fileConfig, logging.root.manager.disable
+    file_config = logging.config.fileConfig
+    loggers = [logging.getLogger(name) for name in ("alembic", "sqlalchemy")]
+    levels = [logger.level for logger in loggers]
     setattr(logging.config, "fileConfig", lambda *args, **options: None)  # noqa: B010  (mypy takes no assignment)
-    logging.disable(max(disabled, logging.INFO))
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(disabled)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         setattr(logging.config, "fileConfig", file_config)  # noqa: B010
 
 
