@@ -1,9 +1,11 @@
 """Pages of the site that are made when it is built: the start page, a page a command, the Python reference, a gallery.
+To the search's index it adds the options that pages name, by which docs/site/worker-shim.js looks for them.
 
 Links from a page to a file of the code lead to the repository if mkdocs.yml names it (`repo_url`); without one they are
 the file's name.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -53,6 +56,11 @@ NAV: dict[str, list[str]] = {
 """Pages in their order; a folder stands for all of its pages. Those that are named nowhere come last."""
 WIDE = ".md-grid { max-width: 78rem; }\n"
 """Style: room for tables and the commands' help."""
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
+HELP_ENTRY = re.compile(r"^  (--.*?)(?:  |$)", re.MULTILINE)
+"""The names of an option, and their type, before its help."""
+SEARCHED = {"options": 1000, "mentions": 10}
+"""Weights in the search of options that a command has, and of those that a page only names."""
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 PICTURE = re.compile(r"!\[(?P<words>[^]]+)\]\((?:\.\./|docs/)*images/(?P<name>[^)]+)\)")
 
@@ -141,3 +149,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     markdown = LINK.sub(mended, markdown)
     return re.sub(r"(?<!!)\[([^]]*)\]\(#\)", r"\1", markdown)  # no repository: the name without a link
+
+
+@event_priority(-50)  # after the search has written its index, before the plugin `offline` copies it
+def on_post_build(config: MkDocsConfig) -> None:
+    """Add to each entry of the search's index the options it names, as words that are not parted at their dashes."""
+    path = Path(config.site_dir) / "search" / "search_index.json"
+    index = json.loads(path.read_text())
+    index["config"]["fields"] |= {field: {"boost": weight} for field, weight in SEARCHED.items()}
+    for entry in index["docs"]:
+        of_command = entry["location"].startswith("commands/")
+        has = option_words(" ".join(HELP_ENTRY.findall(entry["text"]))) if of_command else set()
+        entry |= {"options": sorted(has), "mentions": sorted(option_words(f"{entry['title']} {entry['text']}") - has)}
+    path.write_text(json.dumps(index, separators=(",", ":")))
+
+
+def option_words(text: str) -> set[str]:
+    """`option_stage_dir` for `--stage-dir`, of every option in a text."""
+    return {"option_" + "_".join(filter(None, name.split("-"))) for name in OPTION.findall(text)}
