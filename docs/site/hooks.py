@@ -64,12 +64,20 @@ SEARCHED = {"options": 1000, "mentions": 10}
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 PICTURE = re.compile(r"!\[(?P<words>[^]]+)\]\((?:\.\./|docs/)*images/(?P<name>[^)]+)\)")
 
+OF_OPTIONS = """
+`**options` are those of the command, with underscores: `patches_per_slide=500` is `--patches-per-slide 500`. The pages
+of the commands, such as [plan](commands/plan.md) and [train-student](commands/train-student.md), list them with their
+meaning, as `help(g2l.plan)` does.
+"""
+"""Above the Python reference, whose signatures do not name them."""
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made, and the navigation over all."""
     made = {page: (ROOT / source).read_text() for page, source in FROM_ROOT.items()}
     made |= {f"commands/{name}.md": words for name, words in command_pages().items()}
-    made["api.md"] = "# Python reference\n\n" + "".join(f"## {title}\n\n::: {name}\n\n" for title, name in API.items())
+    modules = "".join(f"## {title}\n\n::: {name}\n\n" for title, name in API.items())
+    made["api.md"] = f"# Python reference\n{OF_OPTIONS}\n{modules}"
     made["gallery.md"] = gallery()
     made["wide.css"] = WIDE
     made["javascripts/iframe-worker.js"] = (ROOT / "docs" / "site" / "worker-shim.js").read_text()
