@@ -12,10 +12,9 @@ projector's and those of the student's own batch normalisation, are those of the
 parts (`--micro-batch`). `pipeline.training.step` has the step itself.
 """
 
-import contextlib
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -572,7 +571,7 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
     if checkpoint is None:
         return None
     if distributed.is_leader():
-        with contextlib.suppress(OSError):  # the next checkpoint tries again, and says why it cannot
+        with suppress(OSError):  # the next checkpoint tries again, and says why it cannot
             delete_old(folder.checkpoints, checkpoint["step"])
     run.distillation.load_state(checkpoint)
     run.optimizer.load_state_dict(checkpoint["optimizer"])
