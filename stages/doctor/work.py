@@ -23,6 +23,7 @@ from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig
 from pipeline.config.staging import StageFolder
+from pipeline.disk.files import bytes_below
 from pipeline.disk.objects.present import absent_places
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
@@ -238,7 +239,7 @@ def look_at_run(path: Path) -> Iterator[Finding]:
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = identity["options"]["epochs"]
     reached = f"step {steps[-1]['step']:,}, epoch {steps[-1]['epoch'] + 1} of {epochs}" if steps else "no step yet"
-    size = sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())
+    size = bytes_below(run.checkpoints)
     if run.student.exists():
         yield good("run", f"finished at {reached}; {format_bytes(size)} of checkpoints")
     else:

@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pipeline.base.errors import BusyError, G2LError
 from pipeline.disk import files
 from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, remove_asides
 from pipeline.disk.files import (
+    bytes_below,
     make_output_folder,
     require_new_file,
     sha256_file,
@@ -391,3 +394,27 @@ def test_nothing_is_left_of_a_lock(tmp_path: Path, error: BaseException | None) 
         with pytest.raises(type(error)):
             work()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_sizes_below_a_folder_in_which_another_works(tmp_path: Path) -> None:
+    """Files and folders come and go all the time; what stays is counted."""
+    (tmp_path / "stays").mkdir()
+    (tmp_path / "stays" / "a").write_bytes(b"0" * 300)
+    (tmp_path / "link").symlink_to("nowhere")
+    link_bytes = (tmp_path / "link").lstat().st_size
+    goes_on = True
+
+    def come_and_go() -> None:
+        while goes_on:
+            (tmp_path / "comes" / "and").mkdir(parents=True)
+            (tmp_path / "comes" / "and" / "goes").write_bytes(b"0" * 20)
+            shutil.rmtree(tmp_path / "comes")
+
+    with ThreadPoolExecutor(1) as pool:
+        at_work = pool.submit(come_and_go)
+        sizes = {bytes_below(tmp_path) for _ in range(500)}
+        goes_on = False
+        at_work.result()
+    assert sizes <= {300 + link_bytes, 320 + link_bytes}
+    assert bytes_below(tmp_path) == 300 + link_bytes
+    assert bytes_below(tmp_path / "nowhere") == 0

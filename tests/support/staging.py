@@ -47,6 +47,11 @@ def slow_source(seconds: float, block_bytes: int = BLOCK_BYTES) -> Iterator[None
         yield
 
 
+def copies_of(name: str, folder: Path) -> list[Path]:
+    """Where copies of a slide lie below `folder`. `Path.rglob` fails where a process at work removes a folder."""
+    return [Path(path) for path in _look_below(folder) if os.path.basename(path) == name]
+
+
 def staged_files(folder: Path) -> dict[str, int]:
     """Bytes of the staged files in `folder` at one moment: what two looks in turn agree on, for no name comes twice."""
     first: dict[str, int] = {}

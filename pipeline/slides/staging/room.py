@@ -19,6 +19,7 @@ from pipeline.base import interrupts
 from pipeline.base.errors import BusyError, G2LError
 from pipeline.config.staging import StageFolder
 from pipeline.disk.asides import aside_name, is_aside_of, remove, remove_asides_of
+from pipeline.disk.files import bytes_below
 from pipeline.disk.locks import exclusive_soon
 
 STAGED = "staged"
@@ -112,13 +113,3 @@ class StageRoom:
         if own and own + needed > self.most_bytes // max(len(taken), 1):
             return False
         return needed <= shutil.disk_usage(self.folder).free
-
-
-def bytes_below(folder: Path) -> int:
-    """Sizes of all files below a folder, bytes; of those that go meanwhile, nothing."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total

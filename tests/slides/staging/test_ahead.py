@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 from support.commands import leftovers
 from support.mounts import mounted, needs_mounts
-from support.staging import BLOCK_BYTES, slow_source, start_staging, watching
+from support.staging import BLOCK_BYTES, copies_of, slow_source, staged_files, start_staging, watching
 
 from pipeline.base.errors import G2LError, SlideError
 from pipeline.config.staging import StageFolder
@@ -72,7 +72,7 @@ def test_copies_are_there_ahead_and_go_after_use(tmp_path: Path, slides: list[Pa
     told: list[str] = []
     with stage_in(tmp_path, 10 * SIZE, told) as staging:
         staging.expect([ExpectedSlide(path, uses=2) for path in slides])
-        assert held_within(5, lambda: len(list((tmp_path / "stage").rglob("*.svs"))) == len(slides))
+        assert held_within(5, lambda: len(staged_files(tmp_path / "stage")) == len(slides))
         for path in slides:
             closed: list[Path] = []
             with staging.use(path, closed.append) as first:
@@ -177,7 +177,7 @@ def test_who_ends_amid_a_copy_leaves_nothing(tmp_path: Path, slides: list[Path])
     started = time.monotonic()
     with slow_source(0.05), stage_in(tmp_path, SIZE) as staging:
         staging.expect(map(ExpectedSlide, slides))
-        assert held_within(5, lambda: list((tmp_path / "stage").rglob("*.svs")))
+        assert held_within(5, lambda: staged_files(tmp_path / "stage"))
     assert time.monotonic() - started < 1
     assert list((tmp_path / "stage").iterdir()) == []
 
@@ -234,7 +234,7 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, slides: list[Path]) -> N
             staging.expect(map(ExpectedSlide, slides))
             with staging.use(slides[0], ignore) as copy:
                 assert copy is not None
-                assert held_within(5, lambda: list(small.rglob("1.svs")))
+                assert held_within(5, lambda: copies_of("1.svs", small))
                 with pytest.raises(OSError, match="No space left"):
                     (small / "fill").write_bytes(b"0" * 200_000)
                 assert held_within(5, lambda: told)
@@ -252,10 +252,12 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, slides: list[Path]) -> N
 def at_work(tmp_path: Path, slides: list[Path]) -> Iterator[subprocess.Popen[str]]:
     """A process amid its second copy."""
     process = start_staging(tmp_path / "stage", 2 * SIZE, slides, seconds_a_block=0.02)
-    assert held_within(30, lambda: any(is_partial(path) for path in (tmp_path / "stage").rglob("1.svs")))
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        assert held_within(30, lambda: any(map(is_partial, copies_of("1.svs", tmp_path / "stage"))))
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def is_partial(path: Path) -> bool:

@@ -16,9 +16,10 @@ from support.commands import leftovers
 from pipeline.base.errors import G2LError
 from pipeline.base.processes import ProcessIdentity
 from pipeline.config.staging import StageFolder
+from pipeline.disk.files import bytes_below
 from pipeline.disk.locks import exclusive
 from pipeline.slides.staging import room as module
-from pipeline.slides.staging.room import STAGED, StageRoom, bytes_below
+from pipeline.slides.staging.room import STAGED, StageRoom
 from pipeline.slides.staging.slide_files import SlidePart
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.base.errors import StoreError
 from pipeline.config.staging import StageFolder
+from pipeline.disk.files import bytes_below
 from pipeline.disk.objects.bucket import Bucket, ObjectError
-from pipeline.slides.staging.room import bytes_below
 from pipeline.store.check import check_shard
 from pipeline.store.remote.fetched import FetchedShards, RangedShard
 from pipeline.store.remote.opening import open_store
