@@ -36,42 +36,37 @@ PROBED_PX = 37
 """Side of the patch that OpenCV is tried on. Our choice: no multiple of the numbers that a processor takes at once."""
 
 
-def leaves_alone(key: int, augmentation: Augmentation) -> bool:
-    """Whether `augment` would copy the patch as it is."""
-    return augmentation == "none" or (augmentation == "flips" and not key & 7)
-
-
-def augment(
-    patch: NDArray[np.uint8], key: int, augmentation: Augmentation, out: NDArray[np.uint8], *, in_floats: bool = False
-) -> None:
-    """Augment a patch (P, P, 3) for the student, into `out` (P, P, 3), other memory than the patch's.
+def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation, *, in_floats: bool = False) -> None:
+    """Augment a patch (P, P, 3) for the student, in place: what was just decoded lies in the processor's cache.
 
     `in_floats`: change colours as runs up to version 4 do (`RunDraws.jitters_in_floats`).
     """
-    opencv = None if in_floats or not out.flags.c_contiguous else opencv_here()
+    opencv = None if in_floats or not patch.flags.c_contiguous else opencv_here()
     which = 0 if augmentation == "none" else key & 7
     if augmentation != "flips+jitter":
-        turn(patch, which, out, opencv)
+        turn(patch, which, opencv)
     elif in_floats:
-        jitter_in_floats(dihedral(patch, which), key, out)
+        jitter_in_floats(dihedral(patch, which), key, patch)
     elif opencv is None:
-        jitter_whole(dihedral(patch, which), key, out)
+        jitter_whole(dihedral(patch, which), key, patch)
     else:
-        turned = patch if which == 0 else turn(patch, which, np.empty(patch.shape, np.uint8), opencv)
-        jitter_by_opencv(turned, key, out, opencv)
+        turn(patch, which, opencv)
+        jitter_by_opencv(patch, key, patch, opencv)
 
 
-def turn(patch: NDArray[np.uint8], which: int, out: NDArray[np.uint8], opencv: Any = None) -> NDArray[np.uint8]:
-    """`dihedral` of (P, P, 3) into `out` (P, P, 3), by the module `opencv` if given; returns `out`."""
-    if opencv is None or which == 0:
-        copy_pixels(dihedral(patch, which), out)
-        return out
-    if which & 4:
-        opencv.transpose(patch, dst=out)
-        patch = out
-    if which & 3:
-        opencv.flip(patch, {1: 0, 2: 1, 3: -1}[which & 3], dst=out)
-    return out
+def turn(patch: NDArray[np.uint8], which: int, opencv: Any = None) -> None:
+    """`dihedral` of (P, P, 3) in place, by the module `opencv` if given."""
+    if which == 0:
+        return
+    turned = patch
+    if opencv is None:
+        copy_pixels(dihedral(patch, which), turned := np.empty(patch.shape, np.uint8))
+    elif which & 4:
+        turned = opencv.transpose(patch)  # in place it takes three times as long
+    if opencv is not None and which & 3:
+        opencv.flip(turned, {1: 0, 2: 1, 3: -1}[which & 3], dst=patch)
+    else:
+        np.copyto(patch, turned)
 
 
 def copy_pixels(pixels: NDArray[Any], out: NDArray[Any]) -> None:
@@ -127,7 +122,8 @@ class WholeJitter:
 
 
 def jitter_whole(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8]) -> None:
-    """Change brightness, contrast and saturation of (P, P, 3) by `WholeJitter`, into `out` (P, P, 3).
+    """Change brightness, contrast and saturation of (P, P, 3) by `WholeJitter`, into `out` (P, P, 3), which may be the
+    patch's own memory.
 
     In whole numbers of 16 bits. They are within one grey level of those of `jitter_in_floats`. All steps are passes
     over consecutive numbers, which NumPy does several at a time.
@@ -201,13 +197,14 @@ def makes_the_same(opencv: Any) -> bool:
     numbers = np.arange(PROBED_PX * PROBED_PX * 3, dtype=np.uint32) * np.uint32(2654435761)  # Knuth's hash of a number
     patch = (numbers >> 24).astype(np.uint8).reshape(PROBED_PX, PROBED_PX, 3)
     for which in range(8):
-        turned, changed = turn(patch, which, np.empty_like(patch)), np.empty_like(patch)
-        jitter_whole(turned, key := _strongest(which), changed)
-        by_opencv = np.empty_like(patch)
-        if not np.array_equal(turn(patch, which, by_opencv, opencv), turned):
+        expected, made = patch.copy(), patch.copy()
+        turn(expected, which)
+        turn(made, which, opencv)
+        if not np.array_equal(made, expected):
             return False
-        jitter_by_opencv(turned, key, by_opencv, opencv)
-        if not np.array_equal(by_opencv, changed):
+        jitter_whole(expected, key := _strongest(which), expected)
+        jitter_by_opencv(made, key, made, opencv)
+        if not np.array_equal(made, expected):
             return False
     return True
 
@@ -233,7 +230,7 @@ def of_channels(num_levels: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
 
 
 def jitter_in_floats(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8]) -> None:
-    """The changes of `jitter_whole` in float32, as runs up to version 4 have them.
+    """The changes of `jitter_whole` in float32, as runs up to version 4 have them; `out` as there.
 
     Runs that go on must see the same pixels to the bit. So the operations, their order and the order of numbers in
     memory, which the mean is summed in, are those of version 0.1.0. They are done in place, and grey is repeated for

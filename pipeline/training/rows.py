@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pipeline.base.console import Tell
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import CheckpointError, ConfigError, StoreError
-from pipeline.base.images import empty_patch
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.views import Views
 from pipeline.disk.files import sha256_json, write_json
@@ -31,7 +30,7 @@ from pipeline.store.patches import PlannedPatches
 from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
-from pipeline.training.augment import Augmentation, augment, leaves_alone
+from pipeline.training.augment import Augmentation, augment
 from pipeline.training.subset import RowSubset
 
 MIN_SCORED = 2
@@ -312,12 +311,10 @@ class AugmentedRows:
         if self._augmentation == "none":
             return [rows.read_as_stored(row, patch, view) for row, patch, view in zip(numbers, out, views, strict=True)]
         keys = row_keys(chosen, self._draws.seed, self._epoch, "augment").tolist()
-        in_floats, embeddings, seen = self._draws.jitters_in_floats, [], empty_patch(rows.patch_px)
+        in_floats, embeddings = self._draws.jitters_in_floats, []
         for row, patch, view, key in zip(numbers, out, views, keys, strict=True):
-            as_it_is = leaves_alone(key, self._augmentation)
-            embeddings.append(rows.read_as_stored(row, patch if as_it_is else seen, view))
-            if not as_it_is:
-                augment(seen, key, self._augmentation, patch, in_floats=in_floats)
+            embeddings.append(rows.read_as_stored(row, patch, view))
+            augment(patch, key, self._augmentation, in_floats=in_floats)
         return embeddings
 
 
