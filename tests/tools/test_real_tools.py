@@ -23,14 +23,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from support.commands import call_g2l
+from support.files import write_table
 from support.slides import make_slide, write_slide
 from support.stores import make_patches, student_folder
 from support.students import ARGUMENTS, EXPORTED, SPECS, TINY, disturb, random_projector, write_exported
 
+from pipeline.cohort.plan import read_plan
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.table import SWIGLU_GIANT
+from pipeline.slides.annotations.read import read_annotations
 from pipeline.student.adapters import oldest_timm, write_adapters
 from pipeline.student.card_files import adapters_section
 from pipeline.student.onnx_file import write_onnx
@@ -244,6 +247,46 @@ def test_trident_extracts_on_the_coordinates_that_embed_writes(
         assert (largest(said["differences"]) <= MOST) == (mpp == 0.499)
         assert len(said["means"]) == 1
         assert largest(said["means"]) <= MOST
+
+
+def test_plan_takes_the_contours_that_trident_found(environments: Callable[[str], Path], tmp_path: Path) -> None:
+    """As the slide's tissue and as a class, of the area that GeoPandas gives; where TRIDENT finds nothing, nothing is
+    planned.
+    """
+    (tmp_path / "slides").mkdir()
+    rows, columns = np.mgrid[:2400, :3200]
+    squared = (rows - 1200) ** 2 + (columns - 1000) ** 2
+    pieces = {
+        "round": squared < 900**2,
+        "two": (abs(rows - 600) + abs(columns - 700) < 500) | ((rows > 1500) & (columns > 2000)),
+        "empty": squared < 0,
+    }
+    noise = np.random.default_rng(0).normal(0, 5, (2400, 3200, 3))
+    for name, tissue in pieces.items():
+        pixels = np.where(tissue[..., None], (190, 110, 160), 240) + noise
+        write_slide(tmp_path / "slides" / f"{name}.svs", pixels.clip(0, 255).astype(np.uint8), mpp=0.5)
+    said = run_beside(environments("trident"), "in_trident_contours.py", tmp_path / "job", tmp_path / "slides")
+    print(f"TRIDENT's contours: {said}")
+    contours, found = tmp_path / "job" / "contours_geojson", said["found"]
+    assert [found[name]["regions"] for name in pieces] == [1, 2, 0]
+    for name in ("round", "two"):
+        read = read_annotations(contours / f"{name}.geojson", size_l0_px=(3200, 2400), mpp=0.5, slide_names=[name])
+        assert read.areas_um2 == {"Tissue": pytest.approx(found[name]["area"] * 0.25, rel=1e-9)}
+        assert found[name]["area"] == pytest.approx(pieces[name].sum(), rel=0.02)
+
+    places = [f"{name},slides/{name}.svs,job/contours_geojson/{name}.geojson" for name in pieces]
+    manifest = write_table(tmp_path / "m.csv", "slide_id,path,annotations", places)
+    plans = []
+    for number, option in enumerate((["--tissue-from", contours], ["--include", "Tissue"])):
+        out = tmp_path / f"{number}.h5"
+        code, _, errors = call_g2l("plan", manifest, "--val-fraction", "0", *option, "--out", out)
+        assert code == 3, errors  # a slide fails
+        plans.append(read_plan(out))
+        assert [slide.slide_id for slide in plans[-1].slides] == ["round", "two"]
+    for slide, same in zip(*(plan.slides for plan in plans), strict=True):
+        assert np.array_equal(slide.coords_l0_px, same.coords_l0_px)
+        middle = np.array(slide.coords_l0_px) + 112  # of 224 px at the slide's own 0.5 um/px
+        assert pieces[slide.slide_id][middle[:, 1], middle[:, 0]].mean() > 0.95
 
 
 def test_plismbench_extracts_and_compares(students: list[Path], environments: Callable[[str], Path]) -> None:

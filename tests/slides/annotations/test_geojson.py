@@ -38,6 +38,7 @@ COLLECTION = {"type": "FeatureCollection", "features": [QUPATH]}
 TRIDENT = {
     "type": "FeatureCollection",
     "name": "slide-1",
+    "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::3857"}},
     "features": [{"type": "Feature", "properties": {"tissue_id": 0}, "geometry": polygon(RING, HOLE)}],
 }
 
