@@ -353,7 +353,8 @@ def doctor(
         config, paths = call.resolve(DoctorConfig, urls=["path"], path=path)
     planned = call.resolve_another(PlanConfig, "plan")
     most = None if planned.budget else planned.patches_per_slide
-    places = planned.slides_root, TissueFiles(planned.tissue_from, origin=planned.annotation_origin)
+    root = config.slides_root or planned.slides_root
+    places = root, TissueFiles(planned.tissue_from, origin=planned.annotation_origin)
     slides = TriedSlides(planned.grid, planned.sampling, *places, most, planned.max_slides, planned.stage_folder)
     text, code = look(paths.get("path"), config.place, config.teacher, slides)
     show(text)

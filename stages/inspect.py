@@ -38,7 +38,7 @@ from pipeline.training.run_folder import RunFolder
 from stages.reports.classes import class_table
 from stages.reports.extract import dropped_words
 from stages.reports.models import describe_left_out, left_out_table, page_rows
-from stages.reports.plan_options import cluster_table, plan_choices
+from stages.reports.plan_options import area_lines, cluster_table, plan_choices
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
 """By these, and `student.json` or a projector, an exported student is known."""
@@ -82,7 +82,7 @@ def describe_plan(plan: Plan, path: Path) -> str:
         ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)),
         ("slides below", plan.slides_root),
     ]
-    return _with_tables(table(rows), plan)
+    return _with_tables("\n\n".join(filter(None, (table(rows), "\n".join(area_lines(plan.audit))))), plan)
 
 
 def _with_tables(text: str, plan: Plan) -> str:

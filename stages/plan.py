@@ -486,4 +486,5 @@ def audit_open_slide(
         unreadable_mm2=round(unreadable_mm2, 3),
         patches_available=len(grid.coords_l0_px),
         patches_taken=len(coords),
+        patches_covered=int(grid.rejected_covered.sum()),
     )

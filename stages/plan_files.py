@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base.console import say
+from pipeline.base.console import counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, G2LError, PlanError
 from pipeline.cohort.annotated import changed_annotations
@@ -46,6 +46,8 @@ from stages.plan import audit_slide, check_cohort, load_sampler, plan_slides
 from stages.reports.plan import audit_table, estimate
 from stages.reports.plan_cases import write_cases
 
+FEW_PATCHES = 1000
+"""Fewest patches whose rate says that of a cohort. Our choice: some batches more than a start takes."""
 PICTURE_ENDING = ".png"
 """Of the picture of a slide, after its id."""
 
@@ -98,7 +100,13 @@ def stored_rate(store: Path | None) -> float:
     seconds, counts = ledger.seconds(), ledger.status_counts()
     if not seconds:
         raise ConfigError(f"--rate-from {store}: nothing there is finished. Give --rate, or a store that is")
-    return (sum(counts.values()) - counts[Status.ABSENT.name]) / seconds
+    patches = sum(counts.values()) - counts[Status.ABSENT.name]
+    if patches < FEW_PATCHES:
+        say(
+            f"note: --rate-from {store}: the rate is that of {counted(patches, 'patch', 'patches')}, in which the "
+            f"start counts; {FEW_PATCHES:,} and more say it better"
+        )
+    return patches / seconds
 
 
 def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: Prices | None = None) -> Plan:

@@ -109,7 +109,14 @@ class SlidePlan:
         return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
 
 
-ADDED_COLUMNS = ("classes_mm2", "annotations_sha256", "tissue_sha256", "dropped_mm2", "cluster_patches")
+ADDED_COLUMNS = (
+    "classes_mm2",
+    "annotations_sha256",
+    "tissue_sha256",
+    "dropped_mm2",
+    "cluster_patches",
+    "patches_covered",
+)
 """Columns of the audit that are there only if a slide has something in them."""
 
 
@@ -125,7 +132,8 @@ class AuditRow:
     `classes_mm2` is JSON: the area of each class of the slide's annotations, within the slide. `annotations_sha256` and
     `tissue_sha256` are those of the files of annotations and of corrected tissue that were read. `dropped_mm2` is JSON:
     the area that each rule of the tissue finder dropped, by its name; empty if none ran. `cluster_patches` is JSON,
-    with `--sample cluster`: by the number of each cluster, candidates and patches taken.
+    with `--sample cluster`: by the number of each cluster, candidates and patches taken. `patches_covered` are those
+    with enough tissue that are not available, for artefacts cover more of them than `--max-artefact` allows.
     """
 
     slide_id: str
@@ -159,6 +167,7 @@ class AuditRow:
     tissue_sha256: str = ""
     dropped_mm2: str = ""
     cluster_patches: str = ""
+    patches_covered: int = 0
 
     def record(self) -> dict[str, Any]:
         """All columns, without those that earlier versions lacked where there is nothing to say in them."""

@@ -237,6 +237,12 @@ class EmbedConfig(Config):
 class DoctorConfig(Config):
     """Options of `g2l doctor`."""
 
+    slides_root: Path | None = option(
+        None,
+        description="Folder, or s3://BUCKET/..., that a manifest's relative paths start from, or that a store's slides "
+        "are in now [of the table plan, else the manifest's folder, or as planned].",
+        decides="nothing",
+    )
     place: Path | None = option(
         None, description="Folder that outputs will go to [the input's, or this one].", decides="nothing"
     )

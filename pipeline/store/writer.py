@@ -93,8 +93,8 @@ class _Rows:
 class _OpenShard:
     """A shard being filled."""
 
-    def __init__(self, teacher: StoredTeacher, shard: int) -> None:
-        self.teacher, self.shard = teacher, shard
+    def __init__(self, teacher: StoredTeacher, shard: int, started: float) -> None:
+        self.teacher, self.shard, self.started = teacher, shard, started
         self.rows = teacher.ledger.rows(shard)
         capacity = teacher.rows_per_shard
         self.embedding: NDArray[Any] = np.full((capacity, teacher.views.count, teacher.width), np.nan, teacher.dtype)
@@ -102,7 +102,6 @@ class _OpenShard:
         self.failures: list[dict[str, Any]] = []
         self.dropped: list[dict[str, Any]] = []
         self.num_filled = 0
-        self.started = time.monotonic()
         self.files = ExitStack()
         self.pixels: ShardWriter | None = None
         if teacher.keeps_pixels:
@@ -193,6 +192,7 @@ class StoreWriter:
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._free_places(QUEUED_ROWS // ROWS_A_PLACE)
         self._error: BaseException | None = None
+        self._work_began = time.monotonic()
         self._discard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="g2l-write", daemon=True)
         self._first_of: dict[bytes, int] = {}
@@ -289,11 +289,12 @@ class StoreWriter:
                     continue
                 try:
                     if current is None:
-                        current = _OpenShard(self._teacher, item.shard)
+                        current = _OpenShard(self._teacher, item.shard, self._work_began)
                     current.add(item)
                     if current.num_filled == len(current.rows):
                         current.commit(self._device)
                         current.files.close()
+                        self._work_began = time.monotonic()
                         if self._committed is not None:
                             self._committed(item.shard)
                         current = None

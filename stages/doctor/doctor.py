@@ -120,12 +120,12 @@ def _what_then(path: Path) -> str:
     if path.is_dir():
         return (
             f"If slides are in it, make a manifest of them first: g2l make-manifest {path} --out slides.csv, and then "
-            "g2l doctor slides.csv"
+            f"g2l doctor slides.csv --slides-root {path}"
         )
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return (
             f"It is a slide by its name. Make a manifest of its folder first: g2l make-manifest {path.parent} --out "
-            "slides.csv, and then g2l doctor slides.csv, which reads the first slides"
+            f"slides.csv, and then g2l doctor slides.csv --slides-root {path.parent}, which reads the first slides"
         )
     if path.suffix.lower() in PLAN_ENDINGS:
         return f"Of a plan it looks at the manifest that it was made from; g2l inspect {path} shows the plan"
@@ -142,6 +142,6 @@ def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, 
         if not as_url(path) and lacks_metadata(path):
             return [trouble(kind, f"{path} looks like a store, but has no {METADATA}", LOST_METADATA)]
         with open_store(path, tell=say) as store:
-            return list(look_at_store(store))
+            return list(look_at_store(store, slides.slides_root))
     except G2LError as error:
         return [trouble(kind, str(error), "see `g2l verify`, or make it again")]

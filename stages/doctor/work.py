@@ -79,7 +79,7 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
     try:
         manifest = read_manifest(path, slides.slides_root)
     except G2LError as error:
-        yield trouble("manifest", str(error), f"mend these rows, or give `g2l plan --slides-root`; {COLUMNS_ARE_IN}")
+        yield trouble("manifest", str(error), f"mend these rows, or give --slides-root; {COLUMNS_ARE_IN}")
         return
     cases, centers = {row.case_id for row in manifest.rows}, {row.center for row in manifest.rows if row.center}
     found = (
@@ -188,8 +188,10 @@ HOW_TO_TIME = (
 )
 
 
-def look_at_store(store: Store) -> Iterator[Finding]:
-    """Look at a store: how far each teacher is, failed rows, versions, slides that are still needed."""
+def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Finding]:
+    """Look at a store: how far each teacher is, failed rows, versions, slides that are still needed, which are below
+    `slides_root` or where they were planned.
+    """
     for teacher in store.teachers.values():
         done = len(teacher.shards) - len(teacher.pending)
         counts = teacher.ledger.status_counts(teacher.shards)
@@ -206,7 +208,7 @@ def look_at_store(store: Store) -> Iterator[Finding]:
             advice = "continue with the versions it was begun with, where digits matter" if teacher.pending else KEEP
             yield note(teacher.name, f"begun with other versions: {', '.join(changed)}", advice)
     if not store.has_pixels or any(teacher.pending for teacher in store.teachers.values()):
-        yield _look_at_slides(store)
+        yield _look_at_slides(store, slides_root)
 
 
 CONTINUE = "run the same `g2l extract-teacher` again: it continues"
@@ -218,10 +220,10 @@ def _remaining(seconds: float, done: int, pending: int) -> str:
     return f"; about {format_seconds(seconds / done * pending)} to go at their rate" if done and seconds else ""
 
 
-def _look_at_slides(store: Store) -> Finding:
+def _look_at_slides(store: Store, slides_root: Path | None) -> Finding:
     """Whether the slides of a store that needs them are there."""
     plan = store.plan
-    missing = list(absent_places(map(plan.slide_path, plan.slides)))
+    missing = list(absent_places(plan.slide_path(slide, slides_root) for slide in plan.slides))
     if missing:
         words = f"{len(missing):,} of {counted(len(plan.slides), 'slide')} are missing: {missing[0]}"
         return trouble("slides", words, "give --slides-root where they are now")

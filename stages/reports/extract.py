@@ -94,7 +94,7 @@ def merge_report(merged: "Merged") -> str:
     lines = [f"{teacher.folder}: {shape}"]
     if merged.num_before:
         lines.append(f"merged before: {counted(merged.num_before, 'shard')}")
-    lines.append(f"files linked: {merged.num_linked:,}, copied: {merged.num_copied:,}; all checked")
+    lines.append(f"files linked: {merged.num_linked:,}, copied: {merged.num_copied:,}; every shard file was checked")
     if num_failed:
         lines.append(f"failed rows: {num_failed:,}; listed in {teacher.folder / 'failures.csv'}")
     if dropped := dropped_words(counts):

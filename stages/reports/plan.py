@@ -17,6 +17,7 @@ from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
 from pipeline.disk.label_words import spelling_notes
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.patch_sample import expected_pixel_bytes
+from stages.reports.plan_options import area_lines
 
 ASSUMED_ROWS_PER_SHARD = 2048
 USUAL_MPP = 0.5
@@ -27,8 +28,6 @@ SPREAD = {"um/px": "mpp", "tissue mm2": "tissue_mm2", "available": "patches_avai
 """Columns of the audit that the summary of a large plan gives, by their headings."""
 NOT_BAD = {EXCLUDED: 1, "ok": 2}
 """Statuses that are no failure, and where their slides come in a list: after those that failed or are damaged."""
-LEAST_MM2 = 0.05
-"""Smallest area that the line of areas names, mm2: what is not rounded to 0.0."""
 MOST_LISTED = 20
 """Slides to list of each kind. Our choice: a screenful; the CSV has all."""
 
@@ -40,7 +39,7 @@ def audit_table(plan: Plan) -> str:
     shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
     lines = [_slides_table(shown)] if shown else []
     lines += [_summary(plan.audit)] if len(order) > len(shown) else []
-    lines += _areas(plan.audit)
+    lines += area_lines(plan.audit)
     lines += _listing("failed or damaged", [(row.slide_id, row.reason) for row in bad])
     for status, kind in ((EXCLUDED, "excluded"), ("ok", "with notes")):
         lines += _listing(kind, [(row.slide_id, row.reason) for row in order if row.status == status and row.reason])
@@ -82,19 +81,6 @@ def _summary(audit: Sequence[AuditRow]) -> str:
             lines.append((name, least, middle, most))
     spread = "\n" + table(lines, ("of a slide", "least", "median", "most"), right=(1, 2, 3)) if lines else ""
     return f"{counted(len(audit), 'slide')}: {counts}; a line each in the CSV{spread}"
-
-
-def _areas(audit: Sequence[AuditRow]) -> list[str]:
-    """A line of the area that all slides have, and of what rules dropped; none if no rule ran."""
-    dropped: dict[str, float] = {}
-    for row in audit:
-        for name, area in row.dropped_areas().items():
-            dropped[name] = dropped.get(name, 0.0) + area
-    if not dropped:
-        return []
-    kept = sum(row.tissue_mm2 or 0.0 for row in audit)
-    words = ", ".join(f"{name} {area:,.1f}" for name, area in dropped.items() if area >= LEAST_MM2)
-    return [f"tissue: {kept:,.1f} mm2 kept; dropped by rules, mm2: {words or 'nothing'}"]
 
 
 def _listing(kind: str, messages: Sequence[tuple[str, str]]) -> list[str]:

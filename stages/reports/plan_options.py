@@ -1,5 +1,5 @@
-"""What a plan was made with beyond the defaults, for `g2l inspect`: a line for each choice, and none for a default; and
-what it has of each cluster.
+"""What a plan was made with beyond the defaults, for `g2l inspect`: a line for each choice, and none for a default;
+what it has of each cluster, and how much of the slides rules dropped.
 """
 
 from collections.abc import Collection, Sequence
@@ -8,12 +8,14 @@ from pipeline.base.console import counted, table
 from pipeline.base.errors import PlanError
 from pipeline.base.outside import reading
 from pipeline.cohort.draws.cluster_counts import counts_of_cohort
-from pipeline.cohort.plan import EXCLUDED, Plan
+from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
 from pipeline.config.groups import Decode, Sampling
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import EARLIER_RULES, MAX_ARTEFACT, RULE_WORDS, RuleName
 
 Line = tuple[str, object]
+LEAST_MM2 = 0.05
+"""Smallest area that the line of areas names, mm2: what is not rounded to 0.0."""
 
 
 def plan_choices(plan: Plan, *, is_imported: bool = False) -> list[Line]:
@@ -100,3 +102,23 @@ def cluster_table(plan: Plan) -> str:
     with reading("the audit", "the plan is damaged", PlanError):
         counts = counts_of_cohort(row.cluster_patches for row in plan.audit)
     return table(counts, ("cluster", "candidates", "taken", "slides"), right=(0, 1, 2, 3)) if counts else ""
+
+
+def area_lines(audit: Sequence[AuditRow]) -> list[str]:
+    """Lines of the area that all slides have, of what rules dropped, and of patches that artefacts cover; none if no
+    rule ran.
+    """
+    dropped: dict[str, float] = {}
+    for row in audit:
+        for name, area in row.dropped_areas().items():
+            dropped[name] = dropped.get(name, 0.0) + area
+    if not dropped:
+        return []
+    kept = sum(row.tissue_mm2 or 0.0 for row in audit)
+    words = ", ".join(f"{name} {area:,.1f}" for name, area in dropped.items() if area >= LEAST_MM2)
+    nothing = f"less than {LEAST_MM2} each" if any(dropped.values()) else "nothing"
+    lines = [f"tissue: {kept:,.1f} mm2 kept; dropped by rules, mm2: {words or nothing}"]
+    if covered := sum(row.patches_covered for row in audit):
+        words = counted(covered, "patch is", "patches are")
+        lines.append(f"{words} on tissue but left out: artefacts cover more of each than --max-artefact allows")
+    return lines

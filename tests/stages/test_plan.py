@@ -476,6 +476,26 @@ def test_the_audit_says_what_rules_dropped(tmp_path: Path) -> None:
     assert without.hash != plan.hash
 
 
+def test_patches_that_artefacts_cover_are_counted(tmp_path: Path) -> None:
+    """Ink on stripes of the tissue, which leaves most of each patch."""
+    pixels = sf.make_pixels("tissue", 1600, 1280, mpp=0.5)
+    for start in range(100, 1280, 320):
+        pixels[start : start + 80] = (20, 40, 160)
+    sf.write_slide(tmp_path / "a.svs", pixels, mpp=0.5)
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.svs", "a")])
+    manifest, options = read_manifest(tmp_path / "m.csv"), {"patch_px": 128, "patches_per_slide": 5}
+    plan, all_taken = (plan_slides(manifest, PlanConfig(**options, max_artefact=most), workers=1) for most in (0.1, 1))
+    (row,), (whole,) = plan.audit, all_taken.audit
+    assert row.patches_covered > 9
+    assert row.patches_available + row.patches_covered == whole.patches_available
+    assert row.dropped_areas() == whole.dropped_areas()
+    assert f"{row.patches_covered} patches are on tissue but left out: artefacts cover" in audit_table(plan)
+    assert "patches_covered" not in whole.record()
+    assert "left out" not in audit_table(all_taken)
+    write_plan(plan, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").audit == plan.audit
+
+
 def test_earlier_rules_find_what_earlier_versions_found(tmp_path: Path) -> None:
     """Whose plans named no rules: the same tissue as without any of the new ones, and the same record."""
     sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5)

@@ -406,10 +406,11 @@ def test_a_patch_costs_what_the_plan_or_its_stage_one_says() -> None:
         prices_of(budget_of(budget="1GB"), unknown)
 
 
-def test_a_store_says_the_rate(good_store: Path, tmp_path: Path) -> None:
+def test_a_store_says_the_rate(good_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = Store(good_store).first.ledger
     wanted = ledger.num_rows / ledger.seconds()
     assert prices_of(budget_of(budget="1h", rate_from=good_store)).patches_a_second == pytest.approx(wanted)
+    assert f"the rate is that of {ledger.num_rows} patches, in which the start counts" in capsys.readouterr().err
     shutil.copytree(good_store, tmp_path / "s.zarr")
     for entry in (tmp_path / "s.zarr" / "shards").iterdir():
         entry.unlink()

@@ -170,7 +170,7 @@ def test_the_plan_keeps_that_it_is_balanced(uneven: Path, tmp_path: Path) -> Non
     said = succeed(
         "plan", uneven, "--out", out, *FLAGS, "--val-fraction", "0", "--balance", "center", "--overlays", pictures
     )
-    assert "2 centres give 24 to 24 patches each; 1 slides give more than --patches-per-slide 12, at most 24" in said
+    assert "2 centres, 24 patches each; from 1 slide come more than --patches-per-slide 12, at most 24" in said
     assert read_plan(out).config.balance == "center"
     assert len(list(pictures.glob("*.png"))) == 4
     assert "balance" not in PlanConfig.build({}).deciding()

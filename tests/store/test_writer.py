@@ -66,6 +66,29 @@ def test_what_is_not_finite_as_stored_is_a_failed_row(tmp_path: Path, plan: Plan
     assert single.first.read_embedding(11)[0] == 70000
 
 
+def test_the_seconds_of_shards_are_those_of_the_run(
+    tmp_path: Path, plan: Plan, encoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start, with what passes before a shard's first rows are there: a rate by them is the run's. By a clock
+    that only the teacher moves, 10 s a batch.
+    """
+    now = 0.0
+    monkeypatch.setattr("pipeline.store.writer.time", SimpleNamespace(monotonic=lambda: now))
+    store = continued_store(tmp_path / "s.zarr", plan, spec(rows_per_shard=8))
+    committed = threading.Semaphore(0)
+    with StoreWriter(store.first, describe, "a machine", lambda shard: committed.release()) as writer:
+        for shard in store.first.ledger.pending():
+            rows = store.first.ledger.rows(shard)
+            for start in range(rows.start, rows.stop, 4):
+                now += 10.0
+                batch = range(start, min(start + 4, rows.stop))
+                reads = [PatchRead(Status.OK, encoded[row]) for row in batch]
+                writer.put(batch, EMBEDDINGS[batch.start : batch.stop], reads)
+            committed.acquire()
+    assert [entry["seconds"] for _, entry in store.first.ledger.entries() if entry] == [20.0, 20.0, 20.0]
+    assert store.first.ledger.seconds() == now == 60.0
+
+
 def assert_sound(store: Store) -> None:
     """What the ledger claims is there, to the byte."""
     assert [

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.base.console import counted
 from pipeline.cohort.draws.balance import Candidates, balanced_counts
 from pipeline.cohort.draws.by_method import sample_of_slide
 from pipeline.cohort.plan import SlidePlan
@@ -56,12 +57,14 @@ def balance_notes(slides: Sequence[SlidePlan], patches_per_slide: int) -> list[s
         of_center[center] = of_center.get(center, 0) + len(slide.split)
     above = [len(slide.split) for slide in slides if len(slide.split) > patches_per_slide]
     least, most = min(of_center.values()), max(of_center.values())
-    notes = [f"--balance center: {len(of_center):,} centres give {least:,} to {most:,} patches each"]
+    given = f"{counted(most, 'patch', 'patches')} each" if least == most else f"{least:,} to {most:,} patches each"
+    notes = [f"--balance center: {counted(len(of_center), 'centre')}, {given}"]
     if above:
         notes[0] += (
-            f"; {len(above):,} slides give more than --patches-per-slide {patches_per_slide:,}, at most {max(above):,}"
+            f"; from {counted(len(above), 'slide')} come more than --patches-per-slide {patches_per_slide:,}, at most "
+            f"{max(above):,}"
         )
     if NO_CENTER in of_center:
-        unknown = sum(not slide.center for slide in slides)
-        notes.append(f"--balance center: {unknown:,} slides without a center count as one centre")
+        unknown = counted(sum(not slide.center for slide in slides), "slide")
+        notes.append(f"--balance center: {unknown} without a center: together they are one centre")
     return notes

@@ -1,5 +1,6 @@
 """A cohort cut by clusters: as many as uniform, splits apart, rare tissue seen; independent of threads and order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_as_many_as_uniform_in_each_split_and_rare_tissue_is_taken() -> None:
                 uniform += rare[sample_patches(part.slide_id, before.coords_l0_px, 25, 0)].sum()
         assert max(cases.values()) <= CASE_CAP * 50
         assert seen == have > uniform
+
+
+@pytest.mark.parametrize(("rare", "of_slide", "of_case"), [(("s0",), 50, 75), (("s0", "s1"), 50, 75)])
+def test_a_cluster_that_one_slide_or_case_has_alone_is_capped(
+    rare: tuple[str, ...], of_slide: int, of_case: int
+) -> None:
+    """Half of what is taken would be of it: at most twice the slide's uniform 25, and 1.5 times the case's 50."""
+    slides, audit, facts = planted()
+    facts = {name: facts[name] % 4000 + np.uint16(4000 if name in rare else 0) for name in facts}
+    cut = cut_by_cluster(slides, audit, facts, replace(SAMPLING, clusters=2))
+    counts = {part.slide_id: len(part.split) for part in cut.slides}
+    assert sum(counts.values()) == 250
+    assert max(counts[name] for name in rare) <= of_slide
+    assert counts["s0"] + counts["s1"] <= of_case
+    assert max(counts.values()) == of_slide or counts["s0"] + counts["s1"] == of_case  # a bound is met
 
 
 def test_examples_are_patches_that_are_taken() -> None:

@@ -55,7 +55,7 @@ def test_the_notes_say_how_it_came_out() -> None:
     slides = [slide("a", "north", 400), slide("b", None, 20)]
     first, second = balance_notes(slides, 100)
     assert first == (
-        "--balance center: 2 centres give 20 to 400 patches each; 1 slides give more than --patches-per-slide 100, "
-        "at most 400"
+        "--balance center: 2 centres, 20 to 400 patches each; from 1 slide come more than --patches-per-slide 100, at "
+        "most 400"
     )
-    assert second == "--balance center: 1 slides without a center count as one centre"
+    assert second == "--balance center: 1 slide without a center: together they are one centre"

@@ -73,7 +73,7 @@ def test_a_hint_says_what_to_look_at_instead(tmp_path: Path) -> None:
     (tmp_path / "stores" / "s.zarr" / "zarr.json").touch()
     (tmp_path / "p.h5").touch()
     hints = {
-        "slides": "g2l make-manifest .*slides --out slides.csv, and then g2l doctor slides.csv$",
+        "slides": "g2l make-manifest .*slides --out slides.csv, and then g2l doctor slides.csv --slides-root .*slides$",
         "tables": "g2l doctor .*m.csv$",
         "stores": "g2l doctor .*s.zarr$",
         "p.h5": "the manifest that it was made from; g2l inspect .*p.h5 shows the plan$",
@@ -144,3 +144,23 @@ def test_a_real_folder_that_may_not_be_read(tmp_path: Path) -> None:
         kind_of(tmp_path / "folder")
     with pytest.raises(G2LError, match="one of the folders above it may not be read"):
         kind_of(tmp_path / "folder" / "m.csv")
+
+
+@pytest.mark.slow
+def test_the_advice_for_a_slide_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands that it names, one after the other: the slide is read."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "slides").mkdir()
+    make_slide(tmp_path / "slides" / "a.svs", width=1600, height=1280, mpp=0.5)
+    monkeypatch.chdir(tmp_path / "work")
+    refused = run_g2l("doctor", "../slides/a.svs")
+    first, second = r"make-manifest \S+ --out slides\.csv", r"doctor slides\.csv --slides-root [^ ,]+"
+    commands = re.findall(f"g2l ({first}|{second})", refused.stderr)
+    assert len(commands) == 2
+    for words in commands:
+        done = run_g2l(*words.split())
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "on tissue; planned in" in done.stdout
+    without = run_g2l("doctor", "slides.csv")
+    assert without.returncode == 1
+    assert "--slides-root" in without.stdout

@@ -105,11 +105,15 @@ def test_a_store_whose_slides_have_gone_is_trouble(good_store: Path, tmp_path: P
     gone = SimpleNamespace(
         teachers=store.teachers,
         has_pixels=store.has_pixels,
-        plan=SimpleNamespace(slides=store.plan.slides, slide_path=lambda slide: tmp_path / "gone.tif"),
+        plan=SimpleNamespace(slides=store.plan.slides, slide_path=lambda slide, root: (root or tmp_path) / "gone.tif"),
     )
     found = {each.subject: each for each in work.look_at_store(gone)}  # type: ignore[arg-type]
     assert found["slides"].level == "trouble"
     assert "gone.tif" in found["slides"].words
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "gone.tif").touch()
+    found = {each.subject: each for each in work.look_at_store(gone, tmp_path / "moved")}  # type: ignore[arg-type]
+    assert found["slides"].level == "ok"
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_the_store_is_that_of_one_run(made: Path, tmp_path: Path) -> None:
     """With its record: the finished stage says so, and a further run has nothing to do."""
     out = made / "merged.zarr"
     said = succeed("merge", made / "0.zarr", made / "1.zarr", "--out", out)
-    assert "files linked: 9, copied: 0; all checked" in said
+    assert "files linked: 9, copied: 0; every shard file was checked" in said
     assert without_out(store_files(out), out) == without_out(store_files(made / "whole.zarr"), made / "whole.zarr")
     assert "merged before: 3 shards" in succeed("merge", made / "0.zarr", made / "1.zarr", "--out", out)
     assert "nothing was left to do" in succeed(*words(made, "merged.zarr"))
@@ -68,7 +68,7 @@ def test_copies_where_no_links_can_be_made_are_said(
     monkeypatch.setattr(os, "link", refuse)
     parts = [made / "0.zarr", made / "1.zarr"]
     assert "note: 9 files copied: hard links cannot be made" in succeed("merge", *parts, "--out", tmp_path / "m")
-    assert "copied: 9; all" in succeed("merge", *parts, "--out", tmp_path / "n", "--no-link")
+    assert "copied: 9; every" in succeed("merge", *parts, "--out", tmp_path / "n", "--no-link")
 
 
 def test_wrong_calls(made: Path, tmp_path: Path) -> None:
