@@ -130,7 +130,8 @@ def _agreement_rows(same: Agreement) -> list[tuple[str, object]]:
     return [
         (
             "cosine",
-            f"{same.cosine:.9f} (1 - cosine: {max(1 - same.cosine, 0.0):.1e}; allowed for {same.arithmetic}: {allowed.turn:g})",
+            f"{same.cosine:.9f} (1 - cosine: {max(1 - same.cosine, 0.0):.1e}; allowed for {same.arithmetic}: "
+            f"{allowed.turn:g})",
         ),
         (
             "largest difference",
