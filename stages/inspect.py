@@ -82,12 +82,12 @@ def describe_plan(plan: Plan, path: Path) -> str:
         ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)),
         ("slides below", plan.slides_root),
     ]
-    return _with_tables("\n\n".join(filter(None, (table(rows), "\n".join(area_lines(plan.audit))))), plan)
+    return _with_tables(plan, table(rows), "\n".join(area_lines(plan.audit)))
 
 
-def _with_tables(text: str, plan: Plan) -> str:
-    """A text and the tables of the plan's classes and clusters, if it has any."""
-    return "\n\n".join(filter(None, (text, class_table(plan), cluster_table(plan))))
+def _with_tables(plan: Plan, *texts: str) -> str:
+    """Texts and the tables of the plan's classes and clusters, as far as there are any."""
+    return "\n\n".join(filter(None, (*texts, class_table(plan), cluster_table(plan))))
 
 
 def _plan_facts(plan: Plan, *, is_imported: bool = False) -> list[tuple[str, object]]:
@@ -126,7 +126,7 @@ def describe_store(store: Store) -> str:
         ("weights", first.record["weights_sha256"]),
         *(fact for teacher in further for fact in _further_facts(teacher)),
     ]
-    return _with_tables(table(rows), store.plan)
+    return _with_tables(store.plan, table(rows))
 
 
 def _further_facts(teacher: StoredTeacher) -> list[tuple[str, object]]:

@@ -58,12 +58,12 @@ def turn(patch: NDArray[np.uint8], which: int, opencv: Any = None) -> None:
     """`dihedral` of (P, P, 3) in place, by the module `opencv` if given."""
     if which == 0:
         return
-    turned = patch
     if opencv is None:
         copy_pixels(dihedral(patch, which), turned := np.empty(patch.shape, np.uint8))
-    elif which & 4:
-        turned = opencv.transpose(patch)  # in place it takes three times as long
-    if opencv is not None and which & 3:
+        np.copyto(patch, turned)
+        return
+    turned = opencv.transpose(patch) if which & 4 else patch  # in place it takes three times as long
+    if which & 3:
         opencv.flip(turned, {1: 0, 2: 1, 3: -1}[which & 3], dst=patch)
     else:
         np.copyto(patch, turned)
