@@ -30,8 +30,10 @@ from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
+from stages.inspect import inspect_path
 from stages.plan import plan_slides, say_reading_time
 from stages.reports.plan import audit_table, estimate
+from stages.reports.plan_options import area_lines
 
 # The same however it is made
 
@@ -494,6 +496,9 @@ def test_patches_that_artefacts_cover_are_counted(tmp_path: Path) -> None:
     assert "left out" not in audit_table(all_taken)
     write_plan(plan, tmp_path / "p.h5")
     assert read_plan(tmp_path / "p.h5").audit == plan.audit
+    assert len(area_lines(plan.audit)) == 2
+    for line in area_lines(plan.audit):
+        assert line in inspect_path(tmp_path / "p.h5")
 
 
 def test_earlier_rules_find_what_earlier_versions_found(tmp_path: Path) -> None:
