@@ -38,6 +38,13 @@ def device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=str(DEVICE), help="cpu, cuda, cuda:N, mps or auto [%(default)s]")
 
 
+def slide_option(parser: argparse.ArgumentParser) -> None:
+    """Add --slide."""
+    parser.add_argument(
+        "--slide", type=Path, metavar="FILE", help="a slide of 0.25 um/px to work on [a synthesised one]"
+    )
+
+
 def start_device(name: str, *, deterministic: bool = False) -> tuple[torch.device, str]:
     """The device of --device and the arithmetic that `g2l` takes there, after what the commands do before they use it;
     ends the script with a word if this machine has none of that name.
@@ -65,17 +72,26 @@ SLIDE_PX, SLIDE_ROWS = 20_000, 600
 larger."""
 
 
-def make_plan(folder: Path, num_rows: int, *, size_px: int | None = None, val_strip: float | None = None) -> Plan:
-    """A plan of `num_rows` patches on a synthesised Aperio slide of tissue, JPEG tiles, 0.25 um/px, planned at 0.5.
+def make_plan(
+    folder: Path,
+    num_rows: int,
+    *,
+    size_px: int | None = None,
+    val_strip: float | None = None,
+    slide: Path | None = None,
+) -> Plan:
+    """A plan of `num_rows` patches on `slide`, of 0.25 um/px, or on a synthesised Aperio slide of tissue, JPEG tiles;
+    planned at 0.5 um/px.
 
-    By default the slide is as large as the rows need.
+    By default the synthesised slide is as large as the rows need.
 
     Raises:
         ValueError: the slide has too few patches.
     """
-    size_px = size_px or max(SLIDE_PX, math.ceil(SLIDE_PX * math.sqrt(num_rows / SLIDE_ROWS) / 16) * 16)
-    path = make_big_slide(folder / "slide.svs", width=size_px, height=size_px)
-    row = ManifestRow(slide_id="slide", path=path.name, case_id="case")
+    if slide is None:
+        size_px = size_px or max(SLIDE_PX, math.ceil(SLIDE_PX * math.sqrt(num_rows / SLIDE_ROWS) / 16) * 16)
+        slide = make_big_slide(folder / "slide.svs", width=size_px, height=size_px)
+    row = ManifestRow(slide_id="slide", path=str(slide.resolve()), case_id="case")
     config = PlanConfig(patches_per_slide=num_rows, val_fraction=0, val_strip=val_strip, patch_px=PATCH_PX)
     plan = plan_slides(Manifest((row,), folder / "manifest.csv", folder), config, workers=1)
     if plan.num_rows != num_rows:

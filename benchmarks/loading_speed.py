@@ -133,6 +133,7 @@ def main() -> int:
     parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=6, help="batches a round [%(default)s]")
+    inputs.slide_option(parser)
     inputs.device_option(parser)
     args = parser.parse_args()
 
@@ -141,7 +142,7 @@ def main() -> int:
     num_rows = args.batch_size * args.batches
     with tempfile.TemporaryDirectory() as folder:
         for pixels in ("jpegxl", "jpeg"):
-            store = make_store(Path(folder), num_rows, pixels)
+            store = make_store(Path(folder), num_rows, pixels, args.slide)
             for augmentation in AUGMENTATIONS:
                 side = Loading(store, augmentation, args.batch_size, workers, device)
                 beside, on = (batches_at(first, args.batch_size, store.patch_px) for first in (BESIDE_BOUNDARY, 0))

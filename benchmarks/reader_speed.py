@@ -44,7 +44,7 @@ class Reading:
 
     def __init__(self, path: Path, patches: int, threads: int, mpp: float, resampling: Resampling) -> None:
         self.path, self.threads = path, threads
-        row = ManifestRow(slide_id="slide", path=path.name, case_id="case", mpp=mpp, mpp_overrides="yes")
+        row = ManifestRow(slide_id="slide", path=str(path.resolve()), case_id="case", mpp=mpp, mpp_overrides="yes")
         config = PlanConfig(patches_per_slide=10**9, val_fraction=0, patch_px=inputs.PATCH_PX, resampling=resampling)
         plan = plan_slides(Manifest((row,), path.parent / "manifest.csv", path.parent), config, workers=1)
         self.geometry = plan.slides[0].geometry
@@ -115,10 +115,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--resampling", nargs="+", default=["lanczos-pillow", "lanczos-torch"])
     parser.add_argument("--mpp", type=float, nargs="+", default=[0.25, 0.2521], help="um/px of level 0 [%(default)s]")
+    inputs.slide_option(parser)
     args = parser.parse_args()
     lines, faster, of_least, quiet = [], [], [], True
     with tempfile.TemporaryDirectory() as folder:
-        path = make_big_slide(Path(folder) / "slide.svs", width=20_000, height=20_000)
+        path = args.slide or make_big_slide(Path(folder) / "slide.svs", width=20_000, height=20_000)
         for resampling, mpp, threads in itertools.product(args.resampling, args.mpp, args.threads):
             reading = Reading(path, args.patches, threads, mpp, resampling)
             work = {"reader": reading.reader, "openslide": reading.openslide, "least": reading.least}

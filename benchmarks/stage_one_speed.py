@@ -117,13 +117,14 @@ def main() -> int:
     parser.add_argument("--teachers", nargs="+", default=["lcnet_050", "tf_efficientnet_lite0"], metavar="TIMM_NAME")
     parser.add_argument("--rows", type=int, default=256, help="patches a round [%(default)s]")
     parser.add_argument("--rows-per-shard", type=int, default=128)
+    inputs.slide_option(parser)
     inputs.device_option(parser)
     args = parser.parse_args()
 
     device, precision = inputs.start_device(args.device)
     lines, notes, worst, quiet = [], [], float("inf"), True
     with tempfile.TemporaryDirectory() as folder:
-        plan = inputs.make_plan(Path(folder), args.rows)
+        plan = inputs.make_plan(Path(folder), args.rows, slide=args.slide)
         for name in args.teachers:
             stage = StageOne(plan, Path(folder), name, args.rows_per_shard, device, precision)
             work = {"reader": stage.reader, "model": stage.model, "encoding": stage.encoding, "stage": stage.stage}

@@ -129,12 +129,14 @@ class StageTwo:
         log.close()
 
 
-def make_store(folder: Path, num_rows: int, pixels: Literal["jpegxl", "jpeg"] = "jpegxl") -> Store:
+def make_store(
+    folder: Path, num_rows: int, pixels: Literal["jpegxl", "jpeg"] = "jpegxl", slide: Path | None = None
+) -> Store:
     """A finished store, in a folder named by its pixels."""
     weights = inputs.make_weights(folder, TEACHER)
     config = ExtractConfig(teacher=TEACHER, weights=weights, device="cpu", rows_per_shard=256, pixels=pixels)
     with inputs.silence():
-        return extract_teacher(inputs.make_plan(folder, num_rows), folder / f"{pixels}.zarr", config).store
+        return extract_teacher(inputs.make_plan(folder, num_rows, slide=slide), folder / f"{pixels}.zarr", config).store
 
 
 def main() -> int:
@@ -143,13 +145,14 @@ def main() -> int:
     parser.add_argument("--students", nargs="+", default=["lcnet_050", "resnet10t"], metavar="TIMM_NAME")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=6, help="steps a round [%(default)s]")
+    inputs.slide_option(parser)
     inputs.device_option(parser)
     args = parser.parse_args()
 
     device, precision = inputs.start_device(args.device, deterministic=True)
     lines, notes, worst, quiet = [], [], 0.0, True
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(Path(folder), args.batch_size * args.steps)
+        store = make_store(Path(folder), args.batch_size * args.steps, slide=args.slide)
         for name in args.students:
             stage = StageTwo(store, Path(folder), name, args.batch_size, device, precision)
             work = {"step": stage.step, "decoding": stage.decoding, "training": stage.training}
