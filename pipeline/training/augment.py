@@ -64,27 +64,27 @@ def turn(patch: NDArray[np.uint8], which: int, opencv: Any = None) -> None:
         copy_pixels(dihedral(patch, which), turned := np.empty(patch.shape, np.uint8))
         np.copyto(patch, turned)
         return
-    turned = opencv.transpose(patch, dst=beside(patch)) if which & 4 else patch  # in place: three times as long
+    turned = opencv.transpose(patch, dst=spare_patch(patch)) if which & 4 else patch  # in place: three times as long
     if which & 3:
         opencv.flip(turned, {1: 0, 2: 1, 3: -1}[which & 3], dst=patch)
     else:
         np.copyto(patch, turned)
 
 
-class Beside(threading.local):
+class SparePatch(threading.local):
     """Memory of a thread for one patch, the same each time: in the processor's cache, where new memory is not."""
 
     patch: NDArray[np.uint8] | None = None
 
 
-_beside = Beside()
+_spare = SparePatch()
 
 
-def beside(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def spare_patch(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Memory for another patch of this shape, uint8 (P, P, 3), until this thread asks again."""
-    if _beside.patch is None or _beside.patch.shape != patch.shape:
-        _beside.patch = empty_patch(len(patch))
-    return _beside.patch
+    if _spare.patch is None or _spare.patch.shape != patch.shape:
+        _spare.patch = empty_patch(len(patch))
+    return _spare.patch
 
 
 def copy_pixels(pixels: NDArray[Any], out: NDArray[Any]) -> None:
@@ -184,7 +184,7 @@ def jitter_by_opencv(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8],
     whatever order they are added.
     """
     by = WholeJitter.drawn(key, sum(opencv.sumElems(patch)[:3]) / patch.size)
-    luma, one = opencv.transform(patch, LUMA_ROUNDED_DOWN, dst=beside(patch)), 1 << FACTOR_BITS
+    luma, one = opencv.transform(patch, LUMA_ROUNDED_DOWN, dst=spare_patch(patch)), 1 << FACTOR_BITS
     constant = by.base + (by.rounding - GREY * (by.of_level + by.of_luma)) / one
     opencv.addWeighted(patch, 1 + by.of_level / one, luma, by.of_luma / one, constant - 0.5 + NEVER_HALF, dst=out)
 

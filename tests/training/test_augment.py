@@ -4,6 +4,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -210,6 +211,20 @@ def test_it_does_so_in_whole_patches() -> None:
 
 
 @pytest.mark.usefixtures("looked_up_again")
+def test_threads_augment_at_once_in_patches_of_two_sizes() -> None:
+    rng = np.random.default_rng(5)
+    patches = [rng.integers(0, 256, (side, side, 3), np.uint8) for side in (224, 96) * 64]
+    keys = rng.integers(0, 2**63, len(patches)).tolist()
+    alone = [patch.copy() for patch in patches]
+    for patch, key in zip(alone, keys, strict=True):
+        augment(patch, key, "flips+jitter")
+    for _ in range(5):
+        together = [patch.copy() for patch in patches]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda patch, key: augment(patch, key, "flips+jitter"), together, keys))
+        assert all(map(np.array_equal, together, alone))
+
+
 def test_without_opencv_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert opencv_here() is None
