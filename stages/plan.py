@@ -55,7 +55,7 @@ from pipeline.slides.identity import check_sha256
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.tissue import long_reading_note
-from pipeline.slides.tissue_grid import TissueGrid
+from pipeline.slides.tissue_grid import TissueGrid, covering_rules
 from stages.reports.plan_pictures import draw_late_overlays, show_slide
 
 TISSUE_EVERYWHERE = 0.95
@@ -487,4 +487,5 @@ def audit_open_slide(
         patches_available=len(grid.coords_l0_px),
         patches_taken=len(coords),
         patches_covered=int(grid.rejected_covered.sum()),
+        covered_by=json.dumps(covering) if (covering := covering_rules(grid)) else "",
     )

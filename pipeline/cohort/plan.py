@@ -116,6 +116,7 @@ ADDED_COLUMNS = (
     "dropped_mm2",
     "cluster_patches",
     "patches_covered",
+    "covered_by",
 )
 """Columns of the audit that are there only if a slide has something in them."""
 
@@ -133,7 +134,8 @@ class AuditRow:
     `tissue_sha256` are those of the files of annotations and of corrected tissue that were read. `dropped_mm2` is JSON:
     the area that each rule of the tissue finder dropped, by its name; empty if none ran. `cluster_patches` is JSON,
     with `--sample cluster`: by the number of each cluster, candidates and patches taken. `patches_covered` are those
-    with enough tissue that are not available, for artefacts cover more of them than `--max-artefact` allows.
+    with enough tissue that are not available, for artefacts cover more of them than `--max-artefact` allows;
+    `covered_by` is JSON: how many of them each rule covers most of, by its name.
     """
 
     slide_id: str
@@ -168,6 +170,7 @@ class AuditRow:
     dropped_mm2: str = ""
     cluster_patches: str = ""
     patches_covered: int = 0
+    covered_by: str = ""
 
     def record(self) -> dict[str, Any]:
         """All columns, without those that earlier versions lacked where there is nothing to say in them."""
@@ -181,6 +184,15 @@ class AuditRow:
         """
         areas = parse_object(self.dropped_mm2) if self.dropped_mm2 else {}
         return {name: float(area) for name, area in areas.items()}
+
+    def covering_rules(self) -> dict[str, int]:
+        """How many patches each rule covers most of, among those that artefacts cover too much of; by its name.
+
+        Raises:
+            ValueError: the record is not one.
+        """
+        counts = parse_object(self.covered_by) if self.covered_by else {}
+        return {name: int(count) for name, count in counts.items()}
 
     def with_reason(self, words: str) -> "AuditRow":
         """This row with one more reason."""
@@ -417,6 +429,7 @@ def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], sour
         audit = tuple(AuditRow(**row) for row in records["audit"])
         for row in audit:
             row.dropped_areas()  # raises if it is none
+            row.covering_rules()
         budget = dict(records["budget"]) if "budget" in records else None
         plan = Plan(tuple(slides), as_place(records["slides_root"]), config, audit, budget)
         sound = plan.hash == records["hash"]

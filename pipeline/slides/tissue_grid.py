@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config.groups import Grid
-from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES
+from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES, in_rule_order
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
@@ -131,6 +131,18 @@ def artefact_fractions(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patc
     if not dropped.any():
         return np.zeros(len(coords_l0_px))
     return area_fractions(integral_image(dropped), coords_l0_px, patch_l0_px, tissue.pixel_l0_px)
+
+
+def covering_rules(grid: TissueGrid) -> dict[str, int]:
+    """How many patches artefacts cover too much of, by the rule that took most of each; in the order of rules."""
+    coords, reasons = grid.rejected_l0_px[grid.rejected_covered], grid.tissue.reasons
+    if not len(coords) or reasons is None:
+        return {}
+    names = in_rule_order(ARTEFACT_RULES)
+    places = [integral_image(reasons == reason_of(name)) for name in names]
+    shares = [area_fractions(area, coords, grid.geometry.patch_l0_px, grid.tissue.pixel_l0_px) for area in places]
+    counts = np.bincount(np.argmax(shares, axis=0), minlength=len(names)).tolist()
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -2,6 +2,7 @@
 what it has of each cluster, and how much of the slides rules dropped.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from pipeline.base.console import counted, table
@@ -118,7 +119,15 @@ def area_lines(audit: Sequence[AuditRow]) -> list[str]:
     words = ", ".join(f"{name} {area:,.1f}" for name, area in dropped.items() if area >= LEAST_MM2)
     nothing = f"less than {LEAST_MM2} each" if any(dropped.values()) else "nothing"
     lines = [f"tissue: {kept:,.1f} mm2 kept; dropped by rules, mm2: {words or nothing}"]
-    if covered := sum(row.patches_covered for row in audit):
-        words = counted(covered, "patch is", "patches are")
-        lines.append(f"{words} on tissue but left out: artefacts cover more of each than --max-artefact allows")
-    return lines
+    return [*lines, *_covered(audit)]
+
+
+def _covered(audit: Sequence[AuditRow]) -> list[str]:
+    """A line of the patches that artefacts cover; none if there are none."""
+    num, most = sum(row.patches_covered for row in audit), Counter[str]()
+    for row in audit:
+        most.update(row.covering_rules())
+    words = counted(num, "patch is", "patches are")
+    by = f" (most of each: {', '.join(f'{name} {count:,}' for name, count in most.items())})" if most else ""
+    line = f"{words} on tissue but left out: artefacts cover more of each than --max-artefact allows{by}"
+    return [line] if num else []

@@ -491,8 +491,10 @@ def test_patches_that_artefacts_cover_are_counted(tmp_path: Path) -> None:
     assert row.patches_covered > 9
     assert row.patches_available + row.patches_covered == whole.patches_available
     assert row.dropped_areas() == whole.dropped_areas()
+    assert row.covering_rules() == {"pen": row.patches_covered}
+    assert f"than --max-artefact allows (most of each: pen {row.patches_covered})" in audit_table(plan)
     assert f"{row.patches_covered} patches are on tissue but left out: artefacts cover" in audit_table(plan)
-    assert "patches_covered" not in whole.record()
+    assert not {"patches_covered", "covered_by"} & whole.record().keys()
     assert "left out" not in audit_table(all_taken)
     write_plan(plan, tmp_path / "p.h5")
     assert read_plan(tmp_path / "p.h5").audit == plan.audit
@@ -512,9 +514,10 @@ def test_earlier_rules_find_what_earlier_versions_found(tmp_path: Path) -> None:
     assert plan.audit[0].dropped_areas().keys() == {"dark", "specks"}
 
 
-def test_areas_that_are_none_are_a_damaged_plan(plan: Plan, tmp_path: Path) -> None:
-    for number, text in enumerate(("{", "[1]", '{"pen": "much"}')):
+@pytest.mark.parametrize("column", ["dropped_mm2", "covered_by"])
+def test_areas_and_counts_that_are_none_are_a_damaged_plan(plan: Plan, tmp_path: Path, column: str) -> None:
+    for number, text in enumerate(("{", "[1]", '{"pen": "much"}', '{"pen": null}')):
         path = tmp_path / f"{number}.h5"
-        write_plan(replace(plan, audit=(replace(plan.audit[0], dropped_mm2=text),)), path)
+        write_plan(replace(plan, audit=(replace(plan.audit[0], **{column: text}),)), path)
         with pytest.raises(PlanError, match="the plan is damaged"):
             read_plan(path)

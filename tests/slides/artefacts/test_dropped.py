@@ -1,5 +1,6 @@
 """The contact sheet: some patches of each rule, chosen by a hash, in frames of the rule's colour."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import support.slides as sf
 from PIL import Image
 
 from pipeline.config.plan import PlanConfig
-from pipeline.config.tissue_rules import rules_in_use
+from pipeline.config.tissue_rules import in_rule_order, rules_in_use
 from pipeline.slides import tissue_grid
 from pipeline.slides.artefacts.dropped import (
     COLUMNS,
@@ -25,7 +26,7 @@ from pipeline.slides.artefacts.dropped import (
 from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, reason_of
-from pipeline.slides.tissue_grid import TissueGrid, dropped_patches, lay_grid
+from pipeline.slides.tissue_grid import TissueGrid, covering_rules, dropped_patches, lay_grid
 
 RULE = {rule.name: rule for rule in DROPPING}
 
@@ -63,6 +64,31 @@ def test_patches_that_only_rules_took(grid: TissueGrid) -> None:
     assert len(grid.coords_l0_px) + len(grid.rejected_l0_px) == grid.num_cells
     whole = replace(grid, tissue=replace(grid.tissue, reasons=None))
     assert len(dropped_patches(whole)[0]) == 0
+
+
+def test_covered_patches_by_the_rule_that_took_most(monkeypatch: pytest.MonkeyPatch, slide: Slide) -> None:
+    """Against the pixels of each patch, counted; specks are no artefact and do not cover."""
+    rng, rules = np.random.default_rng(3), (*in_rule_order(["pen", "edges", "folds"]), "specks")
+    reasons = rng.integers(0, 16, (32, 44))
+    places = [reason_of(name) for name in rules]
+    reasons = np.array([0] * 12 + places, np.uint8)[reasons]
+    found = TissueMask(
+        reasons == 0, 16.0, np.zeros((32, 44), bool), np.zeros((32, 44, 3), np.uint8), reasons, (), rules_in_use([], [])
+    )
+    monkeypatch.setattr(tissue_grid, "find_tissue", lambda _, rules: found)
+    monkeypatch.setattr(tissue_grid, "drop_artefacts", lambda tissue, _: tissue)
+    grid = lay_grid(slide, PlanConfig(patch_px=64).grid)
+    expected: Counter[str] = Counter()
+    for column, row in (grid.rejected_l0_px[grid.rejected_covered] // 16).tolist():
+        pixels = reasons[row : row + 4, column : column + 4]
+        shares = [(pixels == place).sum() for place in places[:3]]
+        assert sum(shares) > 1.6
+        expected[rules[int(np.argmax(shares))]] += 1
+    assert covering_rules(grid) == expected
+    assert len(expected) == 3
+    assert covering_rules(replace(grid, tissue=replace(found, reasons=None))) == {}
+    monkeypatch.setattr(tissue_grid, "find_tissue", lambda _, rules: replace(found, reasons=reasons * 0))
+    assert covering_rules(lay_grid(slide, PlanConfig(patch_px=64).grid)) == {}
 
 
 def test_the_sheet_shows_each_rule_in_its_colour(slide: Slide, grid: TissueGrid, tmp_path: Path) -> None:
