@@ -17,7 +17,7 @@ from stages.doctor.findings import Finding
 
 OTHER_PIXELS = """
 def sumElems(patch): return patch.sum((0, 1))
-def transform(patch, table): return patch
+def transform(patch, table, dst=None): return patch
 def addWeighted(*values, dst): dst[:] = 7
 """
 
