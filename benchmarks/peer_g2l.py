@@ -39,7 +39,6 @@ class Extract:
         self.plan = read_plan(Path(task["plans"][task["settings"]["resampling"]]))
         self.config = ExtractConfig(
             teacher=task["encoder"],
-            weights=Path(task["weights"]),
             device=task["device"],
             precision="float32",  # as the peers
             pixels=task["settings"]["pixels"],
@@ -64,7 +63,7 @@ class Embed:
     """`g2l embed`, in TRIDENT's layout."""
 
     def __init__(self, task: dict[str, Any]) -> None:
-        self.slide, self.model = Path(task["slide"]), f"{task['encoder']}@{task['weights']}"
+        self.slide, self.model = Path(task["slide"]), task["encoder"]
         self.config = EmbedConfig(
             layout="trident", mpp=task["mpp"], patch_px=task["patch_px"], device=task["device"], precision="float32"
         )

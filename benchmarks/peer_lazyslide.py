@@ -15,7 +15,6 @@ from typing import Any
 import lazyslide
 import numpy as np
 import peer_protocol
-import safetensors.torch
 import timm
 import torch
 from numpy.typing import NDArray
@@ -52,9 +51,7 @@ class LazySlide:
     def __init__(self, task: dict[str, Any]) -> None:
         self.task, settings = task, task["settings"]
         self.workers, self.batch_size = settings["workers"], settings["batch_size"]
-        encoder = timm.create_model(task["encoder"], num_classes=0)
-        encoder.load_state_dict(safetensors.torch.load_file(task["weights"]))
-        encoder.eval()
+        encoder = timm.create_model(task["encoder"], pretrained=True, num_classes=0).eval()
         statistics: Any = encoder.pretrained_cfg
         mean, std = statistics["mean"], statistics["std"]
         self.device = task["device"]

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import peer_protocol
-import safetensors.torch
 import timm
 import torch
 from hs2p import TilingConfig
@@ -27,7 +26,8 @@ from slide2vec.encoders.registry import register_encoder
 
 def register(task: dict[str, Any]) -> str:
     """Tell slide2vec of the encoder; returns the name that it goes by."""
-    width = timm.create_model(task["encoder"], num_classes=0)(torch.zeros(2, 3, 224, 224)).shape[1]
+    made = timm.create_model(task["encoder"], pretrained=True, num_classes=0)
+    width = made(torch.zeros(2, 3, 224, 224)).shape[1]
 
     @register_encoder(
         "peer",
@@ -39,12 +39,11 @@ def register(task: dict[str, Any]) -> str:
         source=task["encoder"],
     )
     class Peer(TorchTileEncoder):
-        """A timm encoder with the weights of a file."""
+        """The timm encoder of the task's folder."""
 
         def __init__(self, *, output_variant: str | None = None) -> None:
-            encoder = timm.create_model(task["encoder"], num_classes=0)
+            encoder = timm.create_model(task["encoder"], pretrained=True, num_classes=0)
             statistics: Any = encoder.pretrained_cfg
-            encoder.load_state_dict(safetensors.torch.load_file(task["weights"]))
             super().__init__(
                 encoder,
                 encode_dim=width,

@@ -130,7 +130,14 @@ def artefact_fractions(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patc
     dropped = np.isin(tissue.reasons, [reason_of(name) for name in ARTEFACT_RULES])
     if not dropped.any():
         return np.zeros(len(coords_l0_px))
-    return area_fractions(integral_image(dropped), coords_l0_px, patch_l0_px, tissue.pixel_l0_px)
+    return _fractions_within(dropped, tissue, coords_l0_px, patch_l0_px)
+
+
+def _fractions_within(
+    places: NDArray[np.bool_], tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float
+) -> NDArray[np.float64]:
+    """Fraction of each patch's area within `places`, bool of the mask's shape: float64 (N,)."""
+    return area_fractions(integral_image(places), coords_l0_px, patch_l0_px, tissue.pixel_l0_px)
 
 
 def covering_rules(grid: TissueGrid) -> dict[str, int]:
@@ -139,8 +146,8 @@ def covering_rules(grid: TissueGrid) -> dict[str, int]:
     if not len(coords) or reasons is None:
         return {}
     names = in_rule_order(ARTEFACT_RULES)
-    places = [integral_image(reasons == reason_of(name)) for name in names]
-    shares = [area_fractions(area, coords, grid.geometry.patch_l0_px, grid.tissue.pixel_l0_px) for area in places]
+    patch_l0_px = grid.geometry.patch_l0_px
+    shares = [_fractions_within(reasons == reason_of(name), grid.tissue, coords, patch_l0_px) for name in names]
     counts = np.bincount(np.argmax(shares, axis=0), minlength=len(names)).tolist()
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
@@ -155,8 +162,7 @@ def dropped_patches(grid: TissueGrid) -> tuple[NDArray[np.int64], NDArray[np.uin
     if tissue.reasons is not None and len(coords):
         reasons = np.where(like_tissue(tissue, tissue.pixel_l0_px * grid.geometry.slide_mpp), tissue.reasons, 0)
         for number in np.unique(reasons[reasons > 0]).tolist():
-            area = integral_image(reasons == number)
-            shares[number] = area_fractions(area, coords, grid.geometry.patch_l0_px, tissue.pixel_l0_px)
+            shares[number] = _fractions_within(reasons == number, tissue, coords, grid.geometry.patch_l0_px)
     lost = shares.sum(axis=0)
     would_be_kept = (fraction < grid.min_tissue) & (fraction + lost >= grid.min_tissue)
     dropped = (lost > 0) & (would_be_kept | grid.rejected_covered)
