@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base import distributed
-from pipeline.base.console import Progress, say
+from pipeline.base.console import Progress, said_to, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
     TF32,
@@ -146,7 +146,7 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()
     try:
-        with exclusive(out, "g2l train-student") if leader else nullcontext():
+        with exclusive(out, "g2l train-student") if leader else said_to(lambda _: None):  # the first speaks for all
             run = open_run(teachers, folder, config, device)
             with tracked(config.log or (), out, "train-student", folder.read_identity(), here=leader) as tracker:
                 started = time.monotonic()
@@ -457,8 +457,8 @@ def say_cost(run: Run) -> None:
 
 def cost_of(run: Run) -> str:
     """What the run will cost, by some steps on its first batch that leave no trace; every process takes part."""
-    config, rows = run.config, run.rows
-    share = rows.batch_size // distributed.world_size()
+    config, rows, world = run.config, run.rows, distributed.world_size()
+    share = rows.batch_size // world
     reader = run.reader.reader(run.draws, 0, config.augment)
     mine = epoch_order(rows.train, config.seed, 0)[distributed.rank() * share :][:share].tolist()
     with BatchLoader(
@@ -467,7 +467,7 @@ def cost_of(run: Run) -> str:
         batch = next(iter(loader.batches([mine])))
         loss_of = build_loss(config.loss, config.alpha)
         seconds = rehearse(run.distillation, batch, loss_of, run.optimizer, config.clip, run.gradients)
-    return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, seconds)
+    return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, seconds, world)
 
 
 def chance_note_of(run: Run) -> str:

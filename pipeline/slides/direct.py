@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import imagecodecs
 import numpy as np
@@ -82,6 +83,7 @@ class TiledLevel:
         offsets, lengths: of the encoded tiles in the file, bytes, row by row; length 0: the tile is missing.
         header: of JPEG, what precedes a tile's data after its start marker: quantisation and Huffman tables, colour
             space.
+        colours: of JPEG, the colour space of its tiles, which is the page's: OpenSlide takes no tile's word for it.
         halving: 2 where all sizes are of tiles that are decoded at half their size, and of whole pixels of these.
     """
 
@@ -93,6 +95,7 @@ class TiledLevel:
     offsets: NDArray[np.uint64]
     lengths: NDArray[np.uint64]
     header: bytes
+    colours: Literal["RGB", "YCbCr"]
     halving: int = 1
 
     @property
@@ -201,13 +204,15 @@ def decode_jpeg(data: bytes, tiles: TiledLevel) -> Tile:
     """Decode a JPEG tile: uint8 (tile height, tile width, 3).
 
     Raises:
-        ValueError: libjpeg warns of it, or it has another size.
+        ValueError: libjpeg warns of it, or it has another size or other colours than the page says.
     """
     if not data.startswith(START):
         raise ValueError("no JPEG")
     if tiles.header:
         data = START + tiles.header + data[2:]
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    if colours != tiles.colours:
+        raise ValueError(f"of {colours}, not {tiles.colours}")
     if (height, width) != (tiles.tile_height * tiles.halving, tiles.tile_width * tiles.halving):
         raise ValueError(f"{width} x {height} pixels")
     least = {"min_height": tiles.tile_height, "min_width": tiles.tile_width} if tiles.halving > 1 else {}
@@ -274,6 +279,7 @@ def read_level(page: tifffile.TiffPage, vendor: str) -> TiledLevel | None:
         offsets=np.asarray(page.dataoffsets, np.uint64),
         lengths=np.asarray(page.databytecounts, np.uint64),
         header=header,
+        colours="RGB" if page.photometric == RGB else "YCbCr",
     )
     num_tiles = level.num_columns * level.num_rows
     return level if len(level.offsets) == len(level.lengths) == num_tiles else None

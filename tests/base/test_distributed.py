@@ -1,5 +1,6 @@
 """Two processes, one batch: loss, gradients, statistics and a whole training equal those of one process."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ import os, sys
 from pathlib import Path
 import torch
 from pipeline.base import distributed
+from pipeline.base.console import say
 from pipeline.base.distributed import fill_buckets
 from pipeline.config.stages import TrainConfig
 from pipeline.distillation import build_loss
@@ -42,16 +44,21 @@ from pipeline.projector import Projector
 from pipeline.store.store import Store
 from stages.train_student import train_student
 
-folder, port, another_port = Path(sys.argv[1]), *sys.argv[2:]
+folder, port, another_port, third_port = Path(sys.argv[1]), *sys.argv[2:]
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json((folder / "config.json").read_text())
 train_student(Store(folder / "store.zarr"), folder / "run", config)
+say("of both")
 assert distributed.world_size() == 1, "the group was not left"
 assert distributed.is_leader() == (os.environ["RANK"] == "0"), "who is the leader is known afterwards"
 
 os.environ["MASTER_PORT"] = another_port
 stop = {"early_stop": "total", "early_stop_window": 2, "early_stop_patience": 0}
 train_student(Store(folder / "store.zarr"), folder / "stopped", config.model_copy(update=stop))
+
+os.environ["MASTER_PORT"] = third_port
+larger = {"batch_size": 1000, "epochs": 1}
+train_student(Store(folder / "store.zarr"), folder / "larger", config.model_copy(update=larger))
 
 os.environ["MASTER_PORT"] = port
 distributed.join_group(torch.device("cpu"))
@@ -137,7 +144,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain_vit(folder / "source")
     (folder / "config.json").write_text(config_for(folder).model_dump_json())
     torch.save(given(), folder / "given.pt")
-    finish_processes(start_processes(2, ["-c", WORKER, folder, free_port(), free_port()]))
+    said = finish_processes(start_processes(2, ["-c", WORKER, folder, *(free_port() for _ in range(3))]))
+    (folder / "said.json").write_text(json.dumps(said))
     return folder
 
 
@@ -179,6 +187,16 @@ def test_two_processes_train_the_student_of_one(two: Path, tmp_path: Path) -> No
     start = build_encoder(config_for(two).student, SCRATCH, 32).module.model.state_dict()
     moved = [name for name, value in single.items() if (value - start[name]).abs().max() > 2e-3]
     assert len(moved) > len(single) / 2
+
+
+@pytest.mark.slow
+def test_the_first_process_speaks_for_all(two: Path) -> None:
+    """Nobody reads a note twice; afterwards each process speaks for itself again."""
+    first, second = json.loads((two / "said.json").read_text())
+    assert first.count("note: batches of ") == 1
+    assert first.count("estimate: ") == 3
+    assert first.count("of both") == 1
+    assert second == "of both\n"
 
 
 @pytest.mark.slow

@@ -226,6 +226,44 @@ def test_a_damaged_or_missing_tile_is_left_to_openslide(
     assert results[0] == results[1]
 
 
+def encoded_tile(kind: str) -> bytes:
+    """A JPEG tile of 256 px of random blocks, of components of another kind than most slides'."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8).repeat(16, 0).repeat(16, 1)
+    if kind == "RGB":
+        return imagecodecs.jpeg8_encode(
+            pixels[..., :3].copy(), colorspace="rgb", outcolorspace="rgb", subsampling="444"
+        )
+    mode = {"JFIF": "RGB", "grey": "L", "CMYK": "CMYK"}[kind]
+    of_mode = pixels[..., : len(mode)] if mode != "L" else pixels[..., 0]
+    Image.fromarray(np.ascontiguousarray(of_mode), mode).save(file := io.BytesIO(), "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["RGB", "JFIF", "grey", "CMYK"])
+@pytest.mark.parametrize("sampling", ["4:2:0", "4:4:4", "RGB"])
+def test_a_tile_of_other_colours_than_its_page_is_openslides(tmp_path: Path, sampling: str, kind: str) -> None:
+    """OpenSlide takes the page's word for the colour space, and refuses what cannot be of it; libjpeg the tile's."""
+    path = make(tmp_path / "a.svs", SAMPLINGS[sampling])
+    tile, end = encoded_tile(kind), path.stat().st_size
+    with path.open("ab") as file:
+        file.write(tile)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tags = tiff.pages[0].tags
+        for name, value in (("TileOffsets", end), ("TileByteCounts", len(tile))):
+            tags[name].overwrite([tags[name].value[0], value, *tags[name].value[2:]])
+    slide, region = Slide(path), (0, (256, 0), (256, 256))
+    directly = slide.direct.read(*region)
+    try:
+        theirs = by_openslide(path, *region)
+    except openslide.OpenSlideError:
+        assert directly is None
+        with pytest.raises(PatchError):
+            slide.read_patch(256, 0, slide.geometry(256, 0.5))
+    else:
+        np.testing.assert_array_equal(np.asarray(slide.read_region(*region)), theirs)
+    assert slide.direct.read(0, (0, 0), (256, 256)) is not None
+
+
 @pytest.mark.parametrize("vendor", ["aperio", "generic-tiff"])
 def test_over_a_missing_tile_coarser_levels_are_left_as_openslide_does(tmp_path: Path, vendor: str) -> None:
     """Aperio's coarser tiles over a missing one are not believed: OpenSlide renders them from the finer level."""
@@ -251,7 +289,7 @@ def test_over_a_missing_tile_coarser_levels_are_left_as_openslide_does(tmp_path:
 
 def test_an_aperio_level_over_one_that_is_not_read_is_left() -> None:
     """Whether its tiles are believed depends on the finer ones."""
-    level = TiledLevel(7, 64, 64, 16, 16, np.zeros(16, np.uint64), np.ones(16, np.uint64), b"")
+    level = TiledLevel(7, 64, 64, 16, 16, np.zeros(16, np.uint64), np.ones(16, np.uint64), b"", "RGB")
     assert module.without_parts([level, None, level]) == [level, None, None]
     assert module.without_parts([]) == []
 
@@ -319,7 +357,7 @@ def test_other_compressions_are_left(tmp_path: Path, compression: sf.Compression
     assert slide.direct.read(*WHOLE) is None
 
 
-JPEG2000 = TiledLevel(module.JPEG2000_RGB, 32, 32, 32, 16, np.zeros(2, np.uint64), np.ones(2, np.uint64), b"")
+JPEG2000 = TiledLevel(module.JPEG2000_RGB, 32, 32, 32, 16, np.zeros(2, np.uint64), np.ones(2, np.uint64), b"", "RGB")
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,14 @@ def start_processes(world: int, arguments: Sequence[object]) -> list[subprocess.
     ]
 
 
-def finish_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = 180) -> None:
-    """Wait for all; an error of one is an error of the test, with what it said."""
+def finish_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = 400) -> list[str]:
+    """Wait for all; returns what each said. An error of one is an error of the test, with what it said."""
+    said = []
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=timeout)
-            assert process.returncode == 0, output
+            said.append(process.communicate(timeout=timeout)[0])
+            assert process.returncode == 0, said[-1]
+        return said
     finally:
         for process in processes:
             process.kill()

@@ -53,7 +53,8 @@ class Merged:
     Attributes:
         teacher: its embeddings.
         num_linked, num_copied: files that this run has linked and copied.
-        num_before: shards that an earlier run had merged.
+        num_before: shards that an earlier run had merged. Their files are checked, and those that are damaged since are
+            brought once more.
     """
 
     teacher: StoredTeacher
@@ -76,9 +77,12 @@ def merge_parts(
             unfinished, damaged or in use; or `out` is something else. What was merged stays.
         OSError: the disk is full.
     """
+    places = sorted({os.path.realpath(folder) for folder in folders})
+    if os.path.realpath(out) in places:
+        raise StoreError(f"{out} is one of the parts. Choose another --out")
     with ExitStack() as held:
         held.enter_context(exclusive(out, "g2l merge"))
-        for folder in sorted({os.path.realpath(folder) for folder in folders}):
+        for folder in places:
             if os.access(folder, os.W_OK):  # nobody continues one that is read-only
                 held.enter_context(exclusive(Path(folder), "g2l merge"))
         parts = parts_in_order([Store(folder) for folder in folders])
@@ -187,11 +191,10 @@ def merge_shard(source: StoredTeacher, shard: int, merged: Merged, *, link: bool
     """
     entry, target = source.ledger.read(shard), merged.teacher
     assert entry is not None
-    if (there := target.ledger.read(shard)) is not None:
-        if there["files"] != entry["files"]:
-            raise StoreError(f"{target.folder} has another shard {shard} than {source.folder}. Choose another --out")
-        merged.num_before += 1
-        return
+    before = target.ledger.read(shard)
+    if before is not None and before["files"] != entry["files"]:
+        raise StoreError(f"{target.folder} has another shard {shard} than {source.folder}. Choose another --out")
+    merged.num_before += before is not None
     expected = {source.shard_path(name, shard).relative_to(source.folder).as_posix() for name in source.arrays}
     rows = source.ledger.rows(shard)
     if entry["files"].keys() != expected or entry["rows"] != [rows.start, rows.stop]:
@@ -199,10 +202,18 @@ def merge_shard(source: StoredTeacher, shard: int, merged: Merged, *, link: bool
             f"{source.ledger.path(shard)}: not of this shard's rows and files. `g2l verify` lists all damage"
         )
     for name in sorted(expected):
+        if before is not None and is_whole(target.folder / name, entry["files"][name]):
+            continue
         is_linked = bring(source.folder / name, target.folder / name, entry["files"][name], link=link)
         merged.num_linked += is_linked
         merged.num_copied += not is_linked
-    target.ledger.write(shard, entry)
+    if before is None:
+        target.ledger.write(shard, entry)
+
+
+def is_whole(path: Path, file: Mapping[str, Any]) -> bool:
+    """Whether a file is there with the bytes and SHA-256 of its ledger entry."""
+    return path.is_file() and path.stat().st_size == file["bytes"] and sha256_file(path) == file["sha256"]
 
 
 def bring(source: Path, target: Path, file: Mapping[str, Any], *, link: bool) -> bool:
@@ -219,7 +230,7 @@ def bring(source: Path, target: Path, file: Mapping[str, Any], *, link: bool) ->
                 shutil.copyfile(source, aside)
         except FileNotFoundError:
             raise StoreError(f"{source}: the shard file is missing. `g2l verify` lists all damage") from None
-        if aside.stat().st_size != file["bytes"] or sha256_file(aside) != file["sha256"]:
+        if not is_whole(aside, file):
             raise StoreError(
                 f"{source}: its bytes have changed (SHA-256 does not match). `g2l verify` lists all damage"
             )

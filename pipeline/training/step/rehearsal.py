@@ -55,9 +55,13 @@ def rehearse(
 
 
 def cost_words(
-    teachers: Sequence[StoredTeacher], num_rows: int, epochs: int, num_steps: int, step_seconds: float
+    teachers: Sequence[StoredTeacher], num_rows: int, epochs: int, num_steps: int, step_seconds: float, world: int = 1
 ) -> str:
-    """The estimate of a run of `num_steps` steps over `num_rows` training rows, in sentences."""
+    """The estimate of a run of `num_steps` steps over `num_rows` training rows in `world` processes, in sentences.
+
+    A ledger has the seconds of the process that did a shard, so their sum is what one process would take: so it is
+    said, and the teacher in the loop would be shared by the processes that train.
+    """
     training = num_steps * step_seconds
     lines = [f"{counted(num_steps, 'step')} of {step_seconds * 1000:.0f} ms take about {format_seconds(training)}"]
     if any("imported" in teacher.settings for teacher in teachers):
@@ -68,10 +72,12 @@ def cost_words(
     if stage_one <= 0 or not num_rows:
         return f"estimate: {lines[0]}"
     each_epoch = stage_one / views * len(teachers) * num_rows / teachers[0].num_rows
-    lines.append(f"Stage one took {format_seconds(stage_one)}, once, and {format_bytes(disk)}")
+    lines.append(f"Stage one took {format_seconds(stage_one)} of one process, once, and {format_bytes(disk)}")
+    each_shared = each_epoch / world
+    in_all = f", shared by {world} processes," if world > 1 else ""
     lines.append(
-        f"With the teacher in the loop each epoch would take about {format_seconds(each_epoch)} longer, all "
-        f"{counted(epochs, 'epoch')} {format_seconds(training + epochs * each_epoch)}: the store pays after "
+        f"With the teacher in the loop{in_all} each epoch would take about {format_seconds(each_shared)} longer, all "
+        f"{counted(epochs, 'epoch')} {format_seconds(training + epochs * each_shared)}: the store pays after "
         f"{stage_one / each_epoch:.1f} epochs"
     )
     return f"estimate: {'. '.join(lines)}"

@@ -96,6 +96,30 @@ def change(folder: Path, **attributes: Any) -> None:
     path.write_text(json.dumps(metadata))
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_file_that_is_damaged_since_is_brought_once_more(
+    parts: list[Path], made: Path, tmp_path: Path, lost: bool
+) -> None:
+    """A merge that is run again looks at what was merged before, by whose word the parts are deleted."""
+    merge_parts(parts, tmp_path / "m", link=False)
+    damaged = next(
+        path for path in (tmp_path / "m" / "status").rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
+    data = damaged.read_bytes()
+    damaged.unlink() if lost else damaged.write_bytes(b"gone" + data[4:])
+    again = merge_parts(parts, tmp_path / "m", link=False)
+    assert (again.num_before, again.num_linked, again.num_copied) == (again.teacher.num_shards, 0, 1)
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+    assert merge_parts(parts, tmp_path / "m", link=False).num_copied == 0
+
+
+def test_a_part_is_no_place_for_the_merged_store(parts: list[Path]) -> None:
+    before = store_files(parts[0])
+    with pytest.raises(StoreError, match=r"is one of the parts\. Choose another --out"):
+        merge_parts(parts, parts[0].parent / "." / parts[0].name, link=True)
+    assert store_files(parts[0]) == before
+
+
 def test_what_is_not_all_parts_is_refused(parts: list[Path], made: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
     with pytest.raises(StoreError, match=r"of 3 parts some are missing: 1, 3\."):

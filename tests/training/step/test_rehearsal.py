@@ -60,8 +60,20 @@ def test_the_estimate_follows_from_ledger_and_step(tmp_path: Path) -> None:
         teacher.ledger.write(shard, entry | {"seconds": 900.0})
     words = cost_words([teacher], 48, 10, 600, 1.0)
     assert "600 steps of 1000 ms take about 10 min 00 s" in words
-    assert "Stage one took 1 h 00 min, once, and " in words
+    assert "Stage one took 1 h 00 min of one process, once, and " in words
     assert "each epoch would take about 45 min 00 s longer, all 10 epochs 7 h 40 min: the store pays after 1.3" in words
+
+
+def test_processes_share_the_teacher_in_the_loop(tmp_path: Path) -> None:
+    """The 45 min of one process are 15 min of three; what the store took is paid back after as many epochs."""
+    teacher = make_store(tmp_path / "store.zarr").first
+    for shard, entry in list(teacher.ledger.entries()):
+        assert entry is not None
+        teacher.ledger.write(shard, entry | {"seconds": 3600 / teacher.num_shards})
+    words = cost_words([teacher], 48, 10, 600, 1.0, world=3)
+    assert "Stage one took 1 h 00 min of one process, once, and " in words
+    assert "shared by 3 processes, each epoch would take about 15 min 00 s longer, all 10 epochs 2 h 40 min" in words
+    assert words.endswith("the store pays after 1.3 epochs")
 
 
 @pytest.mark.parametrize("views", [2, 4])
@@ -78,7 +90,7 @@ def test_an_epoch_in_the_loop_makes_one_of_several_views(tmp_path: Path, views: 
         teacher.ledger.write(shard, entry | {"seconds": 3600 / len(shards)})
     words = cost_words([teacher], 48, 10, 600, 1.0)
     epoch, whole = {2: ("22 min 30 s", "3 h 55 min"), 4: ("11 min 15 s", "2 h 02 min")}[views]
-    assert "Stage one took 1 h 00 min, once, and " in words
+    assert "Stage one took 1 h 00 min of one process, once, and " in words
     assert f"each epoch would take about {epoch} longer, all 10 epochs {whole}" in words
     assert words.endswith(f"the store pays after {60 / (45 / views):.1f} epochs")
 
