@@ -44,13 +44,13 @@ class Barcode:
 
 def find_barcode(text: str) -> Barcode | None:
     """The barcode in a name; `None` if there is none, or if there are several of different cases."""
-    barcodes = _barcodes(text)
+    barcodes = barcodes_in(text)
     return barcodes.pop() if len(barcodes) == 1 else None
 
 
 def barcode_of_path(parts: Iterable[str]) -> Barcode | None:
     """The barcode in a file's name or, failing that, of the nearest folder that has one; `parts` are the path's."""
-    with_barcode = (part for part in reversed(list(parts)) if _barcodes(part))
+    with_barcode = (part for part in reversed(list(parts)) if barcodes_in(part))
     return find_barcode(next(with_barcode, ""))
 
 
@@ -93,8 +93,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:NAMED]) + (", ..." if len(ordered) > NAMED else "")
 
 
-def _barcodes(text: str) -> set[Barcode]:
-    """All barcodes in a name."""
-    found = BARCODE.finditer(text.translate(DASHES))
-    codes = {(match[2] or match[4], match[3] or match[5]) for match in found}
+def barcodes_in(text: str) -> set[Barcode]:
+    """All barcodes in a name, of one case or of several."""
+    text = text if text.isascii() else text.translate(DASHES)
+    if "TCGA" not in text.upper():  # most cells of a table: quicker than the expression
+        return set()
+    codes = {(match[2] or match[4], match[3] or match[5]) for match in BARCODE.finditer(text)}
     return {Barcode(f"TCGA-{site}-{participant}".upper(), site.upper()) for site, participant in codes}

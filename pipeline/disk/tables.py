@@ -62,17 +62,22 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 def read_table(
-    path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"], known: Sequence[str] = ()
+    path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"], known: Sequence[str] = (), first_line: int = 1
 ) -> tuple[list[Record], list[Problem]]:
     """Read the records of a table, and the problems of rows with too few or too many cells; skips blank lines.
 
     Accents are composed (NFC), so that names that look the same are equal, except in cells that name files
-    (`FILE_COLUMNS`). Column names in `required` and `known` match in any case.
+    (`FILE_COLUMNS`). Column names in `required` and `known` match in any case. The columns are named in the line
+    `first_line` (from 1) or below; lines above it are passed over.
 
     Raises:
         ManifestError: the file cannot be read, is not UTF-8 text or not a table, or lacks a required column.
     """
-    lines = _cells(path, _text(path), delimiter)
+    text = _text(path)
+    if first_line > 1:
+        above = first_line - 1
+        text = "\n" * above + "".join(text.splitlines(keepends=True)[above:])
+    lines = _cells(path, text, delimiter)
     if not lines:
         raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(required)}")
     header = _header(path, lines.pop(0)[1], required, delimiter, known)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cohort.barcodes import Barcode, barcode_of_path, find_barcode
+from pipeline.cohort.barcodes import Barcode, barcode_of_path, barcodes_in, find_barcode
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,12 @@ def test_barcodes_are_found_wherever_they_stand_in_a_name(name: str) -> None:
 )
 def test_what_is_no_barcode(name: str) -> None:
     assert find_barcode(name) is None
+
+
+def test_barcodes_of_several_cases_are_all_found() -> None:
+    found = barcodes_in("TCGA-3C-AALI-01Z_vs_TCGA-3C-AALJ, tcga-3c-aali")
+    assert found == {Barcode("TCGA-3C-AALI", "3C"), Barcode("TCGA-3C-AALJ", "3C")}
+    assert barcodes_in("TCGA-3C") == set()
 
 
 def test_a_barcode_may_be_a_folder_s() -> None:

@@ -203,6 +203,13 @@ def test_damaged_tables_give_named_errors(tmp_path: Path, name: str) -> None:
     assert read < 90
 
 
+def test_lines_above_the_head_are_passed_over_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('# an open " quote\r\n\nslide_id,path\na,b\nc\n')
+    records, problems = read_table(tmp_path / "t.csv", ("path",), ",", first_line=3)
+    assert records == [(4, {"slide_id": "a", "path": "b"})]
+    assert [line for line, _ in problems] == [5]
+
+
 def test_line_ends_and_marks_do_not_matter(tmp_path: Path) -> None:
     text = READERS["manifest"][1]
     for number, data in enumerate((b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r").encode())):

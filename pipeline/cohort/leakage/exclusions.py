@@ -2,10 +2,13 @@
 
 A list names cases or slides: a case id, a slide id, a slide's file, or a TCGA barcode of any length, of which the
 patient counts. A slide is excluded if its case, its id or its file is listed, or a barcode in one of them is of a
-listed patient; and so is every further slide of its case. Capitals do not matter: better a slide too few than a leak.
-Left out: identifiers of the GDC (UUIDs), which no file name of a case holds.
+listed patient; and so is every further slide of its case. All that a row of a list names counts, and capitals do not
+matter: better a slide too few than a leak. Left out: identifiers of the GDC (UUIDs), which no file name of a case
+holds.
 """
 
+import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +17,49 @@ from typing import Literal
 from pipeline.base.console import counted
 from pipeline.base.errors import ConfigError, did_you_mean
 from pipeline.base.outside import read_bytes, reading
-from pipeline.cohort.barcodes import find_barcode
+from pipeline.cohort.barcodes import barcodes_in, find_barcode
 from pipeline.cohort.cases import CASE_COLUMNS
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.config.case_lists import case_list_names, case_list_text
 from pipeline.disk.label_words import case_value
-from pipeline.disk.tables import composed, read_table, refuse
+from pipeline.disk.tables import composed, read_table, refuse, unguarded
 
 FLAG = "--exclude-cases"
-ID_COLUMNS = (
-    *CASE_COLUMNS,
-    "case_submitter_id",
-    "submitter_id",
-    "bcr_patient_barcode",
-    "barcode",
-    "slide_id",
-    "slide",
-    "filename",
-    "file_name",
-)
-"""Columns of a table that say which case or slide a row is of, in small letters; the first that is filled counts."""
+BARCODE_COLUMNS = ("case_submitter_id", "submitter_id", "bcr_patient_barcode", "barcode")
+ID_COLUMNS = (*CASE_COLUMNS, *BARCODE_COLUMNS, "slide_id", "slide", "filename", "file_name")
+"""Columns of a table that say which case or slide a row is of, in small letters; all that are filled count."""
 SEPARATORS: Mapping[str, Literal[",", "\t"]] = {",": ",", "\t": "\t"}
+OTHER_SEPARATORS = {";": "semicolons", "|": "vertical bars", '" "': "blanks"}
+"""What other programs put between cells; the last is what R does."""
+NOTE = re.compile(r"\s+#.*")
+"""A note after a name."""
+NOTE_CELL = re.compile(r"#+(?:\s|$)")
+"""How the first cell of a note within a table begins; `#3` may be a case."""
+QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 MOST_LIST_BYTES = 1 << 28
 """Our choice, that of tables: a million rows of 250 bytes; a slide named by mistake is not read whole."""
 EXPECTED = "Give a text file with a case a line, or a CSV or TSV with a column case_id"
 NAMED_CASES = 3
 """Cases that a note names. Our choice."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of a text, or a row of a table.
+
+    Attributes:
+        names: all that it names, as written, at least one; the first is what it is called, unless it has a barcode.
+        source: the name of its list.
+    """
+
+    names: tuple[str, ...]
+    source: str
+
+    @functools.cached_property
+    def name(self) -> str:
+        """What notes call it and count it by: its patient if it has a barcode, else the first key."""
+        barcode = next((found for found in map(find_barcode, self.names) if found), None)
+        return barcode.case_id if barcode else key_of(self.names[0])
 
 
 @dataclass(frozen=True)
@@ -69,24 +89,35 @@ def exclude_rows(rows: Sequence[ManifestRow], sources: Iterable[str]) -> PartedR
         ConfigError: a list is missing, names no case, or cannot be told what it lists.
         ManifestError: a table is not well formed.
     """
-    listed: dict[str, str] = {}
-    for source in sources:
-        for name in listed_ids(source):
-            listed.setdefault(name, Path(source).name)
-    return part_by_lists(rows, listed)
+    return part_by_lists(rows, [listed for source in sources for listed in read_list(source)])
 
 
-def part_by_lists(rows: Sequence[ManifestRow], listed: Mapping[str, str]) -> PartedRows:
-    """Part rows by the listed keys (`key_of`), each of which has the name of the list that it is in."""
+def part_by_lists(rows: Sequence[ManifestRow], listed: Sequence[Listed]) -> PartedRows:
+    """Part rows by what is listed."""
     if not listed:
         return PartedRows(tuple(rows))
-    keys = [_keys_of(row) & listed.keys() for row in rows]
-    cases = {key_of(row.case_id): sorted(found)[0] for row, found in zip(rows, keys, strict=True) if found}
-    reasons = [_reason(row, found, cases, listed) for row, found in zip(rows, keys, strict=True)]
+    of_rows = [_keys_of(row) for row in rows]
+    known = set[str]().union(*of_rows)
+    words, unmatched = _words_of(listed, known)
+    found = [keys & words.keys() for keys in of_rows]
+    cases = {key_of(row.case_id): min(keys) for row, keys in zip(rows, found, strict=True) if keys}
+    reasons = [_reason(row, keys, cases, words) for row, keys in zip(rows, found, strict=True)]
     excluded = tuple((row, reason) for row, reason in zip(rows, reasons, strict=True) if reason)
     kept = tuple(row for row, reason in zip(rows, reasons, strict=True) if not reason)
-    unmatched = sorted(listed.keys() - set().union(*keys))
-    return PartedRows(kept, excluded, tuple(_notes(len(listed), unmatched, [row for row, _ in excluded])))
+    num_listed = len({each.name for each in listed})
+    return PartedRows(kept, excluded, tuple(_notes(num_listed, sorted(unmatched), [row for row, _ in excluded])))
+
+
+def _words_of(listed: Sequence[Listed], known: Set[str]) -> tuple[dict[str, str], set[str]]:
+    """Why a row with a key is excluded, in words, for each listed key; and what is listed under no `known` key."""
+    words: dict[str, str] = {}
+    unmatched, matched = set[str](), set[str]()
+    for each in listed:
+        keys = _keys_of_listed(each, known)
+        for key, text in keys.items():
+            words.setdefault(key, f"{FLAG}: {text} is in {each.source}")
+        (unmatched if known.isdisjoint(keys) else matched).add(each.name)
+    return words, unmatched - matched
 
 
 def changed_exclusions(before: Set[str], audited: Set[str], now: Set[str], kept: Set[str]) -> list[str]:
@@ -97,10 +128,10 @@ def changed_exclusions(before: Set[str], audited: Set[str], now: Set[str], kept:
     return lines + [f"{name}: no longer excluded ({FLAG})" for name in sorted(before & kept)]
 
 
-def _reason(row: ManifestRow, found: Iterable[str], cases: Mapping[str, str], listed: Mapping[str, str]) -> str:
+def _reason(row: ManifestRow, found: Set[str], cases: Mapping[str, str], words: Mapping[str, str]) -> str:
     """Why a row is excluded, in words; "" if it is not."""
-    name = next(iter(sorted(found)), "") or cases.get(key_of(row.case_id), "")
-    return f"{FLAG}: {name} is in {listed[name]}" if name else ""
+    key = min(found) if found else cases.get(key_of(row.case_id), "")
+    return words[key] if key else ""
 
 
 def _notes(num_listed: int, unmatched: Sequence[str], excluded: Sequence[ManifestRow]) -> list[str]:
@@ -123,84 +154,231 @@ def key_of(name: str) -> str:
 
 def _keys_of(row: ManifestRow) -> set[str]:
     """All keys that a row may be listed by."""
-    name = row.path.replace("\\", "/").rpartition("/")[2]
+    ends = _ends(row.path)
     barcode = find_barcode(row.path)
-    names = {key_of(each) for each in (row.case_id, row.slide_id, row.path, name)}
-    return names | ({barcode.case_id} if barcode else set())
+    file_name = row.path.replace("\\", "/").rpartition("/")[2]
+    names = {key_of(each) for each in (row.case_id, row.slide_id, row.path, file_name)}
+    return names | set(ends) | ({barcode.case_id} if barcode else set())
+
+
+def _keys_of_listed(listed: Listed, known: Set[str]) -> dict[str, str]:
+    """All keys that a line or row lists, each with the name that it is from, in words.
+
+    A path counts by as many of its last parts as one of the `known` paths of slides has, at least by the file's name:
+    where slides lie is rarely the same on two computers.
+    """
+    keys: dict[str, str] = {}
+    for name in listed.names:
+        keys.setdefault(key := key_of(name), key)
+        for barcode in barcodes_in(name):
+            keys.setdefault(barcode.case_id, barcode.case_id)
+        if "/" in name or "\\" in name:
+            end = next((end for end in _ends(name) if end in known), "")
+            keys |= {end: key} if end else {}
+    return keys
+
+
+def _ends(path: str) -> list[str]:
+    """The last parts of a path, from all of them to the last alone; with a slash before them, as no name has it."""
+    parts = [part for part in composed(path).strip().casefold().replace("\\", "/").split("/") if part not in ("", ".")]
+    return ["/" + "/".join(parts[start:]) for start in range(len(parts))]
 
 
 def listed_ids(source: str) -> list[str]:
-    """The keys of the cases that a file lists, or a list that comes with the project; in their order.
+    """What the lines or rows of a list are called, each name once, in their order.
 
     Raises:
         ConfigError, ManifestError: as `exclude_rows`.
     """
-    lines = _lines_of(source)
-    ids = [(line, text) for line, cell in lines if (text := case_value(cell.strip())) and not text.startswith("#")]
-    if ids and _plain(ids[0][1]) in ID_COLUMNS:  # the head of a table of one column
-        ids = ids[1:]
-    for line, text in ids:
-        if "TCGA" in text.upper() and find_barcode(text) is None:
+    return list(dict.fromkeys(listed.name for listed in read_list(source)))
+
+
+def read_list(source: str) -> list[Listed]:
+    """What a file lists, or a list that comes with the project; each line or row once, in their order.
+
+    Raises:
+        ConfigError, ManifestError: as `exclude_rows`.
+    """
+    rows = _rows_of(source)
+    for line, cells in rows:
+        torn = next((text for text in _must_be_whole(cells) if _is_torn(text)), "")
+        if torn:
             raise ConfigError(
-                f"{FLAG} {source}: line {line}: {text!r} is no TCGA barcode of one patient (TCGA-XX-XXXX, or longer). "
+                f"{FLAG} {source}: line {line}: {torn!r} is no TCGA barcode of one patient (TCGA-XX-XXXX, or longer). "
                 "Give a case a line"
             )
-    if not ids:
+    if not rows:
         raise ConfigError(f"{FLAG} {source}: lists no case. {EXPECTED}")
-    return list(dict.fromkeys(key_of(text) for _, text in ids))
+    return [Listed(names, Path(source).name) for names in dict.fromkeys(tuple(cells.values()) for _, cells in rows)]
 
 
-def _lines_of(source: str) -> list[tuple[int, str]]:
-    """The lines of a list that comes with the project, or what a file says.
+def _must_be_whole(cells: Mapping[str, str]) -> list[str]:
+    """The names of a row in which part of a barcode is an error: the first, and those of columns of barcodes if the row
+    has no whole one.
+    """
+    first, *_ = cells.values()
+    has_barcode = any(barcodes_in(text) for text in cells.values())
+    return [first] + [text for name, text in cells.items() if _plain(name) in BARCODE_COLUMNS and not has_barcode]
+
+
+def _is_torn(name: str) -> bool:
+    """Whether a name has barcodes of several patients, or part of one; a folder may be of a project (TCGA-BRCA)."""
+    file = name.replace("\\", "/").rpartition("/")[2]
+    barcodes = barcodes_in(name)
+    return len(barcodes) > 1 or (not barcodes and "TCGA" in file.upper())
+
+
+def _rows_of(source: str) -> list[tuple[int, dict[str, str]]]:
+    """The names of each line or row of a list that comes with the project, or of a file, with its line number.
+
+    Names are by the column that they stand in; of a text, by their place.
 
     Raises:
         ConfigError, ManifestError: as `exclude_rows`.
     """
     names = case_list_names()
     if source in names:
-        return list(enumerate(case_list_text(source).splitlines(), 1))
+        return _rows_of_text(source, _numbered(case_list_text(source)))
     if not Path(source).exists() and "/" not in source and "." not in source:
         hint = did_you_mean(source, names)
         raise ConfigError(f"{FLAG} {source}: no such file, nor one of the lists {', '.join(names)}{hint}")
-    return _lines_of_file(Path(source))
-
-
-def _lines_of_file(path: Path) -> list[tuple[int, str]]:
-    """The cells that name cases, with their lines: all lines of a text, or a column of a table.
-
-    Raises:
-        ConfigError, ManifestError: as `exclude_rows`.
-    """
+    path = Path(source)
     with reading(f"{FLAG} {path}", "not a list of cases", ConfigError, EXPECTED):
         text = read_bytes(path, MOST_LIST_BYTES).decode("utf-8-sig")
         if "\0" in text:
             raise ValueError("it is not a text file")
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    first = next((line for _, line in lines if not line.lstrip().startswith("#")), "")
-    separator = next((mark for mark in SEPARATORS if mark in first), "")
+    lines = _numbered(text)
+    separator = _separator(next((line for _, line in lines if not _is_note(line)), ""))
     if not separator:
-        return lines
-    return _cells_that_name(path, SEPARATORS[separator])
+        return _rows_of_text(source, lines)
+    return _rows_of_table(path, separator, _head_line(path, lines, separator))
 
 
-def _cells_that_name(path: Path, separator: Literal[",", "\t"]) -> list[tuple[int, str]]:
-    """The cell of each row of a table that says which case or slide it is of.
+def _numbered(text: str) -> list[tuple[int, str]]:
+    """The lines of a text that are not blank, from 1."""
+    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _is_note(line: str) -> bool:
+    """Whether a line is a note."""
+    return line.lstrip().startswith("#")
+
+
+def _separator(first: str) -> Literal[",", "\t"] | None:
+    """What separates the cells of a table with this first line; `None` if it is that of a text.
+
+    A separator within a note after a name makes no table, unless the line names a column that counts.
+    """
+    bare = NOTE.sub(lambda note: note[0] if not NOTE_CELL.match(note[0].strip()) else "", first)
+    for mark, separator in SEPARATORS.items():
+        if mark in bare or (mark in first and _names_column(first, mark)):
+            return separator
+    return None
+
+
+def _names_column(line: str, mark: str) -> bool:
+    """Whether a line names a column that counts, if it is split at a mark."""
+    return any(_plain(cell) in ID_COLUMNS for cell in line.split(mark))
+
+
+def _head_line(path: Path, lines: Sequence[tuple[int, str]], separator: str) -> int:
+    """The number of the line that names a table's columns: the first that is no note, if it names one that counts.
+
+    A first column may be called `#`, and tables of other programs have `#` before their columns: such a line above is
+    the head if it names a column that counts.
+
+    Raises:
+        ConfigError: two lines may be the head.
+    """
+    place = next(place for place, (_, line) in enumerate(lines) if not _is_note(line))
+    first, text = lines[place]
+    above = [(number, line) for number, line in lines[:place] if _names_column(line, separator)]
+    marked = [number for number, line in above if line.split(separator)[0].strip() == "#"]
+    if marked or not _names_column(text, separator):
+        return (marked or [number for number, _ in above] or [first])[-1]
+    alike = [number for number, line in above if _looks_like_head(line, text, separator)]
+    if alike:
+        raise ConfigError(
+            f"{FLAG} {path}: both line {alike[0]} and line {first} may name the columns; write '# ' before a note, "
+            "and nothing before the names of columns"
+        )
+    return first
+
+
+def _looks_like_head(line: str, text: str, separator: str) -> bool:
+    """Whether a note has as many cells as the line `text`, and no blank after its mark."""
+    is_tight = re.fullmatch(r"#\S+", line.split(separator)[0].strip()) is not None
+    return is_tight and line.count(separator) == text.count(separator)
+
+
+def _rows_of_text(source: str, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, str]]]:
+    """The names of each line of a text that is no note; a first line that names a column is passed over.
+
+    Raises:
+        ConfigError: it is a table of which the cells are not separated by commas or tabs.
+    """
+    lines = [(number, line.strip()) for number, line in lines if not _is_note(line)]
+    for place, (number, line) in enumerate(lines):
+        for mark, words in OTHER_SEPARATORS.items():
+            if _is_split_at(mark, line, is_first=place == 0):
+                raise ConfigError(
+                    f"{FLAG} {source}: line {number}: its cells are separated by {words}; save it with commas instead. "
+                    "A name with such a character in it has quotes around it"
+                )
+    rows = [(number, names) for number, line in lines if (names := _names_of_line(line))]
+    if rows and _plain(rows[0][1][0]) in ID_COLUMNS:  # the head of a table of one column
+        rows = rows[1:]
+    return [(number, {str(place): name for place, name in enumerate(names)}) for number, names in rows]
+
+
+def _is_split_at(mark: str, line: str, is_first: bool) -> bool:
+    """Whether a line of a text has cells that such a mark separates."""
+    if QUOTED.fullmatch(line) or mark not in (bare := NOTE.sub("", line)):
+        return False
+    return mark == '" "' or (is_first and (mark == ";" or _names_column(bare, mark)))
+
+
+def _names_of_line(line: str) -> list[str]:
+    """What a line of a text names: itself, without a note after it, and what stands before a separator in it.
+
+    `Patient #3` is the name of a patient first, and a name with a note after it as well.
+    """
+    if quoted := QUOTED.fullmatch(line):
+        names = [quoted[1].replace('""', '"')]
+    else:
+        bare = NOTE.sub("", line)
+        is_note = NOTE_CELL.match(line[len(bare) :].strip())
+        inner = QUOTED.fullmatch(bare)
+        name = inner[1].replace('""', '"') if inner else bare
+        names = [name, line] if is_note else [line, name]
+        names += [] if inner else [re.split(r"[,;\t]", bare)[0]]
+    filled = [text for name in names if (text := case_value(unguarded(name.strip())))]
+    return list(dict.fromkeys(filled))
+
+
+def _rows_of_table(path: Path, separator: Literal[",", "\t"], head: int) -> list[tuple[int, dict[str, str]]]:
+    """The filled cells of each row of a table that say which case or slide it is of; notes are passed over.
 
     Raises:
         ConfigError, ManifestError: there is no such column, or the table is not well formed.
     """
-    records, problems = read_table(path, (), separator)
+    records, problems = read_table(path, (), separator, first_line=head)
     refuse(path, problems)
-    columns = {_plain(name): name for name in records[0][1]}
-    wanted = [columns[name] for name in ID_COLUMNS if name in columns]
+    columns = list(records[0][1])
+    wanted = [name for known in ID_COLUMNS for name in columns if _plain(name) == known]
     if not wanted:
         raise ConfigError(
             f"{FLAG} {path}: a table without a column that names cases: one of {', '.join(ID_COLUMNS)}; it has "
-            f"{', '.join(list(columns.values())[:NAMED_CASES])}"
+            f"{', '.join(columns[:NAMED_CASES])}"
         )
-    return [(line, next((cells[name] for name in wanted if case_value(cells[name])), "")) for line, cells in records]
+    rows = [
+        (line, {name: text for name in wanted if (text := case_value(cells[name]))})
+        for line, cells in records
+        if not NOTE_CELL.match(cells[columns[0]].strip())
+    ]
+    return [(line, names) for line, names in rows if names]
 
 
 def _plain(name: str) -> str:
-    """The name of a column in small letters, with underscores between words."""
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
+    """The name of a column in small letters, with underscores between words, without quotes or a mark before it."""
+    return name.strip('"# \t').lower().replace(" ", "_").replace("-", "_")

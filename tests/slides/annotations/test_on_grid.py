@@ -111,6 +111,15 @@ def test_a_slide_without_annotations(grid: TissueGrid) -> None:
     assert by_class.warnings == ("it has no annotations, so its sample is uniform",)
 
 
+def test_shares_are_rounded_to_four_decimals_before_the_rules_see_them(grid: TissueGrid, tmp_path: Path) -> None:
+    annotations = read_boxes(tmp_path, most=(0, 0, 31.999, 512))  # 0.499984 of the first column of patches
+    for options in ({"include": ("most",), "min_class": 0.5}, {"exclude": ("most",), "max_excluded": 0.4999}):
+        kept = within_classes(grid, annotations, rules(**options))
+        assert (0 in columns(kept)) == ("include" in options)
+    shares = within_classes(grid, annotations, rules()).classes.fractions  # type: ignore[union-attr]
+    assert set(shares.ravel().tolist()) == {0.0, 0.5}
+
+
 def test_annotations_without_a_region_are_told(grid: TissueGrid, tmp_path: Path) -> None:
     (tmp_path / "s.geojson").write_text('{"type": "FeatureCollection", "features": []}')
     empty = read_annotations(tmp_path / "s.geojson", size_l0_px=(704, 512), mpp=0.5, slide_names={"s"})
