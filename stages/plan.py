@@ -111,7 +111,9 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
         say("note: --tissue-from takes the tissue from files, so --use-rule and --skip-rule change nothing")
     sampler = load_sampler(config, workers)
     parted = part_manifest(manifest, config.exclude_cases)
-    planned = rows_to_plan(parted.kept, config)
+    rows = {row.slide_id: row for row in parted.kept}
+    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
+    planned = [rows[name] for name in sorted(chosen)]
     require_copies(manifest, planned, config.stage_folder)
     of_planned = replace(manifest, rows=tuple(planned))
     if config.tissue_from:
@@ -119,13 +121,6 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
     sampling = config.sampling
     require_known_classes(of_planned, sampling.classes, sampling.method, config.stage_folder, config.annotation_origin)
     return CheckedCohort(sampler, parted, planned)
-
-
-def rows_to_plan(kept: Sequence[ManifestRow], config: PlanConfig) -> list[ManifestRow]:
-    """The rows, of those whose cases are not excluded, that are planned with these options; by slide id. Pure."""
-    rows = {row.slide_id: row for row in kept}
-    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
-    return [rows[name] for name in sorted(chosen)]
 
 
 def plan_slides(

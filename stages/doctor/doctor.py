@@ -10,14 +10,13 @@ from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError
 from pipeline.base.outside import file_trouble
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.model_names import is_run
-from pipeline.config.plan import PlanConfig
 from pipeline.disk.objects.urls import as_url
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.remote.opening import open_store
 from stages.doctor.findings import Finding, describe, trouble
 from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
 from stages.doctor.place import look_at_place
-from stages.doctor.work import look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
+from stages.doctor.work import TriedSlides, look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
 
 PLAN_ENDINGS = (".h5", ".hdf5")
 STORE_ENDING = ".zarr"
@@ -29,14 +28,14 @@ LOST_METADATA = (
 )
 
 
-def doctor(path: Path | None, place: Path | None, teacher: str | None, planned: PlanConfig) -> tuple[str, int]:
+def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: TriedSlides) -> tuple[str, int]:
     """Look at everything; returns the text and the exit code, 1 if there is trouble.
 
     Args:
         path: a manifest, a store (or its address) or a run; `None` for the machine alone.
         place: the folder that outputs will go to; by default the input's, or the one that the command was called in.
         teacher: an encoder to time, for the estimate.
-        planned: how slides are planned, and where they are.
+        slides: how slides are planned.
 
     Raises:
         G2LError: `path` is none of them.
@@ -47,7 +46,7 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, planned: 
     seconds: float | None = None
     models = [*look_at_gpus(), *look_at_weights()]
     if teacher:
-        timed, seconds = seconds_of_teacher(teacher, planned.read_px)
+        timed, seconds = seconds_of_teacher(teacher, slides.grid.patch_px)
         models.append(timed)
     sections: list[tuple[str, Iterable[Finding]]] = [
         ("installed", list(look_at_packages())),
@@ -56,7 +55,7 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, planned: 
         ("outputs", list(look_at_place(place))),
     ]
     if path is not None:
-        sections.append((f"{kind} {path}", _look_at(path, kind, place, seconds, planned)))
+        sections.append((f"{kind} {path}", _look_at(path, kind, place, seconds, slides)))
     text, is_bad = describe(sections)
     return text, EXIT_ERROR if is_bad else EXIT_OK
 
@@ -133,16 +132,16 @@ def _what_then(path: Path) -> str:
     return "`g2l inspect` looks at plans and students"
 
 
-def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, planned: PlanConfig) -> list[Finding]:
+def _look_at(path: Path, kind: str, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> list[Finding]:
     """The findings about the input; damage is one of them."""
     try:
         if kind == "manifest":
-            return list(look_at_manifest(path, place, teacher_seconds, planned))
+            return list(look_at_manifest(path, place, teacher_seconds, slides))
         if kind == "run":
             return list(look_at_run(path))
         if not as_url(path) and lacks_metadata(path):
             return [trouble(kind, f"{path} looks like a store, but has no {METADATA}", LOST_METADATA)]
         with open_store(path, tell=say) as store:
-            return list(look_at_store(store, planned.slides_root))
+            return list(look_at_store(store, slides.slides_root))
     except G2LError as error:
         return [trouble(kind, str(error), "see `g2l verify`, or make it again")]

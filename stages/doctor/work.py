@@ -5,8 +5,7 @@ will take in hours and bytes.
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,17 @@ from pipeline.base.errors import G2LError, Source
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
 from pipeline.cohort.annotated import require_tissue_files
-from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, patches_bought
-from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
-from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest
-from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.draws.budget import ASSUMED_WIDTH
+from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
+from pipeline.config.staging import StageFolder
 from pipeline.disk.files import bytes_below
 from pipeline.disk.objects.present import absent_places
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
-from pipeline.slides.patch_sample import MOST_OF_A_SLIDE, expected_pixel_bytes
+from pipeline.slides.patch_sample import MOST_OF_A_SLIDE
 from pipeline.slides.staging.one import copy_of_slide
 from pipeline.store.format import Status
 from pipeline.store.store import Store
@@ -37,8 +35,7 @@ from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
-from stages.plan import Audited, audit_slide, rows_to_plan
-from stages.plan_files import prices_of
+from stages.plan import Audited, audit_slide
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
 """Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""
@@ -57,43 +54,33 @@ FIRST_SLIDES = 3
 """Slides to read for real. Our choice: some seconds each."""
 
 
-def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, planned: PlanConfig) -> Iterator[Finding]:
-    """Look at a manifest: its rows, their files, the first slides that would be planned, and an estimate for the whole.
+@dataclass(frozen=True)
+class TriedSlides:
+    """How the first slides are planned: the grid, the sample, the folder that relative paths start from, and where
+    corrected tissue is; at most how many patches of a slide, and how many slides, are planned (`None`: all); and where
+    slides in a bucket are copied to.
+    """
+
+    grid: Grid
+    sampling: Sampling
+    slides_root: Path | None = None
+    tissue_files: TissueFiles = field(default_factory=TissueFiles)
+    most_of_a_slide: int | None = None
+    most_slides: int | None = None
+    stage: StageFolder | None = None
+
+
+def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> Iterator[Finding]:
+    """Look at a manifest: its rows, their files, the first slides, and an estimate for the whole.
 
     Args:
         teacher_seconds: of the teacher's forward pass, a patch; `None` if no teacher was named.
-        planned: the options by which slides would be planned.
     """
     try:
-        manifest = read_manifest(path, planned.slides_root)
+        manifest = read_manifest(path, slides.slides_root)
     except G2LError as error:
         yield trouble("manifest", str(error), f"mend these rows, or give --slides-root; {COLUMNS_ARE_IN}")
         return
-    yield from _look_at_rows(manifest)
-    try:
-        parted = exclude_rows(manifest.rows, planned.exclude_cases or ())
-    except G2LError as error:
-        yield trouble("excluded", str(error), f"correct the list, or its name. --exclude-cases {OF_CONFIG}")
-        return
-    yield from _look_at_exclusion(parted)
-    rows = rows_to_plan(parted.kept, planned)
-    first = rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
-    if not first:
-        return
-    yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
-    if finding := _look_at_tissue(replace(manifest, rows=tuple(rows)), planned.tissue_from):
-        yield finding
-        planned = planned.model_copy(update={"tissue_from": None})
-    tried = []
-    for row in first:
-        finding, result = try_slide(manifest, row.slide_id, planned)
-        yield finding
-        tried.append(result)
-    yield from _estimate(tried, rows, place, teacher_seconds, planned)
-
-
-def _look_at_rows(manifest: Manifest) -> Iterator[Finding]:
-    """What a manifest's rows say."""
     cases, centers = {row.case_id for row in manifest.rows}, {row.center for row in manifest.rows if row.center}
     found = (
         f"{counted(len(manifest.rows), 'slide')} of {counted(len(cases), 'case')}, {counted(len(centers), 'centre')}"
@@ -103,16 +90,18 @@ def _look_at_rows(manifest: Manifest) -> Iterator[Finding]:
     if not any(row.has_case for row in manifest.rows):
         advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
         yield note("cases", "no row names its case, so each slide counts as one", advice)
-
-
-def _look_at_exclusion(parted: PartedRows) -> Iterator[Finding]:
-    """Which slides `plan` would leave out, if it is to leave any out."""
-    advice = f"nothing, if that is right. --exclude-cases {OF_CONFIG}"
-    if not parted.kept:
-        yield trouble("excluded", "--exclude-cases leaves no slide to plan", advice)
-        return
-    yield from (good("excluded", words) for words in parted.notes[:1])
-    yield from (note("excluded", words, advice) for words in parted.notes[1:])
+    first = manifest.rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
+    yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
+    if finding := _look_at_tissue(manifest, slides.tissue_files.read_from):
+        yield finding
+        slides = replace(slides, tissue_files=replace(slides.tissue_files, read_from=None))
+    audited = []
+    for row in first:
+        finding, result = try_slide(manifest, row.slide_id, slides)
+        yield finding
+        audited += [result] if result.slide is not None and result.sample is not None else []
+    num_slides = min(len(manifest.rows), slides.most_slides or len(manifest.rows))
+    yield from _estimate(audited, num_slides, place, teacher_seconds, slides.most_of_a_slide)
 
 
 def _look_at_tissue(manifest: Manifest, folder: Path | None) -> Finding | None:
@@ -126,13 +115,12 @@ def _look_at_tissue(manifest: Manifest, folder: Path | None) -> Finding | None:
     return None
 
 
-def try_slide(manifest: Manifest, slide_id: str, planned: PlanConfig) -> tuple[Finding, Audited]:
+def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:
     """Plan one slide, reading some of its patches."""
     (row,) = (row for row in manifest.rows if row.slide_id == slide_id)
     started = time.monotonic()
-    copied = copy_of_slide(manifest.slide_path(row), planned.stage_folder, tell=say)
-    tissue = replace(planned.tissue_files, write_to=None)
-    how = planned.grid, planned.sampling, False, None, MOST_OF_A_SLIDE, tissue
+    copied = copy_of_slide(manifest.slide_path(row), slides.stage, tell=say)
+    how = slides.grid, slides.sampling, False, None, MOST_OF_A_SLIDE, slides.tissue_files
     with copied as copy:
         result = audit_slide(row, manifest, *how, copy=copy)
     seconds, audit = time.monotonic() - started, result.audit
@@ -152,108 +140,46 @@ def try_slide(manifest: Manifest, slide_id: str, planned: PlanConfig) -> tuple[F
     return good(slide_id, words), result
 
 
+def _taken(audited: Sequence[Audited], most_of_a_slide: int | None) -> int:
+    """How many patches of the slides that were read are taken, at most so many of each."""
+    numbers = [result.audit.patches_taken for result in audited]
+    return sum(min(number, most_of_a_slide or number) for number in numbers)
+
+
 def _estimate(
-    tried: Sequence[Audited],
-    rows: Sequence[ManifestRow],
+    audited: Sequence[Audited],
+    num_slides: int,
     place: Path,
     teacher_seconds: float | None,
-    planned: PlanConfig,
+    most_of_a_slide: int | None = None,
 ) -> Iterator[Finding]:
-    """What a cohort takes, whose rows to plan are `rows`, if its other slides are like those that were tried; slides
-    that can have no patch, since they have no annotations to include, are counted and not scaled.
-    """
-    bare = {row.slide_id for row in rows if planned.include and not row.annotations}
-    like = [each for each in tried if each.audit.slide_id not in bare]
-    samples = [each.sample for each in like if each.sample and each.sample.measured]
+    """What a cohort takes if its other slides are like those that were read."""
+    samples = [result.sample for result in audited if result.sample and result.sample.measured]
     if not samples:
         return
-    prices, finding = _prices(planned)
-    if finding:
-        yield finding
-    num_bare = sum(row.slide_id in bare for row in rows)
-    taken, offered = _taken(like, (len(rows) - num_bare) / len(like), planned, prices)
-    num = sum(each.patches_taken for each in taken)
+    share = num_slides / len(samples)
+    rows = round(_taken(audited, most_of_a_slide) * share)
     cores = usable_cores()
-    reading = num * sum(each.seconds for each in samples) / sum(each.measured for each in samples) / cores
-    costs = prices or USUAL_PRICES
-    pixels, embeddings = expected_pixel_bytes(taken, costs.pixels) or 0.0, num * costs.embedding_bytes
+    reading = rows * sum(each.seconds for each in samples) / sum(each.measured for each in samples) / cores
+    pixels = rows * sum(each.pixel_bytes or 0 for each in samples) / len(samples)
+    embeddings = rows * ASSUMED_WIDTH * 2
     teacher = (
         "the teacher's time is unknown"
         if teacher_seconds is None
-        else f"about {format_seconds(num * teacher_seconds)} for the teacher, beside it"
+        else f"about {format_seconds(rows * teacher_seconds)} for the teacher, beside it"
     )
-    basis = f"{counted(num, 'patch', 'patches')} of {counted(len(rows), 'slide')}"
-    basis += _of_budget(planned, prices, num, offered) + _likeness(like, num_bare)
-    size = f"{format_bytes(round(pixels))} of {PIXEL_WORDS[costs.pixels]} and {format_bytes(embeddings)} of embeddings"
+    patches, slides = counted(rows, "patch", "patches"), counted(num_slides, "slide")
+    basis = f"{patches} of {slides}, if the {len(samples)} read are like the rest"
+    size = f"{format_bytes(round(pixels))} of lossless pixels and {format_bytes(embeddings)} of embeddings"
     words = f"{basis}; about {format_seconds(reading)} to read with {counted(cores, 'thread')}, {teacher}; {size}"
     free = shutil.disk_usage(place).free
     if pixels + embeddings > free:
-        fewer = "a smaller --budget" if planned.budget else "fewer --patches-per-slide"
-        advice = f"`extract-teacher --pixels jpeg` (0.4 of the pixels) or none, {fewer}, or another disk"
+        advice = (
+            "`extract-teacher --pixels jpeg` (0.4 of the pixels) or none, fewer --patches-per-slide, or another disk"
+        )
         yield trouble("estimate", f"{words}; only {format_bytes(free)} are free in {place}", advice)
     else:
         yield Finding("ok", "estimate", words, "" if teacher_seconds is not None else HOW_TO_TIME)
-
-
-PIXEL_WORDS = {"jpegxl": "lossless pixels", "jpeg": "pixels as JPEG", "none": "pixels, which are not kept,"}
-"""How an estimate calls pixels, by how the store keeps them."""
-
-
-def _prices(planned: PlanConfig) -> tuple[Prices | None, Finding | None]:
-    """What a patch costs a budget, as `plan` counts it; `None`, and why, if that is not known."""
-    try:
-        return prices_of(planned), None
-    except G2LError as error:
-        return None, trouble("budget", str(error), f"mend that, or give a number of patches. --budget {OF_CONFIG}")
-
-
-def _taken(
-    tried: Sequence[Audited], share: float, planned: PlanConfig, prices: Prices | None
-) -> tuple[list[AuditRow], int]:
-    """The audit of the slides that were tried, with the patches of the `share` slides that each stands for, cut to the
-    budget as `plan` does if prices are known; and how many there were before.
-
-    A slide that failed stands for others that give none.
-    """
-    most = None if planned.budget else planned.patches_per_slide
-    audit = [each.audit for each in tried]
-    numbers = [row.patches_taken if each.slide is not None else 0 for each, row in zip(tried, audit, strict=True)]
-    taken = [min(number, most or number) for number in numbers]
-    available = _scaled(taken, share)
-    offered, budget = sum(available), planned.parsed_budget
-    if budget is not None and prices is not None:
-        available = patches_bought(available, audit, budget, prices, range(len(audit)))
-    return [replace(row, patches_taken=number) for row, number in zip(audit, available, strict=True)], offered
-
-
-def _scaled(numbers: Sequence[int], share: float) -> list[int]:
-    """Numbers times `share`, in whole numbers whose sum is that of all, rounded."""
-    ends = [round(sum(numbers[:end]) * share) for end in range(len(numbers) + 1)]
-    return [end - start for start, end in pairwise(ends)]
-
-
-def _of_budget(planned: PlanConfig, prices: Prices | None, num: int, offered: int) -> str:
-    """What an estimate says of the budget, if there is one."""
-    if not planned.budget:
-        return ""
-    if prices is None:
-        return f", without --budget {planned.budget}, which is not in this estimate"
-    return (
-        f", what --budget {planned.budget} buys of {offered:,}"
-        if num < offered
-        else f", within --budget {planned.budget}"
-    )
-
-
-def _likeness(like: Sequence[Audited], num_bare: int) -> str:
-    """What an estimate takes for granted of the slides that were not tried."""
-    none = sum(each.slide is None for each in like)
-    words = f", if the {len(like)} read are like the rest"
-    if none:
-        words = f", if the {len(like)} tried are like the rest: {none} of them {'gives' if none == 1 else 'give'} none"
-    if num_bare:
-        words += f"; {counted(num_bare, 'slide')} without annotations cannot give any"
-    return words
 
 
 HOW_TO_TIME = (
