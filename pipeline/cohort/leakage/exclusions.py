@@ -296,19 +296,19 @@ def _head_line(path: Path, lines: Sequence[tuple[int, str]], separator: str) -> 
     marked = [number for number, line in above if line.split(separator)[0].strip() == "#"]
     if marked or not _names_column(text, separator):
         return (marked or [number for number, _ in above] or [first])[-1]
-    alike = [number for number, line in above if _looks_like_head(line, text, separator)]
-    if alike:
-        raise ConfigError(
-            f"{FLAG} {path}: both line {alike[0]} and line {first} may name the columns; write '# ' before a note, "
-            "and nothing before the names of columns"
-        )
+    _refuse_another_head(path, above, (first, text), separator)
     return first
 
 
-def _looks_like_head(line: str, text: str, separator: str) -> bool:
-    """Whether a note has as many cells as the line `text`, and no blank after its mark."""
-    is_tight = re.fullmatch(r"#\S+", line.split(separator)[0].strip()) is not None
-    return is_tight and line.count(separator) == text.count(separator)
+def _refuse_another_head(path: Path, notes: Sequence[tuple[int, str]], head: tuple[int, str], separator: str) -> None:
+    """Raise if one of the notes that name columns has as many cells as the head, and no blank after its mark."""
+    for number, line in notes:
+        is_tight = re.fullmatch(r"#\S+", line.split(separator)[0].strip()) is not None
+        if is_tight and line.count(separator) == head[1].count(separator):
+            raise ConfigError(
+                f"{FLAG} {path}: both line {number} and line {head[0]} may name the columns; write '# ' before a note, "
+                "and nothing before the names of columns"
+            )
 
 
 def _rows_of_text(source: str, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, str]]]:

@@ -190,14 +190,16 @@ def _without_holes(
 def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
     """A region as a valid polygon or polygons; empty, and noted, if it has no area."""
     rings = [_ring(points, region.number, where) for points in region.rings]
-    rings = [points for points in rings if len(points) >= 3]
-    if not rings or len(rings) < len(region.rings):
+    if not all(map(len, rings)) or not rings:
         notes.add("an outline of fewer than 3 different points was left out", region.number)
-    if not rings:
+    if not rings or not len(rings[0]):  # without its outline, its holes are holes of nothing
         return shapely.Polygon()
+    rings = [points for points in rings if len(points)]
     if any(_repeats(points) for points in rings):
         notes.add("points that follow themselves were left out", region.number)
     drawn = shapely.Polygon(rings[0], rings[1:])
+    if not drawn.is_valid:
+        drawn = _without_stray_holes(rings, region, notes)
     mended = drawn if drawn.is_valid else _uncrossed(drawn, region, notes, where)
     if mended.area:
         return mended
@@ -205,9 +207,26 @@ def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
     return shapely.Polygon()
 
 
+def _without_stray_holes(rings: Sequence[NDArray[np.float64]], region: DrawnRegion, notes: Notes) -> shapely.Geometry:
+    """A polygon without those of its holes that do not even touch its outline: `make_valid` takes such a hole for a
+    second outline, and adds its area to the region.
+    """
+    filled = [_made_valid(shapely.Polygon(points)) for points in rings]
+    strays = [not hole.is_empty and shapely.disjoint(filled[0], hole) for hole in filled[1:]]
+    if any(strays):
+        notes.add("a hole that lies outside its outline was left out", region.number)
+    kept = [points for points, is_stray in zip(rings[1:], strays, strict=True) if not is_stray]
+    return shapely.Polygon(rings[0], kept)
+
+
+def _made_valid(shape: shapely.Geometry) -> shapely.Geometry:
+    """The valid polygons of a shape, by GEOS: outlines together, less all holes that meet them."""
+    return _areal(shapely.make_valid(shape, method="structure", keep_collapsed=False))
+
+
 def _uncrossed(drawn: shapely.Geometry, region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
     """A polygon that crosses itself, mended; refused if that changes its area by more than `MOST_CHANGE`."""
-    mended = _areal(shapely.make_valid(drawn, method="structure", keep_collapsed=False))
+    mended = _made_valid(drawn)
     before, after, fault = drawn.area, mended.area, "crosses itself"
     if before < 0:  # an outline less its holes
         before, fault = shapely.Polygon(shapely.get_exterior_ring(drawn)).area, "is smaller than its holes"

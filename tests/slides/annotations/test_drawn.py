@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import shapely
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError
@@ -85,6 +86,82 @@ def test_a_hole_larger_than_its_outline_is_refused_by_the_outlines_own_area() ->
     large = box_outline(np.array([(0.0, 0.0), (200.0, 200.0)]))
     with pytest.raises(AnnotationError, match=r"is smaller than its holes.* from 6,400 to 0 level-0 pixels \(100%"):
         areas(DrawnRegion(1, "a", [SQUARE, large]))
+
+
+def box(low: tuple[float, float], side: float) -> NDArray[np.float64]:
+    """The outline of a square by its corner with the smallest coordinates."""
+    return box_outline(np.array([low, (low[0] + side, low[1] + side)]))
+
+
+LARGE = box((0, 0), 100)
+STRAY = "a hole that lies outside its outline was left out"
+
+
+@pytest.mark.parametrize("side", [10, 50, 150])
+@pytest.mark.parametrize("is_crossed", [False, True])
+def test_a_hole_outside_its_outline_is_left_out(side: float, is_crossed: bool) -> None:
+    """Small, large, and larger than the outline; also one that crosses itself."""
+    stray, inner = box((200, 200), side), box((20, 20), 10)
+    if is_crossed:
+        stray = stray[[0, 2, 1, 3]]
+    assert areas(DrawnRegion(3, "a", [LARGE, stray]), size=(400, 400)) == (
+        {"a": 10000.0},
+        (f"1 region (number 3): {STRAY}",),
+    )
+    found, notes = areas(DrawnRegion(3, "a", [LARGE, stray, inner, stray + 1]), size=(400, 400))
+    assert (found, notes) == ({"a": 9900.0}, (f"1 region (number 3): {STRAY}",))
+    island = DrawnRegion(4, "a", [stray if not is_crossed else box((200, 200), side)])
+    found, _ = areas(DrawnRegion(3, "a", [LARGE, stray]), island, size=(400, 400))
+    assert found == {"a": 10000.0 + side**2}  # what is drawn there itself stays
+
+
+def test_a_stray_hole_hides_no_other_fault() -> None:
+    stray, loop = box((200, 200), 50), np.vstack([SQUARE, [(10.0, 12.0)], [(12.0, 9.0)], [(8.0, 9.0)]])
+    found, notes = areas(DrawnRegion(1, "a", [loop, stray]), size=(400, 400))
+    assert found["a"] == pytest.approx(6400, rel=0.01)
+    assert notes[0].endswith(STRAY)
+    assert "self-intersection: mended, its area went from 6,396 to 6,401" in notes[1]
+    eight = np.array([(10.0, 10.0), (90.0, 90.0), (90.0, 10.0), (10.0, 90.0)])
+    with pytest.raises(AnnotationError, match="crosses itself"):
+        areas(DrawnRegion(1, "a", [eight, stray]), size=(400, 400))
+    line = np.array([(1.0, 1.0), (5.0, 5.0), (9.0, 9.0)])
+    assert areas(DrawnRegion(1, "a", [line, stray]), size=(400, 400))[0] == {}
+    assert areas(DrawnRegion(1, "a", [SQUARE, line + 200]), size=(400, 400))[0] == {"a": 6400.0}
+
+
+def test_a_hole_whose_outline_is_none_is_no_region() -> None:
+    for outline in (SQUARE[:2], SQUARE[:0]):
+        found, notes = areas(DrawnRegion(1, "a", [outline, box((20, 20), 10)]))
+        assert found == {}
+        assert notes == ("1 region (number 1): an outline of fewer than 3 different points was left out",)
+
+
+@pytest.mark.parametrize(
+    ("corner", "area"), [((100, 20), 10000), ((95, 20), 9950), ((0, 20), 9900), ((100, 100), 10000), ((20, 20), 9900)]
+)
+def test_a_hole_that_touches_or_passes_its_outline_is_taken_out_of_it(corner: tuple[float, float], area: float) -> None:
+    found, notes = areas(DrawnRegion(1, "a", [LARGE, box(corner, 10)]), size=(400, 400))
+    assert found == {"a": area}
+    assert not any(STRAY in line for line in notes)
+
+
+def test_any_holes_leave_what_the_outline_has_without_them() -> None:
+    """Against shapely's difference: holes inside, outside, across the outline, over each other, and touching."""
+    random, noted = np.random.default_rng(0), 0
+    for number in range(300):
+        turn = random.uniform(0, 2 * np.pi) if number % 2 else 0.0
+        matrix = np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
+        corners = random.integers(-3, 14, (random.integers(1, 5), 2)) * 10
+        holes = [box((x, y), random.integers(1, 3) * 5) for x, y in corners]
+        rings = [ring @ matrix.T + 300 for ring in (LARGE, *holes)]
+        outline, *taken = map(shapely.Polygon, rings)
+        wanted = shapely.difference(outline, shapely.union_all(taken)).area
+        found, notes = areas(DrawnRegion(1, "a", rings), size=(700, 700))
+        assert found["a"] == pytest.approx(wanted, rel=1e-9), (number, corners)
+        is_stray = any(shapely.distance(outline, hole) > 1e-6 for hole in taken)
+        assert any(line.endswith(STRAY) for line in notes) or not is_stray
+        noted += is_stray
+    assert 50 < noted < 280
 
 
 def test_regions_of_a_class_that_overlap_count_once() -> None:
