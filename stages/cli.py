@@ -343,19 +343,15 @@ def doctor(
     """Look at what is installed, the disk, and the first slides, and say what to do. Leaves nothing behind. Slides are
     planned by the table [plan] of --config, if there is one.
     """
-    from pipeline.config.groups import TissueFiles
     from stages.doctor.doctor import doctor as look
-    from stages.doctor.work import TriedSlides
+    from stages.doctor.estimate import TriedSlides
 
     if path is None and "path" not in call.table:
         config, paths = call.resolve(DoctorConfig)
     else:
         config, paths = call.resolve(DoctorConfig, urls=["path"], path=path)
     planned = call.resolve_another(PlanConfig, "plan")
-    most = None if planned.budget else planned.patches_per_slide
-    root = config.slides_root or planned.slides_root
-    places = root, TissueFiles(planned.tissue_from, origin=planned.annotation_origin)
-    slides = TriedSlides(planned.grid, planned.sampling, *places, most, planned.max_slides, planned.stage_folder)
+    slides = TriedSlides.by(planned, config.slides_root)
     text, code = look(paths.get("path"), config.place, config.teacher, slides)
     show(text)
     raise typer.Exit(code)

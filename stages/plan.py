@@ -111,9 +111,7 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
         say("note: --tissue-from takes the tissue from files, so --use-rule and --skip-rule change nothing")
     sampler = load_sampler(config, workers)
     parted = part_manifest(manifest, config.exclude_cases)
-    rows = {row.slide_id: row for row in parted.kept}
-    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
-    planned = [rows[name] for name in sorted(chosen)]
+    planned = rows_to_plan(parted.kept, config.max_slides, config.seed)
     require_copies(manifest, planned, config.stage_folder)
     of_planned = replace(manifest, rows=tuple(planned))
     if config.tissue_from:
@@ -121,6 +119,15 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
     sampling = config.sampling
     require_known_classes(of_planned, sampling.classes, sampling.method, config.stage_folder, config.annotation_origin)
     return CheckedCohort(sampler, parted, planned)
+
+
+def rows_to_plan(kept: Sequence[ManifestRow], max_slides: int | None, seed: int) -> list[ManifestRow]:
+    """The rows that are planned, of those whose cases are not excluded: all, or `max_slides` drawn by the seed; in the
+    order of their slide ids. Pure.
+    """
+    rows = {row.slide_id: row for row in kept}
+    chosen = rank_slides(sorted(rows), seed)[:max_slides]
+    return [rows[name] for name in sorted(chosen)]
 
 
 def plan_slides(

@@ -14,7 +14,7 @@ parts (`--micro-batch`). `pipeline.training.step` has the step itself.
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType

@@ -13,10 +13,11 @@ from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.remote.opening import open_store
+from stages.doctor.estimate import TriedSlides
 from stages.doctor.findings import Finding, describe, trouble
 from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
 from stages.doctor.place import look_at_place
-from stages.doctor.work import TriedSlides, look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
+from stages.doctor.work import look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
 
 PLAN_ENDINGS = (".h5", ".hdf5")
 STORE_ENDING = ".zarr"
@@ -35,7 +36,7 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: T
         path: a manifest, a store (or its address) or a run; `None` for the machine alone.
         place: the folder that outputs will go to; by default the input's, or the one that the command was called in.
         teacher: an encoder to time, for the estimate.
-        slides: how slides are planned.
+        slides: how slides are planned, and where they are.
 
     Raises:
         G2LError: `path` is none of them.

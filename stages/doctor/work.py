@@ -2,27 +2,23 @@
 will take in hours and bytes.
 """
 
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.base.console import counted, say
-from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.errors import G2LError, Source
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
 from pipeline.cohort.annotated import require_tissue_files
-from pipeline.cohort.draws.budget import ASSUMED_WIDTH
+from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
 from pipeline.cohort.manifest import Manifest, read_manifest
-from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig
-from pipeline.config.staging import StageFolder
 from pipeline.disk.files import bytes_below
 from pipeline.disk.objects.present import absent_places
 from pipeline.encoders.build import build_encoder
@@ -33,15 +29,15 @@ from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
+from stages.doctor.estimate import OF_CONFIG, TriedSlides, estimate_cohort
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
-from stages.plan import Audited, audit_slide
+from stages.plan import Audited, audit_slide, rows_to_plan
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
 """Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""
 COLUMNS_ARE_IN = "data_manifests/README.md says what the columns mean"
 ABOUT_COLUMNS = f"nothing, if that is right; {COLUMNS_ARE_IN}"
-OF_CONFIG = "of `plan` comes from the table [plan] of --config"
 HOW_TO_MEND: Mapping[Source, str] = {
     "slide": "look at it in a viewer; options of `plan` are taken from the table [plan] of --config",
     "annotations": "correct its file in the program that drew it, or the path in the manifest's column annotations; "
@@ -54,33 +50,43 @@ FIRST_SLIDES = 3
 """Slides to read for real. Our choice: some seconds each."""
 
 
-@dataclass(frozen=True)
-class TriedSlides:
-    """How the first slides are planned: the grid, the sample, the folder that relative paths start from, and where
-    corrected tissue is; at most how many patches of a slide, and how many slides, are planned (`None`: all); and where
-    slides in a bucket are copied to.
-    """
-
-    grid: Grid
-    sampling: Sampling
-    slides_root: Path | None = None
-    tissue_files: TissueFiles = field(default_factory=TissueFiles)
-    most_of_a_slide: int | None = None
-    most_slides: int | None = None
-    stage: StageFolder | None = None
-
-
 def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, slides: TriedSlides) -> Iterator[Finding]:
-    """Look at a manifest: its rows, their files, the first slides, and an estimate for the whole.
+    """Look at a manifest: its rows, their files, the first slides that would be planned, and an estimate for the whole.
 
     Args:
         teacher_seconds: of the teacher's forward pass, a patch; `None` if no teacher was named.
+        slides: how slides would be planned.
     """
     try:
         manifest = read_manifest(path, slides.slides_root)
     except G2LError as error:
         yield trouble("manifest", str(error), f"mend these rows, or give --slides-root; {COLUMNS_ARE_IN}")
         return
+    yield from _look_at_rows(manifest)
+    try:
+        parted = exclude_rows(manifest.rows, slides.exclude_cases)
+    except G2LError as error:
+        yield trouble("excluded", str(error), f"correct the list, or its name. --exclude-cases {OF_CONFIG}")
+        return
+    yield from _look_at_exclusion(parted)
+    rows = rows_to_plan(parted.kept, slides.max_slides, slides.seed)
+    first = rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
+    if not first:
+        return
+    yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
+    if finding := _look_at_tissue(replace(manifest, rows=tuple(rows)), slides.tissue_files.read_from):
+        yield finding
+        slides = replace(slides, tissue_files=replace(slides.tissue_files, read_from=None))
+    tried = []
+    for row in first:
+        finding, result = try_slide(manifest, row.slide_id, slides)
+        yield finding
+        tried.append(result)
+    yield from estimate_cohort(tried, rows, place, teacher_seconds, slides)
+
+
+def _look_at_rows(manifest: Manifest) -> Iterator[Finding]:
+    """What a manifest's rows say."""
     cases, centers = {row.case_id for row in manifest.rows}, {row.center for row in manifest.rows if row.center}
     found = (
         f"{counted(len(manifest.rows), 'slide')} of {counted(len(cases), 'case')}, {counted(len(centers), 'centre')}"
@@ -90,18 +96,16 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
     if not any(row.has_case for row in manifest.rows):
         advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
         yield note("cases", "no row names its case, so each slide counts as one", advice)
-    first = manifest.rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
-    yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
-    if finding := _look_at_tissue(manifest, slides.tissue_files.read_from):
-        yield finding
-        slides = replace(slides, tissue_files=replace(slides.tissue_files, read_from=None))
-    audited = []
-    for row in first:
-        finding, result = try_slide(manifest, row.slide_id, slides)
-        yield finding
-        audited += [result] if result.slide is not None and result.sample is not None else []
-    num_slides = min(len(manifest.rows), slides.most_slides or len(manifest.rows))
-    yield from _estimate(audited, num_slides, place, teacher_seconds, slides.most_of_a_slide)
+
+
+def _look_at_exclusion(parted: PartedRows) -> Iterator[Finding]:
+    """Which slides `plan` would leave out, if it is to leave any out."""
+    advice = f"nothing, if that is right. --exclude-cases {OF_CONFIG}"
+    if not parted.kept:
+        yield trouble("excluded", "--exclude-cases leaves no slide to plan", advice)
+        return
+    yield from (good("excluded", words) for words in parted.notes[:1])
+    yield from (note("excluded", words, advice) for words in parted.notes[1:])
 
 
 def _look_at_tissue(manifest: Manifest, folder: Path | None) -> Finding | None:
@@ -138,54 +142,6 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
             advice = f"{advice}; {HOW_TO_MEND[result.about]}"
         return note(slide_id, f"{words}; {'; '.join(filter(None, (audit.reason, audit.warnings)))}", advice), result
     return good(slide_id, words), result
-
-
-def _taken(audited: Sequence[Audited], most_of_a_slide: int | None) -> int:
-    """How many patches of the slides that were read are taken, at most so many of each."""
-    numbers = [result.audit.patches_taken for result in audited]
-    return sum(min(number, most_of_a_slide or number) for number in numbers)
-
-
-def _estimate(
-    audited: Sequence[Audited],
-    num_slides: int,
-    place: Path,
-    teacher_seconds: float | None,
-    most_of_a_slide: int | None = None,
-) -> Iterator[Finding]:
-    """What a cohort takes if its other slides are like those that were read."""
-    samples = [result.sample for result in audited if result.sample and result.sample.measured]
-    if not samples:
-        return
-    share = num_slides / len(samples)
-    rows = round(_taken(audited, most_of_a_slide) * share)
-    cores = usable_cores()
-    reading = rows * sum(each.seconds for each in samples) / sum(each.measured for each in samples) / cores
-    pixels = rows * sum(each.pixel_bytes or 0 for each in samples) / len(samples)
-    embeddings = rows * ASSUMED_WIDTH * 2
-    teacher = (
-        "the teacher's time is unknown"
-        if teacher_seconds is None
-        else f"about {format_seconds(rows * teacher_seconds)} for the teacher, beside it"
-    )
-    patches, slides = counted(rows, "patch", "patches"), counted(num_slides, "slide")
-    basis = f"{patches} of {slides}, if the {len(samples)} read are like the rest"
-    size = f"{format_bytes(round(pixels))} of lossless pixels and {format_bytes(embeddings)} of embeddings"
-    words = f"{basis}; about {format_seconds(reading)} to read with {counted(cores, 'thread')}, {teacher}; {size}"
-    free = shutil.disk_usage(place).free
-    if pixels + embeddings > free:
-        advice = (
-            "`extract-teacher --pixels jpeg` (0.4 of the pixels) or none, fewer --patches-per-slide, or another disk"
-        )
-        yield trouble("estimate", f"{words}; only {format_bytes(free)} are free in {place}", advice)
-    else:
-        yield Finding("ok", "estimate", words, "" if teacher_seconds is not None else HOW_TO_TIME)
-
-
-HOW_TO_TIME = (
-    "for the teacher's hours name it: `g2l doctor MANIFEST --teacher NAME` times it here with random weights, which "
-    "need not be there; `g2l models` lists the names. `g2l plan --budget 12h` then takes its rate as --rate"
-)
 
 
 def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Finding]:

@@ -54,11 +54,10 @@ def cut_to_budget(
         PlanError: bytes are limited, and no patch could be measured.
     """
     rows = {row.slide_id: row for row in audit}
-    costs, amount = _in_units(budget, prices, [rows[slide.slide_id] for slide in slides])
     numbers = {slide.slide_id: index for index, slide in enumerate(slides)}
     order = [numbers[slide_id] for slide_id in rank_slides(sorted(numbers), sampling.seed)]
     available = [len(slide.split) for slide in slides]
-    taken = fill_evenly(available, costs, amount, order)
+    taken = patches_bought(available, [rows[slide.slide_id] for slide in slides], budget, prices, order)
     cut = []
     for slide, number in zip(slides, taken, strict=True):
         drawn = replace(sampling, patches_per_slide=number)
@@ -77,6 +76,23 @@ def cut_to_budget(
     if budget.kind == "seconds":
         facts |= {"patches_a_second": prices.patches_a_second}
     return cut, [rows[row.slide_id] for row in audit], facts
+
+
+def patches_bought(
+    available: Sequence[int], rows: Sequence[AuditRow], budget: Budget, prices: Prices, order: Sequence[int]
+) -> list[int]:
+    """How many patches of each slide a budget buys.
+
+    Args:
+        available: patches of each slide.
+        rows: the slides' audit, which says what pixels take.
+        order: the slides' indices, in which what is left is handed out.
+
+    Raises:
+        PlanError: bytes are limited, and no patch could be measured.
+    """
+    costs, amount = _in_units(budget, prices, rows)
+    return fill_evenly(available, costs, amount, order)
 
 
 def _in_units(budget: Budget, prices: Prices, rows: Sequence[AuditRow]) -> tuple[list[int], int]:

@@ -8,7 +8,7 @@ import pytest
 from support.extraction import made_up_plan
 
 from pipeline.base.errors import PlanError
-from pipeline.cohort.draws.budget import LEFT_OUT, Prices, cut_to_budget
+from pipeline.cohort.draws.budget import LEFT_OUT, Prices, cut_to_budget, patches_bought
 from pipeline.cohort.plan import AuditRow, SlidePlan, plan_from_records, plan_records
 from pipeline.config.budget import parse_budget
 from pipeline.config.groups import Sampling
@@ -54,6 +54,20 @@ def test_the_order_of_slides_decides_nothing() -> None:
     for slide, same in zip(one[0], other[0][::-1], strict=True):
         np.testing.assert_array_equal(slide.coords_l0_px, same.coords_l0_px)
     assert one[1:] == (other[1][::-1], other[2])
+
+
+@pytest.mark.parametrize("budget", ["44", "1h", "1MB"])
+def test_what_is_bought_is_what_is_cut(budget: str) -> None:
+    """Also of numbers that are not those of the audit: doctor asks for those of slides that it has not read."""
+    slides, rows = cohort_of(a=400, b=100, c=330)
+    prices, order = Prices(patches_a_second=0.01), [0, 1, 2]
+    taken = patches_bought([400, 100, 330], rows[:3], parse_budget(budget), prices, order)
+    facts = cut_to_budget(slides, rows, parse_budget(budget), prices, Sampling(None, 0, 0.1))[2]
+    assert sum(taken) == pytest.approx(facts["patches"], abs=2)  # what is left over depends on the order
+    more = patches_bought([4000, 1000, 3300], rows[:3], parse_budget(budget), prices, order)
+    assert sum(more) == pytest.approx(sum(taken), rel=0.2)
+    with pytest.raises(PlanError, match="nobody knows what one takes"):
+        patches_bought([1], rows[2:3], parse_budget("1MB"), prices, [0])
 
 
 def test_slides_that_get_nothing_are_named_and_the_failed_one_stays() -> None:

@@ -13,9 +13,9 @@ from support.slides import make_slide
 from pipeline.base.errors import G2LError
 from pipeline.config.plan import PlanConfig
 from stages.doctor.doctor import doctor, kind_of
-from stages.doctor.work import TriedSlides
+from stages.doctor.estimate import TriedSlides
 
-DEFAULTS = TriedSlides(PlanConfig().grid, PlanConfig().sampling)
+DEFAULTS = TriedSlides.by(PlanConfig())
 
 
 def test_the_machine_alone(tmp_path: Path) -> None:
@@ -55,6 +55,17 @@ def test_the_command_and_its_exit_code(tmp_path: Path) -> None:
     assert "coarser than the target of 0.25" in finer.stdout
     manifest.write_text("slide_id,path\nx,absent.tif\n")
     assert run_g2l("doctor", manifest).returncode == 1
+
+
+@pytest.mark.slow
+def test_the_table_of_plan_decides_what_is_estimated(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "listed.txt").write_text("case_1\n")
+    table = f'[plan]\npatch_px = 64\nbudget = "1h"\nrate = 0.01\nexclude_cases = ["{tmp_path / "listed.txt"}"]\n'
+    (tmp_path / "g2l.toml").write_text(table)
+    done = run_g2l("doctor", cohort, "--config", tmp_path / "g2l.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "estimate: 36 patches of 3 slides, what --budget 1h buys of " in done.stdout
+    assert "slide_1: " not in done.stdout
 
 
 @pytest.mark.parametrize("name", ["folder", "text.txt", "absent"])

@@ -1,36 +1,27 @@
 """Manifests, stores and runs that a doctor looks at: sound ones, and what is wrong with others."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.annotated import write_geojson
 from support.extraction import TEACHER
-from support.slides import make_slide, not_a_slide
+from support.slides import not_a_slide
 from support.training import train_once
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.config.groups import TissueFiles
 from pipeline.config.plan import PlanConfig
 from pipeline.store.store import Store
 from stages.doctor import work
+from stages.doctor.estimate import TriedSlides
 from stages.doctor.findings import Finding
 
-DEFAULTS = work.TriedSlides(PlanConfig().grid, PlanConfig().sampling)
+DEFAULTS = TriedSlides.by(PlanConfig())
 
 
 def of_manifest(path: Path, seconds: float | None = None) -> list[Finding]:
     return list(work.look_at_manifest(path, path.parent, seconds, DEFAULTS))
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    make_slide(folder / "a.tif", width=1600, height=1280, mpp=0.5, downsamples=(1, 4))
-    (folder / "manifest.csv").write_text("slide_id,path,case_id\na,a.tif,A\n")
-    return folder / "manifest.csv"
 
 
 def test_the_first_slides_are_read_and_the_whole_is_estimated(manifest: Path) -> None:
@@ -46,20 +37,6 @@ def test_the_first_slides_are_read_and_the_whole_is_estimated(manifest: Path) ->
     assert "g2l doctor MANIFEST --teacher NAME" in unnamed.advice
     assert {each.subject: each for each in found}["estimate"].advice == ""
     assert "a second from" in said["reading"]
-
-
-def test_an_estimate_scales_with_the_slides_and_the_patches(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, audited = work.try_slide(read_manifest(manifest, None), "a", DEFAULTS)
-    (few,) = work._estimate([audited], 1, manifest.parent, None)
-    (many,) = work._estimate([audited], 1000, manifest.parent, None)
-    assert f"{audited.audit.patches_taken:,} patch" in few.words
-    assert f"{audited.audit.patches_taken * 1000:,} patches" in many.words
-    (capped,) = work._estimate([audited], 1000, manifest.parent, None, 2)
-    assert capped.words.startswith("2,000 patches of 1,000 slides")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
-    (full,) = work._estimate([audited], 1000, manifest.parent, None)
-    assert full.level == "trouble"
-    assert "--pixels jpeg" in full.advice
 
 
 def test_what_is_wrong_with_a_cohort_is_told(manifest: Path, tmp_path: Path) -> None:
@@ -152,7 +129,7 @@ def test_what_is_wrong_with_annotations_is_mended_there(manifest: Path, tmp_path
     assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
     path = annotated(tmp_path, manifest, "")
     write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1600, 1280))
-    asked = work.TriedSlides(PlanConfig().grid, PlanConfig(include=["tumor"]).sampling)
+    asked = TriedSlides.by(PlanConfig(include=["tumor"]))
     found = {each.subject: each for each in work.look_at_manifest(path, tmp_path, None, asked)}["a"]
     assert (found.level, found.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
     assert "they have Tumor, and capitals count" in found.words
@@ -165,8 +142,8 @@ def test_what_is_wrong_with_annotations_is_mended_there(manifest: Path, tmp_path
 
 def test_what_is_wrong_with_corrected_tissue_is_mended_there(manifest: Path, tmp_path: Path) -> None:
     def look(folder: Path) -> dict[str, Finding]:
-        slides = replace(DEFAULTS, tissue_files=TissueFiles(folder))
-        return {each.subject: each for each in work.look_at_manifest(manifest, tmp_path, None, slides)}
+        planned = TriedSlides.by(PlanConfig(tissue_from=folder))
+        return {each.subject: each for each in work.look_at_manifest(manifest, tmp_path, None, planned)}
 
     none = look(tmp_path / "nosuch")
     assert none["tissue"].level == "trouble"
