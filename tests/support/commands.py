@@ -33,7 +33,7 @@ def child_environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def run_g2l(*arguments: object, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_g2l(*arguments: object, timeout: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command `g2l` in a process of its own, to its end; `variables` are of its environment."""
     command, environment = [G2L, *map(str, arguments)], child_environment() | variables
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
