@@ -208,11 +208,11 @@ def _mended(region: DrawnRegion, notes: Notes, where: str) -> shapely.Geometry:
 
 
 def _without_stray_holes(rings: Sequence[NDArray[np.float64]], region: DrawnRegion, notes: Notes) -> shapely.Geometry:
-    """A polygon without those of its holes that do not even touch its outline: `make_valid` takes such a hole for a
-    second outline, and adds its area to the region.
+    """A polygon without those of its holes that lie outside its outline, and take nothing away: `make_valid` takes such
+    a hole for a second outline, and adds its area to the region.
     """
     filled = [_made_valid(shapely.Polygon(points)) for points in rings]
-    strays = [not hole.is_empty and shapely.disjoint(filled[0], hole) for hole in filled[1:]]
+    strays = [not hole.is_empty and not shapely.intersection(filled[0], hole).area for hole in filled[1:]]
     if any(strays):
         notes.add("a hole that lies outside its outline was left out", region.number)
     kept = [points for points, is_stray in zip(rings[1:], strays, strict=True) if not is_stray]
