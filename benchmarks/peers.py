@@ -15,8 +15,8 @@ Imports, model, tissue and tiles come before the clock starts, and so do 64 patc
 Fair to the peers:
     - All get the same corners, in G2L's reading order, and make patches of 224 px at 0.5 um/px from level 0 at 0.25.
     - All load the same random weights of a timm encoder, which cost what trained ones do. It is tiny, so that it is
-      not what is measured; with --encoder lcnet_050, the smallest that people train, it is a sixth to a third of what
-      the fastest peer takes. Each tool is told that it takes patches as they are: none resizes them again.
+      little of what is measured; --encoder lcnet_050, the smallest that people train, is a sixth to a third of what the
+      fastest peer takes. Each tool is told that it takes patches as they are: none resizes them again.
     - Of each peer and reader several settings are tried first on a part of the patches, and the fastest is used; G2L
       runs with its defaults. LazySlide's tiles may be normalised a batch at a time, which is not how it treats its own
       models. slide2vec reads blocks of 8 x 8 tiles and gets batches of whole blocks, else it would read blocks twice.
@@ -80,7 +80,7 @@ TINY_ARGUMENTS: dict[str, Any] = {
 }
 """The tiny encoder: one block of a vision transformer. Our choice, from the issue's numbers: if each tile decoded once
 gives 1,243 patches a second on two threads, the resampling takes 0.66 ms of one, and all with the encoder gives about
-850, then the encoder takes 0.04 ms.
+850, then the encoder takes 0.04 ms. This one takes some tenths.
 """
 
 
