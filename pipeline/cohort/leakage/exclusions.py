@@ -380,5 +380,7 @@ def _rows_of_table(path: Path, separator: Literal[",", "\t"], head: int) -> list
 
 
 def _plain(name: str) -> str:
-    """The name of a column in small letters, with underscores between words, without quotes or a mark before it."""
-    return name.strip('"# \t').lower().replace(" ", "_").replace("-", "_")
+    """The name of a column in small letters, with underscores between words, without quotes, a mark before it or the
+    GDC's word for the table that it is of (`cases.submitter_id`).
+    """
+    return name.strip('"# \t').lower().removeprefix("cases.").replace(" ", "_").replace("-", "_")

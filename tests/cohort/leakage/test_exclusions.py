@@ -77,6 +77,7 @@ def test_a_text_names_cases_in_many_ways(tmp_path: Path, text: str, excluded: st
         ("slide_id,case_id\ne,\n", "e"),
         ("File Name\tsize\nfive.svs\t3\n", "e"),
         (f"case_id\tcase_submitter_id\tproject_id\n{UUID}\tTCGA-3C-AALI\tTCGA-BRCA\n", "ab"),  # GDC's clinical.tsv
+        (f"project.project_id\tcases.case_id\tcases.submitter_id\nTCGA-BRCA\t{UUID}\tTCGA-3C-AALI\n", "ab"),  # newer
         ("case_id,slide_id\nfoo,B\n", "b"),
         ("slide_id,filename\nfoo,bar/three.svs\n", "cd"),
         ("case_id,Case ID\nfoo,e\n", "e"),
