@@ -154,11 +154,8 @@ def key_of(name: str) -> str:
 
 def _keys_of(row: ManifestRow) -> set[str]:
     """All keys that a row may be listed by."""
-    ends = _ends(row.path)
-    barcode = find_barcode(row.path)
     file_name = row.path.replace("\\", "/").rpartition("/")[2]
-    names = {key_of(each) for each in (row.case_id, row.slide_id, row.path, file_name)}
-    return names | set(ends) | ({barcode.case_id} if barcode else set())
+    return {*map(key_of, (row.case_id, row.slide_id, row.path, file_name)), *_ends(row.path)}
 
 
 def _keys_of_listed(listed: Listed, known: Set[str]) -> dict[str, str]:
@@ -173,8 +170,9 @@ def _keys_of_listed(listed: Listed, known: Set[str]) -> dict[str, str]:
         for barcode in barcodes_in(name):
             keys.setdefault(barcode.case_id, barcode.case_id)
         if "/" in name or "\\" in name:
-            end = next((end for end in _ends(name) if end in known), "")
-            keys |= {end: key} if end else {}
+            longest = next((end for end in _ends(name) if end in known), None)
+            if longest is not None:
+                keys[longest] = key
     return keys
 
 
