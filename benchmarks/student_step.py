@@ -13,10 +13,14 @@ and a forward pass of the same model as a teacher:
 Memory is the peak of a step beyond weights, optimiser state and batch: the allocator's on a GPU, elsewhere the tensors
 alive at once. The verdict is on `parts`: it may take 1.5 times the step, for a forward pass is about a third of it (our
 choice). On a GPU, if there is one and --device does not say otherwise, else on the CPU.
+
+With --large 1024 besides: one step of a batch of that size in parts of --batch-size rows, and its memory as a share of
+that of a whole step of --batch-size rows. That is what `--micro-batch` promises: near 1, whatever the batch.
 """
 
 import sys
 from collections.abc import Callable
+from time import perf_counter
 
 import inputs
 import machine
@@ -26,6 +30,7 @@ import torch
 from pipeline.base.console import table
 from pipeline.base.loader import Batch
 from pipeline.base.memory import peak_bytes_beyond
+from pipeline.base.units import format_bytes
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors
 from pipeline.encoders.build import build_encoder
@@ -41,7 +46,9 @@ NEEDED, PARTS, TEACHER_WIDTH = 1.5, 4, 1536
 class Step:
     """A training step of a student on a batch in memory."""
 
-    def __init__(self, name: str, batch_size: int, how: str, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, name: str, batch_size: int, how: str, device: torch.device, precision: str, micro_batch: int | None = None
+    ) -> None:
         student = build_encoder(name, SCRATCH, inputs.PATCH_PX)
         module = student.module.to(device)
         in_training: Callable[[torch.Tensor], torch.Tensor] = module
@@ -52,7 +59,6 @@ class Step:
             in_training = compiled_pass(module)
         (projector,) = build_projectors(student.spec.width, [TEACHER_WIDTH], 0)
         heads = (Head("teacher", projector.to(device)),)
-        micro_batch = batch_size // PARTS if how == "parts" else None
         self.distillation = Distillation(student, heads, device, precision, in_training, micro_batch)
         self.optimizer = build_optimizer(self.distillation.modules(), 1e-4, 0.05)
         draw = np.random.default_rng(0)
@@ -96,7 +102,8 @@ def measure_student(
     """Lines of the table, the ratio of parts (0 without), and the rounds."""
     has_norms = bool(batch_norms(build_encoder(name, SCRATCH, inputs.PATCH_PX).module))
     ways = ["step", "contiguous", "compiled", *([] if has_norms else ["parts"])]
-    steps = {how: Step(name, batch_size, how, device, precision) for how in ways}
+    in_parts = {"parts": batch_size // PARTS}
+    steps = {how: Step(name, batch_size, how, device, precision, in_parts.get(how)) for how in ways}
     teachers = {
         "embedding" + words: embedding(name, batch_size, device, precision, compiled=bool(words))
         for words in ("", ", compiled")
@@ -112,11 +119,28 @@ def measure_student(
     return lines, 0.0 if has_norms else measured.ratio(["parts"], ["step"]), measured
 
 
+def large_batch(name: str, rows: int, micro_batch: int, device: torch.device, precision: str) -> str:
+    """Words on a step of a batch of `rows` in parts of `micro_batch`."""
+    if batch_norms(build_encoder(name, SCRATCH, inputs.PATCH_PX).module):
+        return f"{name}: no batch of {rows} in parts, for it has batch normalisation"
+    whole = Step(name, micro_batch, "step", device, precision)
+    whole()
+    of_whole = whole.peak_bytes()
+    large = Step(name, rows, "parts", device, precision, micro_batch)
+    started = perf_counter()
+    large()
+    took = perf_counter() - started
+    of_large = large.peak_bytes()
+    held = f"{format_bytes(of_large)}, {of_large / of_whole:.3f} of a whole step of {micro_batch}"
+    return f"{name}: a batch of {rows} in parts of {micro_batch} takes {held} ({took / rows * 1000:.2f} ms a row)"
+
+
 def main() -> int:
     """Measure and print."""
     parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--students", nargs="+", default=["lcnet_050", "resnet10t", "vit_tiny_patch16_224"])
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--large", type=int, default=0, help="rows of a large batch to step in parts; 0 for none")
     inputs.device_option(parser)
     parser.set_defaults(device="auto")
     args = parser.parse_args()
@@ -131,6 +155,9 @@ def main() -> int:
     header = ("model", "what", "ms a row", "times the eager one", "its memory")
     print(table(lines, header, right=range(2, len(header))))
     print("\n".join(notes))
+    if args.large:
+        for name in args.students:
+            print(large_batch(name, args.large, args.batch_size, device, precision))
     return machine.conclude(worst, at_most=NEEDED, quiet=quiet)
 
 
