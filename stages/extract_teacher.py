@@ -540,6 +540,7 @@ def embed_shards(
     arithmetic = continued_precision(running.precision, device, full_float32=is_full)
     own = teacher.own_view
     claimed = patches.claimed_ahead(shards, teacher.ledger.rows) if shared else shards
+    to_read = patches.looking_back(claimed, teacher.ledger.rows)
     is_plain = teacher.views.count == 1 and not own and teacher.tile_px == teacher.patch_px
     read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px, own).read
     with (
@@ -549,7 +550,7 @@ def embed_shards(
         read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
             read,
-            row_batches(teacher, claimed, batch_size),
+            row_batches(teacher, to_read, batch_size),
             device,
             patch_px=teacher.patch_px,
             batch_size=batch_size,

@@ -87,6 +87,7 @@ class PlannedPatches:
         self._plan = plan
         self._checks = checks
         self._looks_back = looks_back and checks is not None
+        self._earlier: dict[int, dict[bytes, int]] = {}  # what `seen_before` will say
         self._dropped = dropped
         self._tell = tell
         self._copies = copies or KnownCopy(None)
@@ -158,12 +159,13 @@ class PlannedPatches:
         yield from waiting
 
     def _expected(self, rows: Iterable[Sequence[int]]) -> Iterator[ExpectedSlide]:
-        """The slides of `rows` in the plan's order, with how many of the rows each has."""
+        """The slides of `rows` in the plan's order, with how often each is used: a row that was dropped needs none."""
         uses = np.zeros(len(self._plan.slides), np.int64)
         for some in rows:
             if self._looks_back and len(some):
                 uses[self._slide_of_row[some[0]]] += len(self._rows_before(some[0]))
-            uses += np.bincount(self._slide_of_row[np.asarray(some)], minlength=len(uses))
+            read = [row for row in some if row not in self._dropped] if self._dropped else some
+            uses += np.bincount(self._slide_of_row[np.asarray(read, np.int64)], minlength=len(uses))
         for number in np.flatnonzero(uses):
             slide = self._plan.slides[number]
             yield ExpectedSlide(self._plan.slide_path(slide, self._slides_root), int(uses[number]), slide.identity)
@@ -208,12 +210,27 @@ class PlannedPatches:
         """The rows of the slide of a row that come before it: rows lie in the order of slides."""
         return range(int(np.searchsorted(self._slide_of_row, self._slide_of_row[row])), row)
 
-    def seen_before(self, row: int) -> dict[bytes, int]:
-        """Hashes of the patches of the rows of its slide that come before a row, each with the first row that has it;
-        reads them once more, in threads. Without patches that fail or are dropped; nothing without `looks_back`.
+    def looking_back(self, shards: Iterable[int], rows_of: Callable[[int], Sequence[int]]) -> Iterator[int]:
+        """The shards, as they are to be read; before each, what `seen_before` says of it is read.
+
+        That is before any row of the shard is: a slide's copy that stays for what is read later would hold the room
+        that a further slide of the same shard waits for.
         """
-        if not self._looks_back:
-            return {}
+        for shard in shards:
+            if self._looks_back:
+                first = rows_of(shard)[0]
+                self._earlier[first] = self._read_before(first)
+            yield shard
+
+    def seen_before(self, row: int) -> dict[bytes, int]:
+        """Hashes of the patches of the rows of its slide that come before a shard's first row, each with the first row
+        that has it. Without patches that fail or are dropped; nothing without `looks_back`. Said once, after
+        `looking_back` has given the shard.
+        """
+        return self._earlier.pop(row) if self._looks_back else {}
+
+    def _read_before(self, row: int) -> dict[bytes, int]:
+        """What `seen_before` says: reads those rows once more, in threads."""
 
         def digest_of(earlier: int) -> bytes:
             planned = self._plan.slides[self._slide_of_row[earlier]]
@@ -309,6 +326,10 @@ class StoredPatches:
 
     def claimed_ahead(self, shards: Iterable[int], rows_of: Callable[[int], Sequence[int]]) -> Iterator[int]:
         """As `PlannedPatches.claimed_ahead`; there are no slides."""
+        yield from shards
+
+    def looking_back(self, shards: Iterable[int], rows_of: Callable[[int], Sequence[int]]) -> Iterator[int]:
+        """As `PlannedPatches.looking_back`; nothing is read."""
         yield from shards
 
     def seen_before(self, row: int) -> dict[bytes, int]:

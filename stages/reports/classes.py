@@ -21,7 +21,7 @@ def class_table(plan: Plan) -> str:
         if classes is None:
             continue
         patch_mm2 = (geometry.patch_l0_px * geometry.slide_mpp / 1000) ** 2
-        is_of = classes.fractions >= plan.config.min_class
+        is_of = classes.of(classes.names) >= plan.config.min_class
         for index, name in enumerate(classes.names):
             slides[name] += 1
             patches[name] += int(is_of[:, index].sum())

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import support.slides as sf
+from PIL import Image, ImageDraw
 from support.annotated import write_geojson
 from support.plans import SMALL, make_plan
 
@@ -275,6 +276,40 @@ def test_corrected_tissue_is_taken_recorded_and_noticed(manifest: Path, tmp_path
     assert corrected.slides[0].slide_id == "s0"
     assert len(corrected.slides[0].coords_l0_px) == 64
     assert "no such file, and --tissue-from takes" in reasons(corrected)["s1"]
+
+
+@pytest.mark.slow
+def test_untouched_files_of_a_slide_with_ink_give_the_same_plan(tmp_path: Path) -> None:
+    """Beside ink, too: `--max-artefact` counts what the rules dropped, from the file as from the picture. Every bound
+    counts, and a file of an earlier version, without artefacts, means what it meant.
+    """
+    pixels = sf.make_pixels("tissue", 4096, 3072, seed=1, mpp=0.5)
+    picture = Image.fromarray(pixels)
+    ImageDraw.Draw(picture).line([(300, 300), (3800, 2700)], fill=(20, 40, 160), width=200)
+    sf.write_slide(tmp_path / "a.svs", np.asarray(picture), mpp=0.5)
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", "a.svs", "c")])
+    folder = tmp_path / "tissue"
+    write_new_plan(tmp_path / "m.csv", PlanConfig.build({"tissue_geojson": folder, "workers": 1}), tmp_path / "p.h5")
+    hashes = set()
+    for bound in (0.0, 0.1, 1.0):
+        options = {"patch_px": 64, "patches_per_slide": 10_000, "max_artefact": bound}
+        found, taken = (
+            make_plan(tmp_path / "m.csv", **options),
+            make_plan(tmp_path / "m.csv", **options, tissue_from=folder),
+        )
+        assert taken.hash == found.hash
+        assert taken.audit[0].patches_covered == found.audit[0].patches_covered
+        assert taken.audit[0].covering_rules() == found.audit[0].covering_rules()
+        assert taken.audit[0].dropped_areas() == {"pen": found.audit[0].dropped_areas()["pen"]}
+        assert taken.audit[0].warnings == found.audit[0].warnings
+        hashes.add(found.hash)
+    assert len(hashes) == 3
+    path = folder / "a.geojson"
+    collection = json.loads(path.read_text())
+    of_tissue = [one for one in collection["features"] if one["properties"]["classification"]["name"] == "Tissue"]
+    path.write_text(json.dumps(collection | {"features": of_tissue}))
+    earlier = make_plan(tmp_path / "m.csv", **options | {"max_artefact": 0.0}, tissue_from=folder)
+    np.testing.assert_array_equal(earlier.slides[0].coords_l0_px, found.slides[0].coords_l0_px)  # as with a bound of 1
 
 
 def test_files_of_tissue_are_not_written_over(manifest: Path, tmp_path: Path) -> None:

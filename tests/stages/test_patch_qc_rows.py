@@ -12,6 +12,7 @@ from support.commands import call_g2l
 from support.extraction import FURTHER, TEACHER, array_files, extract, plan_cohort, write_teacher
 from support.planted import CELLS, PLANTED, planted_slide
 from support.slides import damage_tiles
+from support.staging import ends_within
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.plan import Plan
@@ -85,6 +86,27 @@ def test_a_field_is_found_again_in_a_later_shard(
     assert statuses(made.store) == PLANTED
     first = [record["value"] for record in made.store.first.ledger.dropped() if record["status"] == "DUPLICATE"]
     assert first == [1, 1]
+
+
+@pytest.mark.slow
+def test_room_for_one_slide_is_enough(folder: Path, plan: Plan, tmp_path: Path) -> None:
+    """The fourth shard begins in a slide, of which earlier rows are looked at again, and its first batch reaches into
+    the next one; a further teacher and a round read less of a slide than they have rows of it.
+    """
+    assert NUM_ROWS % 16
+    largest = max((folder / name).stat().st_size for name in ("a.svs", "b.svs"))
+    options = {"batch_size": 16, "preflight": False}
+    first = {"rows_per_shard": 16, "pixels": "none", "patch_qc": True, "views": 2, "views_per_epoch": "fresh"}
+    plain = extract(plan, tmp_path / "plain", folder / "t.safetensors", **options, **first)
+    stage = {"stage_dir": tmp_path / "stage", "stage_gb": largest / 1e9}
+    out = tmp_path / "s"
+    made = ends_within(120, lambda: extract(plan, out, folder / "t.safetensors", **options, **first, **stage))
+    assert array_files(made.store.folder) == array_files(plain.store.folder)
+    (copied_round,), (plain_round,) = made.teacher.rounds, plain.teacher.rounds
+    assert array_files(copied_round.folder) == array_files(plain_round.folder)
+    further = options | {"teacher": FURTHER, **stage}
+    assert ends_within(120, lambda: extract(plan, out, folder / "f.safetensors", **further)).num_failed == 0
+    assert list((tmp_path / "stage").iterdir()) == []
 
 
 def test_a_store_of_earlier_rules_is_continued_by_them(

@@ -1,4 +1,6 @@
-"""Slides that are staged in the tests: a slow source, a look at what lies in the folder, and a process of its own."""
+"""Slides that are staged in the tests: a slow source, a look at what lies in the folder, a process of its own, and
+bounds for what may wait for ever.
+"""
 
 import contextlib
 import os
@@ -10,14 +12,16 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.slides.staging import copies
 from support.commands import child_environment
 
+T = TypeVar("T")
 BLOCK_BYTES = 4096
 
 
@@ -122,3 +126,25 @@ def start_staging(
     environment = child_environment() | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
     command = [sys.executable, "-c", textwrap.dedent(program)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def ends_within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call returns; fails if it has not ended in time, instead of waiting for ever."""
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001  (the caller's)
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result(seconds)
+
+
+def held_within(seconds: float, true: Callable[[], object]) -> bool:
+    """Whether something comes true in time."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.002)
+    return bool(true())

@@ -32,12 +32,14 @@ class PatchClasses:
         return PatchClasses(self.names, self.fractions[which])
 
     def of(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """The shares of these classes: float64 (N, len(names)); 0 of a class that the slide lacks."""
+        """The shares of these classes: float64 (N, len(names)), of `CLASS_DECIMALS`, so that a stored 0.9 is not less
+        than 0.9; 0 of a class that the slide lacks.
+        """
         columns = np.zeros((len(self.fractions), len(names)))
         for index, name in enumerate(names):
             if name in self.names:
                 columns[:, index] = self.fractions[:, self.names.index(name)]
-        return columns
+        return columns.round(CLASS_DECIMALS)
 
     def content(self) -> dict[str, Any]:
         """The part of a plan's hash that covers them."""

@@ -2,7 +2,8 @@
 
 Outlines run along the edges of the mask's pixels, in pixels of level 0, counted from where QuPath counts them: the
 corner of the scanned area. So a file that is taken back unchanged gives the same mask, to the pixel, and the same
-patches. A mask pixel of a corrected file is tissue if its centre is.
+patches. A mask pixel of a corrected file is tissue if its centre is. What rules for artefacts dropped has a class for
+each rule, so that `--max-artefact` counts it as it did.
 Format: GeoJSON (RFC 7946) as QuPath 0.4 and later export and import it: a FeatureCollection of annotations, each with
 the name and colour of its classification.
 """
@@ -10,7 +11,7 @@ the name and colour of its classification.
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,27 @@ from pipeline.base.errors import AnnotationError, SlideError
 from pipeline.base.outside import file_trouble
 from pipeline.config.class_rules import capitals_apart
 from pipeline.config.groups import AnnotationOrigin
+from pipeline.config.tissue_rules import ARTEFACT_RULES, RuleName
 from pipeline.disk.files import write_text
 from pipeline.slides.annotations.outlines import Polygon, mask_of, polygons_of
 from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.annotations.regions import Annotations
+from pipeline.slides.artefacts.rules import RULES
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, read_thumbnail
+from pipeline.slides.tissue import TissueMask, read_thumbnail, reason_of
 
 TISSUE_CLASS = "Tissue"
 """The class of tissue, also when a file is taken back."""
-CLASS_COLOURS: Mapping[str, tuple[int, int, int]] = {TISSUE_CLASS: (0, 150, 60), "Unreadable": (200, 0, 0)}
-"""RGB of the classes in QuPath. Our choice."""
+UNREADABLE_CLASS = "Unreadable"
+"""The class of tissue that could not be read; it means nothing when a file is taken back."""
+ARTEFACT_CLASSES: dict[str, RuleName] = {f"Artefact {rule}": rule for rule in ARTEFACT_RULES}
+"""The class of what each rule for artefacts dropped, also when a file is taken back."""
+CLASS_COLOURS: dict[str, tuple[int, int, int]] = {
+    TISSUE_CLASS: (0, 150, 60),
+    UNREADABLE_CLASS: (200, 0, 0),
+    **{f"Artefact {rule.name}": rule.colour for rule in RULES if rule.name in ARTEFACT_RULES and rule.colour},
+}
+"""RGB of the classes in QuPath: those of rules as in overlays, the others our choice."""
 TISSUE_ENDING = ".geojson"
 """What follows a slide's id in the name of its file."""
 NAMESPACE = uuid.UUID("5a4e1a3f-2c0b-5c0e-9d25-0b8f8a1a6f2e")
@@ -48,13 +60,14 @@ def written_corner(slide: Slide, origin: AnnotationOrigin) -> tuple[int, int]:
 
 
 def write_tissue(tissue: TissueMask, slide_id: str, folder: Path, corner_l0_px: tuple[int, int] = (0, 0)) -> None:
-    """Write the tissue of a slide, and what of it could not be read, as a file in `folder`. Coordinates count from
-    `corner_l0_px` (x, y).
+    """Write the tissue of a slide, what of it could not be read, and what rules for artefacts dropped, as a file in
+    `folder`. Coordinates count from `corner_l0_px` (x, y).
 
     Raises:
         OSError: it cannot be written.
     """
-    regions = {TISSUE_CLASS: tissue.mask, "Unreadable": tissue.unreadable}
+    regions = {TISSUE_CLASS: tissue.mask, UNREADABLE_CLASS: tissue.unreadable}
+    regions |= {name: tissue.dropped_by(rule) for name, rule in ARTEFACT_CLASSES.items()}
     collection = {
         "type": "FeatureCollection",
         "features": [
@@ -94,7 +107,8 @@ def tissue_from_file(
     slide: Slide, slide_id: str, folder: Path, origin: AnnotationOrigin = "auto"
 ) -> tuple[TissueMask, tuple[str, ...]]:
     """The tissue of a slide as the class `TISSUE_CLASS` of its file in `folder` says, in place of `find_tissue`; and
-    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so.
+    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so. What is
+    of one of the `ARTEFACT_CLASSES` was dropped by that rule, also where it is of the class of tissue.
     `origin` is where coordinates count from.
 
     Raises:
@@ -121,9 +135,25 @@ def tissue_from_file(
             has = ", ".join(found.classes) or "no class at all"
             hint = ", and capitals count" if capitals_apart(TISSUE_CLASS, found.classes) else ""
             raise AnnotationError(f"{path}: no class {TISSUE_CLASS}, which --tissue-from asks for; it has {has}{hint}")
-        outlines = found.rings(TISSUE_CLASS)
     except AnnotationError as error:
         raise SlideError(str(error), about="tissue") from None
-    mask = mask_of((ring / pixel_l0_px for ring in outlines), (rows, columns))
-    notes = tuple(f"{path.name} of --tissue-from: {note}" for note in found.notes)
-    return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail), notes
+
+    def is_of(name: str) -> NDArray[np.bool_]:
+        return mask_of((ring / pixel_l0_px for ring in found.rings(name)), (rows, columns))
+
+    mask, reasons, rules = is_of(TISSUE_CLASS), np.zeros((rows, columns), np.uint8), []
+    for name, rule in ARTEFACT_CLASSES.items():
+        if name in found.classes:
+            reasons[is_of(name)] = reason_of(rule)
+            rules.append(rule)
+    mask &= reasons == 0
+    notes = tuple(f"{path.name} of --tissue-from: {note}" for note in (*found.notes, *_unused(found)))
+    return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail, reasons, rules=tuple(rules)), notes
+
+
+def _unused(found: Annotations) -> list[str]:
+    """A note on classes of a file that mean nothing, if it has any."""
+    known = {TISSUE_CLASS, UNREADABLE_CLASS, *ARTEFACT_CLASSES}
+    areas = {name: area / 1e6 for name, area in found.areas_um2.items() if name not in known}
+    words = ", ".join(f"{name} ({area:.3g} mm2)" for name, area in areas.items())
+    return [f"of no class that counts here: {words}"] if areas else []

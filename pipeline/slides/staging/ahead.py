@@ -21,7 +21,7 @@ from typing import Protocol, Self
 
 from pipeline.base.console import Tell
 from pipeline.base.errors import G2LError, SlideError
-from pipeline.base.units import format_bytes
+from pipeline.base.units import format_bytes, format_seconds
 from pipeline.config.staging import StageFolder
 from pipeline.disk.objects.bucket import AwayError, ObjectError
 from pipeline.disk.objects.places import ObjectPath
@@ -108,7 +108,7 @@ class Staging:
         self._waiting: deque[_Slide] = deque()
         self._num_leaving = self._num_returned = 0
         self._told: set[str] = set()
-        self._is_stopped = self._is_broken = self._has_waited = False
+        self._is_stopped = self._is_broken = False
         self._buckets, self._num_unanswered = Buckets(), 0
         self._end: G2LError | None = None  # why no slide in a bucket can be copied any more
         self._room: StageRoom | None = None
@@ -261,7 +261,7 @@ class Staging:
 
         Raises:
             SlideError: it cannot be copied.
-            G2LError: no slide can be: the folder cannot be written, or the server is away.
+            G2LError: no slide can be: the folder cannot be written, others hold its room, or the server is away.
             _StoppedError: the block has ended.
         """
         path, folder = slide.expected.path, None
@@ -278,6 +278,10 @@ class Staging:
             if folder is not None:
                 room.give_back(folder)
             self._go_on()  # what was given up because the block ends says nothing of the slide
+            if isinstance(error, NotStagedError) and error.kind == "room":
+                why = f"{error}, and other commands have held it for {format_seconds(ROOM_SECONDS)}"
+                self._end = G2LError(f"{path}: {why}. Run the same command again when they have ended")
+                raise self._end from None
             if isinstance(error, NotStagedError):
                 raise SlideError(f"{path}: cannot be copied: {error}") from None
             self._num_unanswered = self._num_unanswered + 1 if isinstance(error, AwayError) else 0
@@ -304,7 +308,8 @@ class Staging:
         if needed > room.most_bytes:
             allowed = f"and --stage-gb allows {format_bytes(room.most_bytes)} in all"
             raise NotStagedError(f"it has {format_bytes(needed)}, {allowed}", kind="large")
-        until = time.monotonic() + ROOM_SECONDS if isinstance(slide.expected.path, ObjectPath) else 0.0
+        allowed_seconds = ROOM_SECONDS if isinstance(slide.expected.path, ObjectPath) else 0.0
+        since = None
         while True:
             with self._changed:
                 self._go_on()
@@ -312,11 +317,13 @@ class Staging:
                 must_not_wait, num_returned = slide.is_needed and not holds_room, self._num_returned
             if (folder := room.take(parts)) is not None:
                 return folder
-            if must_not_wait and until and not self._has_waited:
+            if not must_not_wait:
+                since = None
+            else:
+                since = time.monotonic() if since is None else since
+                if time.monotonic() - since >= allowed_seconds:
+                    raise NotStagedError(f"{room.folder} has no room for its {format_bytes(needed)}", kind="room")
                 self._tell_once("wait", f"note: {slide.expected.path} waits for room in {room.folder}")
-                self._has_waited = time.monotonic() >= until
-            elif must_not_wait:
-                raise NotStagedError(f"{room.folder} has no room for its {format_bytes(needed)}", kind="room")
             with self._changed:  # copies that went since count; others' are looked for again after a while
                 self._changed.wait_for(self._is_other(num_returned), POLL_SECONDS)
 

@@ -4,9 +4,12 @@ Of a store in a bucket the small files are fetched at once: metadata, plan, ledg
 shard files come from `FetchedShards`. Only what was there at this moment belongs to it.
 """
 
+import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.base.console import Tell
@@ -23,13 +26,16 @@ from pipeline.slides.staging.room import StageRoom
 from pipeline.store.remote.fetched import REQUESTS, FetchedShards, ObjectFile
 from pipeline.store.store import Store
 
+OWN_FOLDER = "g2l-store-"
+"""Name of a user's temporary folder of stores, before the user's number."""
+
 
 @contextmanager
 def open_store(path: Path, stage: StageFolder | None = None, *, tell: Tell) -> Iterator[Store]:
     """The store at a path or an address, for the time of the block; what was fetched of it is removed in the end.
 
     Args:
-        stage: where files of a bucket may lie, and how many bytes of them; `None`: a temporary folder.
+        stage: where files of a bucket may lie, and how many bytes of them; `None`: this user's temporary folder.
         tell: is told of what is not fetched.
 
     Raises:
@@ -47,13 +53,48 @@ def open_store(path: Path, stage: StageFolder | None = None, *, tell: Tell) -> I
         raise StoreError(f"{url}: no such store. `g2l extract-teacher` makes one, in a local folder")
     with ExitStack() as stack:
         if stage is None:
-            stage = StageFolder(stack.enter_context(temporary_folder("g2l-store-")))
+            stage = StageFolder(stack.enter_context(_own_folder()))
         room = StageRoom(stage)
         stack.callback(room.close)
         folder = _fetch_small(bucket, sizes, room)
         files = FetchedShards(bucket, sizes, room, folder, tell=tell)
         stack.callback(files.close)
         yield Store(folder, files)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder of this user, the same one for all commands: so they share its bound, and whoever comes next
+    removes what killed ones left. If its name is taken by others, a new folder that is removed after the block.
+
+    Raises:
+        G2LError: there is no place for temporary files.
+    """
+    try:
+        folder = Path(tempfile.gettempdir(), f"{OWN_FOLDER}{os.geteuid()}")
+    except OSError as error:
+        raise G2LError(
+            f"no folder for temporary files can be written ({error.strerror}). Give one as --stage-dir"
+        ) from None
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+    if _is_private(folder):
+        yield folder
+        return
+    with temporary_folder(OWN_FOLDER) as folder:
+        yield folder
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder of this user, no link, that nobody else may read or change: anyone can make a name in the
+    folder for temporary files.
+    """
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return is_own and not stat.S_IMODE(status.st_mode) & 0o077
 
 
 def is_small(name: str) -> bool:

@@ -2,17 +2,20 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import support.slides as sf
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.annotated import write_geojson
 
 from pipeline.base.errors import SlideError
 from pipeline.config.groups import AnnotationOrigin
+from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.tissue_geojson import (
     CLASS_COLOURS,
@@ -22,7 +25,7 @@ from pipeline.slides.annotations.tissue_geojson import (
     written_corner,
 )
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, find_tissue, read_thumbnail
+from pipeline.slides.tissue import TissueMask, find_tissue, read_thumbnail, reason_of
 
 SIZE_L0_PX = (700, 500)
 
@@ -64,6 +67,37 @@ def test_any_mask_comes_back(slide: Slide, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("t")
     write_tissue(of_mask(slide, mask), "a", folder)
     np.testing.assert_array_equal(tissue_from_file(slide, "a", folder)[0].mask, mask)
+
+
+@settings(max_examples=30)
+@given(kinds=hnp.arrays(np.uint8, (32, 44), elements=st.integers(0, 6)))
+def test_what_rules_for_artefacts_dropped_comes_back(
+    slide: Slide, tmp_path_factory: pytest.TempPathFactory, kinds: np.ndarray
+) -> None:
+    """Any mask of glass (0), tissue (1) and the five rules, which `--max-artefact` counts; other rules mean nothing."""
+    kinds[0, 0] = 1
+    numbers = np.array([0, 0, *(reason_of(rule) for rule in ARTEFACT_RULES)], np.uint8)
+    found = replace(of_mask(slide, kinds == 1), reasons=numbers[kinds], rules=RULE_NAMES)
+    found.reasons[kinds == 0] = reason_of("specks")
+    folder = tmp_path_factory.mktemp("t")
+    write_tissue(found, "a", folder)
+    back, notes = tissue_from_file(slide, "a", folder)
+    np.testing.assert_array_equal(back.mask, kinds == 1)
+    np.testing.assert_array_equal(back.reasons, numbers[kinds])
+    assert list(back.rules) == [rule for rule in ARTEFACT_RULES if (back.reasons == reason_of(rule)).any()]
+    assert notes == ()
+
+
+def test_what_is_drawn_as_an_artefact_is_no_tissue(slide: Slide, tmp_path: Path) -> None:
+    """Also where the outline of the tissue was left as it was."""
+    write_geojson(tmp_path / "a.geojson", **{"Tissue": (0, 0, 160, 160), "Artefact pen": (64, 0, 256, 64)})
+    back, _ = tissue_from_file(slide, "a", tmp_path)
+    drawn = np.zeros((32, 44), bool)
+    drawn[:4, 4:20] = True
+    expected = np.zeros((32, 44), bool)
+    expected[:10, :10] = True
+    np.testing.assert_array_equal(back.dropped_by("pen"), drawn)
+    np.testing.assert_array_equal(back.mask, expected & ~drawn)
 
 
 @pytest.mark.parametrize("mpp", [0.45, 0.2501])
@@ -120,13 +154,25 @@ def test_the_file_is_what_qupath_reads(slide: Slide, tmp_path: Path) -> None:
 
 
 def test_a_corrected_file_is_the_tissue(slide: Slide, tmp_path: Path) -> None:
-    """A mask pixel counts if its centre is within the class Tissue; other classes mean nothing."""
+    """A mask pixel counts if its centre is within the class Tissue; other classes mean nothing, which is said."""
     write_geojson(tmp_path / "a.geojson", Tissue=[(7.9, 0, 100, 40), (96, 0, 100, 23.9)], Ignore=(0, 0, 700, 500))
     expected = np.zeros((32, 44), bool)
     expected[:2, :7] = True
     expected[:1, 6:12] = True
     expected[1, 6] = True  # its centre, (104, 24), is in the first box
-    np.testing.assert_array_equal(tissue_from_file(slide, "a", tmp_path)[0].mask, expected)
+    back, notes = tissue_from_file(slide, "a", tmp_path)
+    np.testing.assert_array_equal(back.mask, expected)
+    assert notes == ("a.geojson of --tissue-from: of no class that counts here: Ignore (0.0875 mm2)",)
+
+
+def test_what_a_person_draws_without_a_class_is_said_to_be_unused(slide: Slide, tmp_path: Path) -> None:
+    write_geojson(tmp_path / "a.geojson", Tissue=(0, 0, 64, 64))
+    collection = json.loads((tmp_path / "a.geojson").read_text())
+    drawn = json.loads(json.dumps(collection["features"][0]))
+    del drawn["properties"]["classification"]
+    (tmp_path / "a.geojson").write_text(json.dumps({**collection, "features": [*collection["features"], drawn]}))
+    _, (note,) = tissue_from_file(slide, "a", tmp_path)
+    assert note.endswith("of no class that counts here: Unclassified (0.00102 mm2)")
 
 
 def test_a_missing_or_wrong_file_is_named(slide: Slide, tmp_path: Path) -> None:

@@ -1,10 +1,21 @@
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from support.commands import child_environment
+from support.staging import held_within
 
 from pipeline.base.errors import ConfigError, G2LError, StoreError
 from pipeline.config.staging import StageFolder
+from pipeline.disk.files import bytes_below
+from pipeline.slides.staging import room
 from pipeline.store.remote.opening import is_small, open_store
 from pipeline.store.store import Store
 
@@ -26,6 +37,82 @@ def test_an_address_gives_the_same_store_and_leaves_nothing(store: Store, tmp_pa
         assert (opened.first.read_embedding(5) == store.first.read_embedding(5)).all()
         assert opened.folder.is_relative_to(tmp_path / "stage")
     assert not [path for path in (tmp_path / "stage").rglob("*") if path.is_file() and not path.name.endswith("lock")]
+
+
+OPENED_AND_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.store.remote.opening import open_store
+with open_store(Path(sys.argv[1]), tell=print) as store:
+    store.read_pixels(5)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_command_fetched_is_removed_by_the_next(store: Store, tmp_path: Path) -> None:
+    """Without --stage-dir, too: all commands of a user have one folder."""
+    here, temporary = f"file://{store.folder}", tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-c", OPENED_AND_KILLED, here]
+    for _ in range(2):
+        done = subprocess.run(command, env=child_environment() | {"TMPDIR": str(temporary)}, check=False)
+        assert done.returncode == -signal.SIGKILL
+    (folder,) = temporary.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        with open_store(Path(here), tell=print) as opened:
+            assert opened.folder.is_relative_to(folder)
+            assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+    assert [path for path in folder.iterdir() if path.is_dir()] == []
+
+
+def test_commands_of_a_user_share_the_bound_of_their_folder(store: Store, tmp_path: Path) -> None:
+    """Together they take half of what was free, not each. The second one reads by range what has no room."""
+    num_bytes = bytes_below(store.folder)
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(tempfile, "tempdir", str(tmp_path))
+        patch.setattr(room.shutil, "disk_usage", lambda _: mock.Mock(free=3 * num_bytes))
+        said: list[str] = []
+        for alone in (True, False):
+            opened = stack.enter_context(open_store(Path(f"file://{store.folder}"), tell=said.append))
+            opened.expect([opened.first])
+            for row in range(store.plan.num_rows):  # from whatever is here, or else from there
+                assert (opened.read_pixels(row) == store.read_pixels(row)).all()
+            opened.first.read_embedding(0)
+            assert not alone or held_within(10, lambda: bytes_below(tmp_path) > 0.9 * num_bytes)
+        assert held_within(10, lambda: "the rest is read from the bucket" in said[-1])
+        assert bytes_below(tmp_path) <= 1.5 * num_bytes
+
+
+@pytest.mark.parametrize("taken", ["link", "readable", "file"])
+def test_a_folder_that_others_could_have_made_is_not_used(store: Store, tmp_path: Path, taken: str) -> None:
+    place, elsewhere = tmp_path / f"g2l-store-{os.geteuid()}", tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    if taken == "link":
+        place.symlink_to(elsewhere)
+    elif taken == "file":
+        place.touch()
+    else:
+        place.mkdir()
+        place.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path))
+        with open_store(Path(f"file://{store.folder}"), tell=print) as opened:
+            assert not opened.folder.is_relative_to(place)
+            assert not opened.folder.resolve().is_relative_to(elsewhere)
+    assert {path.name for path in tmp_path.iterdir()} == {place.name, "elsewhere"}
+
+
+def test_no_place_for_temporary_files_is_told(store: Store) -> None:
+    nowhere = FileNotFoundError(2, "No usable temporary directory")
+    with (
+        mock.patch.object(tempfile, "gettempdir", side_effect=nowhere),
+        pytest.raises(G2LError, match=r"no folder for temporary files .* --stage-dir"),
+        open_store(Path(f"file://{store.folder}"), tell=print),
+    ):
+        pass
 
 
 def test_what_is_no_store_and_what_cannot_be_an_address_is_refused(store: Store, tmp_path: Path) -> None:
