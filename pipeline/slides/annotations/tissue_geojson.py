@@ -27,7 +27,7 @@ from pipeline.disk.files import write_text
 from pipeline.slides.annotations.outlines import Polygon, mask_of, polygons_of
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
-from pipeline.slides.artefacts.rules import RULES
+from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, read_thumbnail, reason_of
 
@@ -40,7 +40,7 @@ ARTEFACT_CLASSES: dict[str, RuleName] = {f"Artefact {rule}": rule for rule in AR
 CLASS_COLOURS: dict[str, tuple[int, int, int]] = {
     TISSUE_CLASS: (0, 150, 60),
     UNREADABLE_CLASS: (200, 0, 0),
-    **{f"Artefact {rule.name}": rule.colour for rule in RULES if rule.name in ARTEFACT_RULES and rule.colour},
+    **{f"Artefact {rule.name}": rule.colour for rule in DROPPING if rule.name in ARTEFACT_RULES and rule.colour},
 }
 """RGB of the classes in QuPath: those of rules as in overlays, the others our choice."""
 TISSUE_ENDING = ".geojson"
