@@ -17,6 +17,7 @@ import pytest
 from support.aborts import aborting_at
 from support.commands import leftovers, run_g2l
 from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
+from support.warm import WarmCommands
 
 from pipeline.base.errors import SlideError
 from pipeline.cohort.plan import write_plan
@@ -330,9 +331,17 @@ def command(work: Path, name: str, out: Path) -> list[object]:
     }[name]
 
 
-def hooked(work: Path) -> dict[str, str]:
-    """Variables under which the place of `s1` aborts."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(work / "hook"), os.environ.get("PYTHONPATH"))))}
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmCommands]:
+    with WarmCommands(tmp_path_factory.mktemp("warm") / "logs") as started:
+        yield started
+
+
+def hooked(work: Path) -> dict[str, Any]:
+    """What makes a command, and the processes that it starts, abort at the place of `s1`."""
+    folder = str(work / "hook")
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
+    return {"hook": Path(folder, "sitecustomize.py"), "variables": variables}
 
 
 def said_of(out: Path, name: str) -> dict[str, Any]:
@@ -353,48 +362,50 @@ def said_of(out: Path, name: str) -> dict[str, Any]:
     [*((name, False) for name in ("plan", "extract", "embed", "import")), ("extract", True), ("embed", True)],
 )
 def test_a_tile_that_ends_the_process_fails_its_slide_by_name(
-    work: Path, tmp_path: Path, name: str, is_staged: bool
+    work: Path, warm: WarmCommands, tmp_path: Path, name: str, is_staged: bool
 ) -> None:
     """The first call ends with it, the second names and skips the slide; once it is mended, it is done. A copy that was
     staged is of the slide's name: it is the slide that is noted, read again, named and listed.
     """
     out = tmp_path / ("out.h5" if name == "plan" else "out")
     line = [*command(work, name, out), *(["--stage-dir", tmp_path / "stage"] if is_staged else [])]
-    first = run_g2l(*line, **hooked(work))
-    assert first.returncode == -6, first.stderr
-    second = run_g2l(*line, **hooked(work))
-    assert second.returncode == 3, second.stderr
-    assert "s1.svs: reading it crashes the process (SIGABRT" in second.stderr
+    first = warm.run(line, **hooked(work))
+    assert first.code == -6, first.err
+    second = warm.run(line, **hooked(work))
+    assert second.code == 3, second.err
+    assert "s1.svs: reading it crashes the process (SIGABRT" in second.err
     failed = said_of(out, name)
     assert failed.keys() == {"s1"}
     assert "s1.svs: reading it crashes the process (SIGABRT" in failed["s1"]
     assert leftovers(tmp_path) == []
     if name == "plan":
-        again = run_g2l(*line, **hooked(work))
-        assert again.returncode == 1
+        again = warm.run(line, **hooked(work))
+        assert again.code == 1
         return
-    finished = run_g2l(*line, **hooked(work))  # what is done is not read again
-    assert ("read again" in finished.stderr + finished.stdout) == (name == "embed")
+    finished = warm.run(line, **hooked(work))  # what is done is not read again
+    assert ("read again" in finished.err + finished.out) == (name == "embed")
     (listed,) = json.loads((out / CRASHING).read_text())["slides"]
     assert listed["path"] == str(work / "slides" / "s1.svs")
-    again = run_g2l(*line, "--retry-failures", **hooked(work))  # no crash, nothing gained
-    assert again.returncode == 3, again.stderr
-    mended = run_g2l(*line, "--retry-failures")
-    assert mended.returncode == 0, mended.stderr
+    again = warm.run([*line, "--retry-failures"], **hooked(work))  # no crash, nothing gained
+    assert again.code == 3, again.err
+    mended = warm.run([*line, "--retry-failures"])
+    assert mended.code == 0, mended.err
     assert name == "embed" or said_of(out, name) == {}
     assert not (out / CRASHING).exists()
 
 
 @pytest.mark.slow
-def test_an_import_that_crashes_once_its_store_is_made_keeps_the_plan(work: Path, tmp_path: Path) -> None:
+def test_an_import_that_crashes_once_its_store_is_made_keeps_the_plan(
+    work: Path, warm: WarmCommands, tmp_path: Path
+) -> None:
     """The slide is in the store's plan, so that it stays there, and its rows fail."""
     out = tmp_path / "out"
-    assert run_g2l(*command(work, "import", out)).returncode == 0
+    assert warm.run(command(work, "import", out)).code == 0
     plan, ledger = Store(out).plan.hash, Store(out).first.ledger
     for shard in range(ledger.num_shards):
         ledger.forget(shard)
     (out / f"{AT_HAND}.g2l-part").write_text(json.dumps([0, str(work / "slides" / "s1.svs")]) + "\n")
-    done = run_g2l(*command(work, "import", out), **hooked(work))
-    assert done.returncode == 3, done.stderr
+    done = warm.run(command(work, "import", out), **hooked(work))
+    assert done.code == 3, done.err
     assert Store(out).plan.hash == plan
     assert said_of(out, "import").keys() == {"s1"}

@@ -27,8 +27,8 @@ openslide.OpenSlide.__init__ = open_named
 
 
 def aborting_at(folder: Path, name: str, left: int, top: int) -> Path:
-    """A folder for PYTHONPATH, whose processes call abort() when they read a place of the slide file `name`: the pixel
-    (left, top) of level 0. A library that finds its memory damaged does so.
+    """A folder for PYTHONPATH, with `sitecustomize.py`, whose processes call abort() when they read a place of the
+    slide file `name`: the pixel (left, top) of level 0. A library that finds its memory damaged does so.
     """
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(HOOK.format(name=name, left=left, top=top))

@@ -17,6 +17,7 @@ import json
 import os
 import pkgutil
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -144,6 +145,8 @@ class WarmCommands:
         folder: Path | None = None,
         fresh: bool = False,
         quick_end: bool = False,
+        variables: Mapping[str, str] | None = None,
+        hook: Path | None = None,
     ) -> Ended:
         """Run `g2l ARGUMENTS` to its end, or send it `stop` so many seconds `after` its start.
 
@@ -151,7 +154,8 @@ class WarmCommands:
         of when it makes a file, for the next one may be quicker or slower.
         `timeout` is for a run that is not stopped, `memory_bytes` bounds what it may allocate, `folder` is its working
         folder. A run that hangs says in `err` where each thread was (not a fresh one). `quick_end` leaves out that the
-        interpreter takes itself apart, half a second.
+        interpreter takes itself apart, half a second. `variables` are added to its environment, and the program `hook`
+        is run in it before the command.
         """
         job = {
             "arguments": [str(word) for word in arguments],
@@ -164,6 +168,8 @@ class WarmCommands:
             "folder": str(folder or self.logs),
             "fresh": fresh,
             "quick_end": quick_end,
+            "variables": dict(variables or {}),
+            "hook": hook and str(hook),
             "out": str(self.logs / "out"),
             "err": str(self.logs / "err"),
         }
@@ -230,6 +236,7 @@ def become_command(job: dict[str, Any], tell: int) -> None:
     """Give the fork a session, a working folder and standard files of its own; a fresh one becomes the command."""
     os.setsid()
     os.chdir(job["folder"])
+    os.environ.update(job["variables"])
     files = [
         os.open(os.devnull, os.O_RDONLY),
         *(os.open(job[n], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for n in ("out", "err")),
@@ -332,6 +339,8 @@ def end_quickly(command: Callable[[], object]) -> NoReturn:
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).resolve().parent))  # as in the installed command
     if (job := serve()) is not None:
+        if job["hook"]:
+            runpy.run_path(job["hook"])
         name, function = entry_point()
         run_command = getattr(importlib.import_module(name), function)
         sys.exit(end_quickly(run_command) if job["quick_end"] else run_command())
