@@ -3,21 +3,21 @@ will take in hours and bytes.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.base.console import counted, say
+from pipeline.base.console import counted, said_to, say
+from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.errors import G2LError, Source
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
-from pipeline.cohort.annotated import require_tissue_files
-from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
-from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.cohort.leakage.exclusions import PartedRows
+from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.config.model_names import SCRATCH
+from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import bytes_below
 from pipeline.disk.objects.present import absent_places
@@ -29,10 +29,11 @@ from pipeline.store.format import Status
 from pipeline.store.store import Store
 from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
-from stages.doctor.estimate import OF_CONFIG, TriedSlides, estimate_cohort
+from stages.doctor.estimate import OF_CONFIG, REFUSED, TriedSlides, estimate_cohort
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
-from stages.plan import Audited, audit_slide, rows_to_plan
+from stages.plan import Audited, audit_slide, check_cohort
+from stages.plan_files import folders_of, require_folders
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
 """Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""
@@ -63,20 +64,15 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
         yield trouble("manifest", str(error), f"mend these rows, or give --slides-root; {COLUMNS_ARE_IN}")
         return
     yield from _look_at_rows(manifest)
-    try:
-        parted = exclude_rows(manifest.rows, slides.exclude_cases)
-    except G2LError as error:
-        yield trouble("excluded", str(error), f"correct the list, or its name. --exclude-cases {OF_CONFIG}")
-        return
-    yield from _look_at_exclusion(parted)
-    rows = rows_to_plan(parted.kept, slides.max_slides, slides.seed)
+    if slides.why_unpriced:
+        advice = f"mend that, or give a number of patches. --budget {OF_CONFIG}"
+        yield trouble("budget", slides.why_unpriced, advice)
+    rows, findings = rows_that_plan_takes(manifest, slides.planned)
+    yield from findings
     first = rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
     if not first:
         return
     yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
-    if finding := _look_at_tissue(replace(manifest, rows=tuple(rows)), slides.tissue_files.read_from):
-        yield finding
-        slides = replace(slides, tissue_files=replace(slides.tissue_files, read_from=None))
     tried = []
     for row in first:
         finding, result = try_slide(manifest, row.slide_id, slides)
@@ -108,15 +104,26 @@ def _look_at_exclusion(parted: PartedRows) -> Iterator[Finding]:
     yield from (note("excluded", words, advice) for words in parted.notes[1:])
 
 
-def _look_at_tissue(manifest: Manifest, folder: Path | None) -> Finding | None:
-    """What is wrong with the folder of corrected tissue, if there is one and anything is."""
+def rows_that_plan_takes(manifest: Manifest, planned: PlanConfig) -> tuple[list[ManifestRow], list[Finding]]:
+    """The rows that `plan` would plan by its options, by slide id, and what it would say of them before it opens a
+    slide; no rows if it would refuse. Builds the encoder of candidates, if there is one, as `plan` does.
+    """
+    said: list[str] = []
     try:
-        if folder is not None:
-            require_tissue_files(folder, manifest)
+        with said_to(said.append):
+            checked = check_cohort(manifest, planned, planned.workers or usable_cores())
+            require_folders(manifest, folders_of(planned.overlays, planned.tissue_geojson))
     except G2LError as error:
-        advice = f"name the folder that `g2l plan --tissue-geojson` wrote. --tissue-from {OF_CONFIG}"
-        return trouble("tissue", str(error), advice)
-    return None
+        return [], [*_notes_of_plan(said), trouble("plan", str(error), REFUSED)]
+    told = {f"note: {words}" for words in checked.parted.notes}
+    notes = _notes_of_plan(words for words in said if words not in told)
+    return checked.planned, [*notes, *_look_at_exclusion(checked.parted)]
+
+
+def _notes_of_plan(said: Iterable[str]) -> Iterator[Finding]:
+    """The notes of `plan` on its options."""
+    advice = f"nothing, if that is right. Each option {OF_CONFIG}"
+    yield from (note("plan", words.removeprefix("note: "), advice) for words in said)
 
 
 def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from support.annotated import write_geojson
 from support.extraction import TEACHER
-from support.slides import not_a_slide
+from support.slides import make_slide, not_a_slide
 from support.training import train_once
 
 from pipeline.cohort.manifest import read_manifest
@@ -124,15 +124,20 @@ def annotated(folder: Path, manifest: Path, classes: str) -> Path:
 
 
 def test_what_is_wrong_with_annotations_is_mended_there(manifest: Path, tmp_path: Path) -> None:
-    """A damaged file, one without the class that is asked for, and one with a note."""
+    """A damaged file, one of a slide without the class that another has, and one with a note."""
     (damaged,) = (f for f in of_manifest(annotated(tmp_path, manifest, "{")) if f.subject == "a")
     assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
     path = annotated(tmp_path, manifest, "")
     write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1600, 1280))
+    write_geojson(tmp_path / "b.geojson", tumor=(0, 0, 1280, 1280))
+    two = tmp_path / "two.csv"
+    make_slide(tmp_path / "b.tif", width=1280, height=1280, mpp=0.5, downsamples=(1, 4))
+    two.write_text(f"{path.read_text()}b,b.tif,A,b.geojson\n")
     asked = TriedSlides.by(PlanConfig(include=["tumor"]))
-    found = {each.subject: each for each in work.look_at_manifest(path, tmp_path, None, asked)}["a"]
-    assert (found.level, found.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
-    assert "they have Tumor, and capitals count" in found.words
+    found = {each.subject: each for each in work.look_at_manifest(two, tmp_path, None, asked)}
+    assert (found["a"].level, found["a"].advice) == ("trouble", work.HOW_TO_MEND["annotations"])
+    assert "they have Tumor, and capitals count" in found["a"].words
+    assert found["b"].level == "ok"
     write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1700, 1280))
     noted = {each.subject: each for each in of_manifest(path)}["a"]
     assert noted.level == "note"
@@ -146,10 +151,9 @@ def test_what_is_wrong_with_corrected_tissue_is_mended_there(manifest: Path, tmp
         return {each.subject: each for each in work.look_at_manifest(manifest, tmp_path, None, planned)}
 
     none = look(tmp_path / "nosuch")
-    assert none["tissue"].level == "trouble"
-    assert "nosuch is not a folder" in none["tissue"].words
-    assert "g2l plan --tissue-geojson" in none["tissue"].advice
-    assert none["a"].level == "ok"  # by the tissue finder
+    assert none["plan"].level == "trouble"
+    assert "nosuch is not a folder" in none["plan"].words
+    assert "a" not in none
     (tmp_path / "a.geojson").write_text("{")
     damaged = look(tmp_path)["a"]
     assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["tissue"])
