@@ -198,7 +198,7 @@ def require_folders(manifest: Manifest, folders: Sequence[SlideFolder]) -> None:
     """
     new = _absent([folder.path for folder in folders])
     try:
-        make_folders(manifest, folders)
+        make_slide_folders(manifest, folders)
     finally:
         _remove_empty(new)
 
@@ -229,7 +229,7 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> N
     Raises:
         G2LError: a folder cannot be made or written, or would hold two slides' files under one name.
     """
-    make_folders(manifest, folders)
+    make_slide_folders(manifest, folders)
     for folder in folders:
         for place in (folder.path, (folder.path / CLUSTER_SHEET).parent):
             remove_asides(place, recursive=False)
@@ -237,7 +237,7 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> N
         remove_asides_of(path)
 
 
-def make_folders(manifest: Manifest, folders: Sequence[SlideFolder]) -> None:
+def make_slide_folders(manifest: Manifest, folders: Sequence[SlideFolder]) -> None:
     """Make the folders.
 
     Raises:

@@ -24,7 +24,7 @@ from stages.plan import Audited
 from stages.plan_files import prices_of
 
 OF_CONFIG = "of `plan` comes from the table [plan] of --config"
-REFUSED = f"correct that, so that the first slides are read: `g2l plan` would stop here, too. Each option {OF_CONFIG}"
+MEND_PLAN = f"correct that: `g2l plan` would stop here, too, so no slide was read. Each option {OF_CONFIG}"
 """What to do where `plan` would refuse its options."""
 PIXEL_WORDS = {"jpegxl": "lossless pixels", "jpeg": "pixels as JPEG", "none": "pixels, which are not kept,"}
 """How an estimate calls pixels, by how the store keeps them."""

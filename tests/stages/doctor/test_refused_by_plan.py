@@ -13,7 +13,7 @@ from pipeline.cohort.manifest import parse_manifest
 from pipeline.config.plan import PlanConfig
 from stages.doctor import work
 from stages.doctor.doctor import doctor
-from stages.doctor.estimate import REFUSED, TriedSlides
+from stages.doctor.estimate import MEND_PLAN, TriedSlides
 from stages.doctor.findings import Finding
 from stages.plan import check_cohort
 from stages.plan_files import write_new_plan
@@ -64,7 +64,7 @@ def test_what_plan_refuses_is_one_trouble(
     refused = refusal_of_plan(annotated, tmp_path, **options)
     assert words in refused
     assert [each for each in look(annotated, **options) if each.level == "trouble"] == [
-        Finding("trouble", "plan", refused, REFUSED)
+        Finding("trouble", "plan", refused, MEND_PLAN)
     ]
     assert not list(tmp_path.iterdir())
 
@@ -72,7 +72,7 @@ def test_what_plan_refuses_is_one_trouble(
 def test_a_sample_by_class_needs_annotations(manifest: Path, tmp_path: Path) -> None:
     refused = refusal_of_plan(manifest, tmp_path, sample="class")
     assert refused.startswith("--sample class: no row of the manifest has annotations")
-    assert look(manifest, sample="class")[-1] == Finding("trouble", "plan", refused, REFUSED)
+    assert look(manifest, sample="class")[-1] == Finding("trouble", "plan", refused, MEND_PLAN)
 
 
 def test_the_rows_are_those_that_plan_takes(annotated: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_rows_are_those_that_plan_takes(annotated: Path, tmp_path: Path) -> 
     options = {"include": ["tumour"], "exclude_cases": [str(tmp_path / "listed.txt")]}
     refused = refusal_of_plan(annotated, tmp_path, **options)
     assert "no row of the manifest has annotations" in refused
-    assert look(annotated, **options)[-1] == Finding("trouble", "plan", refused, REFUSED)
+    assert look(annotated, **options)[-1] == Finding("trouble", "plan", refused, MEND_PLAN)
 
 
 def test_a_slide_in_a_bucket_needs_a_folder_for_its_copy(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_a_slide_in_a_bucket_needs_a_folder_for_its_copy(tmp_path: Path) -> None
     with pytest.raises(G2LError, match="--stage-dir") as refused:
         check_cohort(manifest, PlanConfig(), 1)
     found = work.rows_that_plan_takes(manifest, PlanConfig())
-    assert found == ([], [Finding("trouble", "plan", str(refused.value), REFUSED)])
+    assert found == ([], [Finding("trouble", "plan", str(refused.value), MEND_PLAN)])
 
 
 def test_a_torch_that_cannot_reduce_patches(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "TORCH_WITH_LANCZOS", (99, 0))
     refused = refusal_of_plan(manifest, tmp_path, resampling="lanczos-torch")
-    assert look(manifest, resampling="lanczos-torch")[-1] == Finding("trouble", "plan", refused, REFUSED)
+    assert look(manifest, resampling="lanczos-torch")[-1] == Finding("trouble", "plan", refused, MEND_PLAN)
 
 
 @pytest.mark.parametrize("option", ["overlays", "tissue_geojson"])
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_made(manifest: Path, tmp_path: Path, option: st
     (tmp_path / "file").touch()
     options = {option: tmp_path / "file"}
     refused = refusal_of_plan(manifest, tmp_path, **options)
-    assert look(manifest, **options)[-1] == Finding("trouble", "plan", refused, REFUSED)
+    assert look(manifest, **options)[-1] == Finding("trouble", "plan", refused, MEND_PLAN)
 
 
 def test_a_budget_that_cannot_be_priced_is_told_beside_it(annotated: Path, tmp_path: Path) -> None:
