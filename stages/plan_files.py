@@ -124,8 +124,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
     for note in manifest.notes:
         say(f"note: {note}")
     overlays = config.overlays
-    named = ((overlays, PICTURE_ENDING, "--overlays"), (config.tissue_geojson, TISSUE_ENDING, "--tissue-geojson"))
-    folders = [SlideFolder(folder, ending, option) for folder, ending, option in named if folder]
+    folders = folders_of(overlays, config.tissue_geojson)
     with without_new_folders(out.parent, *(folder.path for folder in folders)), ExitStack() as locks:
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them
@@ -162,17 +161,46 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: P
         return plan
 
 
+def folders_of(overlays: Path | None, tissue_geojson: Path | None) -> list[SlideFolder]:
+    """The folders that get a file of each slide, of those that the options of these names give."""
+    named = ((overlays, PICTURE_ENDING, "--overlays"), (tissue_geojson, TISSUE_ENDING, "--tissue-geojson"))
+    return [SlideFolder(folder, ending, option) for folder, ending, option in named if folder]
+
+
 @contextmanager
 def without_new_folders(*folders: Path) -> Iterator[None]:
     """If the block refuses, remove those of the folders and their parents that are new and have stayed empty."""
-    new = {place for folder in folders for place in (folder, *folder.parents) if not os.path.lexists(place)}
+    new = _absent(folders)
     try:
         yield
     except G2LError:
-        for place in sorted(new, key=lambda place: len(place.parts), reverse=True):
-            with suppress(OSError):  # something is in it, or it was never made
-                place.rmdir()
+        _remove_empty(new)
         raise
+
+
+def _absent(folders: Sequence[Path]) -> set[Path]:
+    """Those of the folders and their parents that are not there."""
+    return {place for folder in folders for place in (folder, *folder.parents) if not os.path.lexists(place)}
+
+
+def _remove_empty(folders: Collection[Path]) -> None:
+    """Remove those of the folders that are there and empty."""
+    for place in sorted(folders, key=lambda place: len(place.parts), reverse=True):
+        with suppress(OSError):  # something is in it, or it was never made
+            place.rmdir()
+
+
+def require_folders(manifest: Manifest, folders: Sequence[SlideFolder]) -> None:
+    """See that a plan could make and write the folders; leaves nothing behind.
+
+    Raises:
+        G2LError: as `make_way`.
+    """
+    new = _absent([folder.path for folder in folders])
+    try:
+        make_slide_folders(manifest, folders)
+    finally:
+        _remove_empty(new)
 
 
 def require_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> None:
@@ -199,15 +227,25 @@ def make_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> N
     """Make the folders, and clear away what a killed run left half written; as `require_way`.
 
     Raises:
-        G2LError: a folder cannot be made.
+        G2LError: a folder cannot be made or written, or would hold two slides' files under one name.
+    """
+    make_slide_folders(manifest, folders)
+    for folder in folders:
+        for place in (folder.path, (folder.path / CLUSTER_SHEET).parent):
+            remove_asides(place, recursive=False)
+    for path in (out, *files_beside(out)):
+        remove_asides_of(path)
+
+
+def make_slide_folders(manifest: Manifest, folders: Sequence[SlideFolder]) -> None:
+    """Make the folders.
+
+    Raises:
+        G2LError: as `make_way`.
     """
     for folder in folders:
         make_output_folder(folder.path, folder.option)
-        for place in (folder.path, (folder.path / CLUSTER_SHEET).parent):
-            remove_asides(place, recursive=False)
         require_names_apart(folder.path, [row.slide_id for row in manifest.rows])
-    for path in (out, *files_beside(out)):
-        remove_asides_of(path)
 
 
 def files_beside(out: Path) -> list[Path]:

@@ -10,16 +10,17 @@ from typing import Any
 from pipeline.base.errors import CheckpointError, StoreError
 from pipeline.base.outside import read_toml, reading
 from pipeline.config.model_names import PRETRAINED, split_choice
+from pipeline.disk.objects.urls import as_url
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.training.run_folder import RunFolder
 
-NOTE = "weights_file"
+NOTED_WEIGHTS = "weights_file"
 """Attribute of a store, and of a further teacher in it: the absolute path that `--weights` named, with its `::SET`."""
 
 
 def weights_note(weights: Path | None) -> dict[str, Any]:
     """The note for a new store; nothing for weights of a hub."""
-    return {} if weights is None else {NOTE: str(weights.absolute())}
+    return {} if weights is None else {NOTED_WEIGHTS: str(weights.absolute())}
 
 
 def remembered_weights(teacher: StoredTeacher) -> str | Path | None:
@@ -28,7 +29,7 @@ def remembered_weights(teacher: StoredTeacher) -> str | Path | None:
     """
     if teacher.record["weights"] == PRETRAINED:
         return PRETRAINED
-    noted = teacher.attributes.get(NOTE)
+    noted = teacher.attributes.get(NOTED_WEIGHTS)
     if not isinstance(noted, str) or not noted:
         return None
     return Path(noted) if split_choice(Path(noted))[0].exists() else None
@@ -36,7 +37,7 @@ def remembered_weights(teacher: StoredTeacher) -> str | Path | None:
 
 def noted_place(teacher: StoredTeacher) -> str:
     """Where a store's teacher came from, for a message: the place that was noted, else the file's name."""
-    return str(teacher.attributes.get(NOTE) or teacher.record["weights"])
+    return str(teacher.attributes.get(NOTED_WEIGHTS) or teacher.record["weights"])
 
 
 def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) -> str | Path | None:
@@ -48,7 +49,7 @@ def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) 
     """
     if teacher["weights"] == PRETRAINED:
         return PRETRAINED
-    for folder in (store, _store_of(run)):
+    for folder in (store, store_of_run(run)):
         try:
             stored = Store(folder).teachers if folder is not None else {}
         except StoreError:  # moved or damaged: the one to say so is whoever reads its rows
@@ -60,12 +61,14 @@ def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) 
     return None
 
 
-def _store_of(run: RunFolder) -> Path | None:
-    """The store that a run learnt from, as its options name it, or below the folder that the run lies in."""
+def store_of_run(run: RunFolder) -> Path | None:
+    """The store that a run learnt from, as its options name it, or below the folder that the run lies in; `None` if
+    they name none.
+    """
     try:
         with reading(run.config_path, "damaged", CheckpointError):
             text = read_toml(run.config_path)["train-student"]["store"]
     except CheckpointError:
         return None
     path = Path(str(text))
-    return path if path.exists() else Path(os.path.realpath(run.folder)).parent / path
+    return path if as_url(path) or path.exists() else Path(os.path.realpath(run.folder)).parent / path

@@ -24,6 +24,8 @@ from stages.plan import Audited
 from stages.plan_files import prices_of
 
 OF_CONFIG = "of `plan` comes from the table [plan] of --config"
+MEND_PLAN = f"correct that: `g2l plan` would stop here, too, so no slide was read. Each option {OF_CONFIG}"
+"""What to do where `plan` would refuse its options."""
 PIXEL_WORDS = {"jpegxl": "lossless pixels", "jpeg": "pixels as JPEG", "none": "pixels, which are not kept,"}
 """How an estimate calls pixels, by how the store keeps them."""
 HOW_TO_TIME = (
@@ -37,25 +39,22 @@ class TriedSlides:
     """What `plan` would do, as far as slides are tried and the whole is estimated from them.
 
     Attributes:
+        planned: the options of `plan`.
         grid, sampling, tissue_files: how a slide is planned; nothing is written.
         slides_root: the folder that relative paths start from.
         stage: where slides in a bucket are copied to; `None`: nowhere.
-        exclude_cases: lists of cases that are not planned.
-        max_slides, seed: how many of the other slides are planned (`None`: all), and by which draw.
         most_of_a_slide: patches of a slide at most; `None`: all.
         budget, budget_words: what all patches may come to, parsed and as typed; `None` and "": no bound.
         prices: what a patch costs of the budget; `None` where that is not known.
         why_unpriced: why it is not known.
     """
 
+    planned: PlanConfig
     grid: Grid
     sampling: Sampling
     tissue_files: TissueFiles = field(default_factory=TissueFiles)
     slides_root: Path | None = None
     stage: StageFolder | None = None
-    exclude_cases: Sequence[str] = ()
-    max_slides: int | None = None
-    seed: int = 0
     most_of_a_slide: int | None = None
     budget: Budget | None = None
     budget_words: str = ""
@@ -71,14 +70,12 @@ class TriedSlides:
         except G2LError as error:
             why_unpriced = str(error)
         return cls(
+            planned=planned,
             grid=planned.grid,
             sampling=planned.sampling,
             tissue_files=replace(planned.tissue_files, write_to=None),
             slides_root=slides_root or planned.slides_root,
             stage=planned.stage_folder,
-            exclude_cases=tuple(planned.exclude_cases or ()),
-            max_slides=planned.max_slides,
-            seed=planned.seed,
             most_of_a_slide=None if planned.budget else planned.patches_per_slide,
             budget=planned.parsed_budget,
             budget_words=planned.budget or "",
@@ -102,9 +99,6 @@ def estimate_cohort(
     samples = _measured(like)
     if not samples:
         return
-    if slides.why_unpriced:
-        advice = f"mend that, or give a number of patches. --budget {OF_CONFIG}"
-        yield trouble("budget", slides.why_unpriced, advice)
     num_bare = sum(row.slide_id in bare for row in rows)
     taken, offered = _taken(like, (len(rows) - num_bare) / len(like), slides)
     num = sum(each.patches_taken for each in taken)

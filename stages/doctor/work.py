@@ -3,36 +3,42 @@ will take in hours and bytes.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.base.console import counted, say
+from pipeline.base.console import counted, said_to, say
+from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.errors import G2LError, Source
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
-from pipeline.cohort.annotated import require_tissue_files
-from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
-from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.cohort.leakage.exclusions import PartedRows
+from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest
+from pipeline.config.base import read_options
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.stages import ExtractConfig
+from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.disk.files import bytes_below
 from pipeline.disk.objects.present import absent_places
+from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
 from pipeline.slides.patch_sample import MOST_OF_A_SLIDE
 from pipeline.slides.staging.one import copy_of_slide
 from pipeline.store.format import Status
-from pipeline.store.store import Store
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.teachers import choose_teachers
+from pipeline.student.start import find_start
+from pipeline.student.weights_place import NOTED_WEIGHTS, noted_place, remembered_weights, store_of_run
 from pipeline.training.preflight import NUM_PATCHES, seconds_of_patch
 from pipeline.training.run_folder import RunFolder
-from stages.doctor.estimate import OF_CONFIG, TriedSlides, estimate_cohort
+from stages.doctor.estimate import MEND_PLAN, OF_CONFIG, TriedSlides, estimate_cohort
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
-from stages.plan import Audited, audit_slide, rows_to_plan
+from stages.plan import Audited, audit_slide, check_cohort
+from stages.plan_files import folders_of, require_folders
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
 """Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""
@@ -63,20 +69,15 @@ def look_at_manifest(path: Path, place: Path, teacher_seconds: float | None, sli
         yield trouble("manifest", str(error), f"mend these rows, or give --slides-root; {COLUMNS_ARE_IN}")
         return
     yield from _look_at_rows(manifest)
-    try:
-        parted = exclude_rows(manifest.rows, slides.exclude_cases)
-    except G2LError as error:
-        yield trouble("excluded", str(error), f"correct the list, or its name. --exclude-cases {OF_CONFIG}")
-        return
-    yield from _look_at_exclusion(parted)
-    rows = rows_to_plan(parted.kept, slides.max_slides, slides.seed)
+    if slides.why_unpriced:
+        advice = f"mend that, or give a number of patches. --budget {OF_CONFIG}"
+        yield trouble("budget", slides.why_unpriced, advice)
+    rows, findings = rows_that_plan_takes(manifest, slides.planned)
+    yield from findings
     first = rows[:FIRST_SLIDES]  # all are there: `read_manifest` has looked
     if not first:
         return
     yield from look_at_reading(list(map(manifest.slide_path, first)))  # before they are read for real
-    if finding := _look_at_tissue(replace(manifest, rows=tuple(rows)), slides.tissue_files.read_from):
-        yield finding
-        slides = replace(slides, tissue_files=replace(slides.tissue_files, read_from=None))
     tried = []
     for row in first:
         finding, result = try_slide(manifest, row.slide_id, slides)
@@ -108,15 +109,26 @@ def _look_at_exclusion(parted: PartedRows) -> Iterator[Finding]:
     yield from (note("excluded", words, advice) for words in parted.notes[1:])
 
 
-def _look_at_tissue(manifest: Manifest, folder: Path | None) -> Finding | None:
-    """What is wrong with the folder of corrected tissue, if there is one and anything is."""
+def rows_that_plan_takes(manifest: Manifest, planned: PlanConfig) -> tuple[list[ManifestRow], list[Finding]]:
+    """The rows that `plan` would plan by its options, by slide id, and what it would say of them before it opens a
+    slide; no rows if it would refuse. Builds the encoder of candidates, if there is one, as `plan` does.
+    """
+    said: list[str] = []
     try:
-        if folder is not None:
-            require_tissue_files(folder, manifest)
+        with said_to(said.append):
+            checked = check_cohort(manifest, planned, planned.workers or usable_cores())
+            require_folders(manifest, folders_of(planned.overlays, planned.tissue_geojson))
     except G2LError as error:
-        advice = f"name the folder that `g2l plan --tissue-geojson` wrote. --tissue-from {OF_CONFIG}"
-        return trouble("tissue", str(error), advice)
-    return None
+        return [], [*_notes_of_plan(said), trouble("plan", str(error), MEND_PLAN)]
+    told = {f"note: {words}" for words in checked.parted.notes}
+    notes = _notes_of_plan(words for words in said if words not in told)
+    return checked.planned, [*notes, *_look_at_exclusion(checked.parted)]
+
+
+def _notes_of_plan(said: Iterable[str]) -> Iterator[Finding]:
+    """The notes of `plan` on its options."""
+    advice = f"nothing, if that is right. Each option {OF_CONFIG}"
+    yield from (note("plan", words.removeprefix("note: "), advice) for words in said)
 
 
 def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[Finding, Audited]:
@@ -154,6 +166,7 @@ def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Fin
         words = f"{done:,} of {counted(len(teacher.shards), 'shard')} done, {format_bytes(teacher.ledger.num_bytes())}"
         if teacher.pending:
             yield note(teacher.name, words + _remaining(teacher.ledger.seconds(), done, len(teacher.pending)), CONTINUE)
+            yield from _look_for_weights_of(teacher)
         else:
             yield good(teacher.name, words)
         failed = sum(number for name, number in counts.items() if name not in NOT_FAILED)
@@ -174,6 +187,13 @@ KEEP = "nothing, as long as it is only read"
 def _remaining(seconds: float, done: int, pending: int) -> str:
     """How long the shards to come take at the rate of those that are done."""
     return f"; about {format_seconds(seconds / done * pending)} to go at their rate" if done and seconds else ""
+
+
+def _look_for_weights_of(teacher: StoredTeacher) -> Iterator[Finding]:
+    """That the file of a teacher's weights, which is still needed, is not where it was; nothing of published ones."""
+    if NOTED_WEIGHTS in teacher.attributes and remembered_weights(teacher) is None:
+        words = f"its weights are no longer at {noted_place(teacher)}, and not all is done"
+        yield trouble(teacher.name, words, "name their file with --weights where it is now; its hash is compared")
 
 
 def _look_at_slides(store: Store, slides_root: Path | None) -> Finding:
@@ -207,6 +227,24 @@ def look_at_run(path: Path) -> Iterator[Finding]:
         if changed := other_versions(identity.get("versions", {})):
             advice = "continue with these versions, where it is to be exact to the bit"
             yield note("versions", f"begun with others: {', '.join(changed)}", advice)
+        yield from look_at_start(run)
+
+
+def look_at_start(run: RunFolder) -> Iterator[Finding]:
+    """What `train-student` would refuse of the store and the student's weights that a run goes on with, as the run's
+    options name them; nothing of a store in a bucket, or if there are no options yet.
+    """
+    store = store_of_run(run)
+    if store is None or as_url(store):
+        return
+    try:
+        options = read_options(run.config_path, "train-student")
+        names = options.keys() & TrainConfig.model_fields.keys()
+        config = TrainConfig.build({name: options[name] for name in names}, is_record=True)
+        choose_teachers(Store(store), config.teacher, config.teacher_weight)
+        find_start(config.weights)
+    except G2LError as error:
+        yield trouble("inputs", str(error), "name the store or --weights where they are now; both are compared")
 
 
 def seconds_of_teacher(name: str, patch_px: int) -> tuple[Finding, float | None]:

@@ -12,7 +12,7 @@ from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.model_names import PRETRAINED
 from pipeline.store.store import Store
 from pipeline.student.resolve import name_model, name_models
-from pipeline.student.weights_place import NOTE, noted_place, remembered_weights, weights_note, weights_of_run
+from pipeline.student.weights_place import NOTED_WEIGHTS, noted_place, remembered_weights, weights_note, weights_of_run
 from pipeline.training.run_folder import RunFolder
 from stages.train_student import train_student
 
@@ -30,15 +30,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_note_is_absolute_and_decides_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     assert weights_note(None) == {}
-    assert weights_note(Path("t.pth::teacher")) == {NOTE: str(place / "t.pth::teacher")}
+    assert weights_note(Path("t.pth::teacher")) == {NOTED_WEIGHTS: str(place / "t.pth::teacher")}
     store = Store(place / "store.zarr")
     assert remembered_weights(store.first) == place / "teacher.safetensors"
     before = store.first.content_hash()
-    store.first.attributes[NOTE] = str(place / "gone.pth")
+    store.first.attributes[NOTED_WEIGHTS] = str(place / "gone.pth")
     assert store.first.content_hash() == before
     assert remembered_weights(store.first) is None
     assert noted_place(store.first) == str(place / "gone.pth")
-    del store.first.attributes[NOTE]  # of an earlier version
+    del store.first.attributes[NOTED_WEIGHTS]  # of an earlier version
     assert remembered_weights(store.first) is None
     assert noted_place(store.first) == "teacher.safetensors"
 
@@ -63,7 +63,7 @@ def test_a_file_that_was_replaced_is_refused(place: Path, tmp_path: Path) -> Non
     store = shutil.copytree(place / "store.zarr", tmp_path / "store.zarr")
     other = write_teacher(tmp_path / "other.safetensors", seed=5)
     text = json.loads((store / "zarr.json").read_text())
-    text["attributes"]["g2l"][NOTE] = str(other)
+    text["attributes"]["g2l"][NOTED_WEIGHTS] = str(other)
     (store / "zarr.json").write_text(json.dumps(text))
     with pytest.raises(EncoderError, match="its weights are not those that the run names"):
         name_model(f"{place / 'run'}@teacher", None, store).build()

@@ -7,12 +7,16 @@ from types import SimpleNamespace
 import pytest
 from support.annotated import write_geojson
 from support.extraction import TEACHER
-from support.slides import not_a_slide
+from support.slides import make_slide, not_a_slide
+from support.stores import make_store, train_config
 from support.training import train_once
 
+from pipeline.base.errors import G2LError
 from pipeline.cohort.manifest import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.store.store import Store
+from pipeline.student.weights_place import NOTED_WEIGHTS
+from pipeline.training.run_folder import RunFolder
 from stages.doctor import work
 from stages.doctor.estimate import TriedSlides
 from stages.doctor.findings import Finding
@@ -93,6 +97,48 @@ def test_a_store_whose_slides_have_gone_is_trouble(good_store: Path, tmp_path: P
     assert found["slides"].level == "ok"
 
 
+def test_weights_that_have_gone_are_trouble_until_all_is_done(good_store: Path, tmp_path: Path) -> None:
+    def look(noted: str | None) -> list[str]:
+        store = Store(place)
+        if noted is not None:
+            store.teachers[TEACHER].attributes[NOTED_WEIGHTS] = noted
+        found = work.look_at_store(store)
+        return [each.words for each in found if each.level == "trouble" and each.subject == TEACHER]
+
+    place = Path(shutil.copytree(good_store, tmp_path / "store.zarr"))
+    gone = str(tmp_path / "gone.safetensors")
+    assert not look(gone)
+    Store(place).first.ledger.forget(1)
+    assert not look(None)
+    (words,) = look(gone)
+    assert f"no longer at {gone}" in words
+
+
+def test_a_run_that_cannot_go_on_says_what_training_would(tmp_path: Path) -> None:
+    """Its store has gone or is not finished, or the run whose student it starts from is not."""
+    run, store = RunFolder(tmp_path / "run"), tmp_path / "store.zarr"
+    run.folder.mkdir()
+    assert not list(work.look_at_start(run))  # no options yet
+    config = train_config("vit_tiny_patch16_224")
+    run.write_config(str(store), config.absolute().record())
+    (gone,) = work.look_at_start(run)
+    with pytest.raises(G2LError) as refused:
+        Store(work.store_of_run(run) or store)
+    assert (gone.level, gone.words) == ("trouble", str(refused.value))
+    make_store(store, shards=1)
+    (begun,) = work.look_at_start(run)
+    assert "is not finished" in begun.words
+    shutil.rmtree(store)
+    make_store(store)
+    assert not list(work.look_at_start(run))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").touch()
+    other = config.model_copy(update={"weights": str(tmp_path / "other")})
+    run.write_config(str(store), other.absolute().record())
+    (unfinished,) = work.look_at_start(run)
+    assert "this run is not finished and has no student yet" in unfinished.words
+
+
 @pytest.mark.slow
 def test_a_run_says_how_far_it_is(tmp_path: Path) -> None:
     run = train_once(tmp_path) / "run"
@@ -103,6 +149,8 @@ def test_a_run_says_how_far_it_is(tmp_path: Path) -> None:
     (begun,) = work.look_at_run(run)
     assert begun.level == "note"
     assert begun.advice.endswith("it continues")
+    shutil.move(tmp_path / "store.zarr", tmp_path / "moved.zarr")
+    assert [each.level for each in work.look_at_run(run)] == ["note", "trouble"]
     (run / "run.json").write_text("{")
     (damaged,) = work.look_at_run(run)
     assert damaged.level == "trouble"
@@ -124,15 +172,20 @@ def annotated(folder: Path, manifest: Path, classes: str) -> Path:
 
 
 def test_what_is_wrong_with_annotations_is_mended_there(manifest: Path, tmp_path: Path) -> None:
-    """A damaged file, one without the class that is asked for, and one with a note."""
+    """A damaged file, one of a slide without the class that another has, and one with a note."""
     (damaged,) = (f for f in of_manifest(annotated(tmp_path, manifest, "{")) if f.subject == "a")
     assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
     path = annotated(tmp_path, manifest, "")
     write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1600, 1280))
+    write_geojson(tmp_path / "b.geojson", tumor=(0, 0, 1280, 1280))
+    two = tmp_path / "two.csv"
+    make_slide(tmp_path / "b.tif", width=1280, height=1280, mpp=0.5, downsamples=(1, 4))
+    two.write_text(f"{path.read_text()}b,b.tif,A,b.geojson\n")
     asked = TriedSlides.by(PlanConfig(include=["tumor"]))
-    found = {each.subject: each for each in work.look_at_manifest(path, tmp_path, None, asked)}["a"]
-    assert (found.level, found.advice) == ("trouble", work.HOW_TO_MEND["annotations"])
-    assert "they have Tumor, and capitals count" in found.words
+    found = {each.subject: each for each in work.look_at_manifest(two, tmp_path, None, asked)}
+    assert (found["a"].level, found["a"].advice) == ("trouble", work.HOW_TO_MEND["annotations"])
+    assert "they have Tumor, and capitals count" in found["a"].words
+    assert found["b"].level == "ok"
     write_geojson(tmp_path / "a.geojson", Tumor=(0, 0, 1700, 1280))
     noted = {each.subject: each for each in of_manifest(path)}["a"]
     assert noted.level == "note"
@@ -146,10 +199,9 @@ def test_what_is_wrong_with_corrected_tissue_is_mended_there(manifest: Path, tmp
         return {each.subject: each for each in work.look_at_manifest(manifest, tmp_path, None, planned)}
 
     none = look(tmp_path / "nosuch")
-    assert none["tissue"].level == "trouble"
-    assert "nosuch is not a folder" in none["tissue"].words
-    assert "g2l plan --tissue-geojson" in none["tissue"].advice
-    assert none["a"].level == "ok"  # by the tissue finder
+    assert none["plan"].level == "trouble"
+    assert "nosuch is not a folder" in none["plan"].words
+    assert "a" not in none
     (tmp_path / "a.geojson").write_text("{")
     damaged = look(tmp_path)["a"]
     assert (damaged.level, damaged.advice) == ("trouble", work.HOW_TO_MEND["tissue"])
