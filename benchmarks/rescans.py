@@ -2,8 +2,9 @@
 
 Thumbnails are synthesised: uneven discs of tissue, darker and lighter at several scales. Each is scanned once
 more: compressed to JPEG at quality 40, in another stain, at half the resolution, turned by 180 degrees, tilted by two
-degrees, with a margin cut off, and all of compression, brightness, resolution and turn at once. Measured in turn in one
-process: the print of a slide, and finding its tissue, which a plan does anyway. `--folder` takes pictures of slides in
+degrees, with a margin cut off, and all of compression, brightness, resolution and turn at once. The same is done with
+roundish sections of little texture that have a dark rim, as lymph nodes have. Measured in turn in one process: the
+print of a slide, and finding its tissue, which a plan does anyway. `--folder` takes pictures of slides in
 their place, such as the overviews of a development set; their size in micrometres is not known and taken as 20 mm.
 """
 
@@ -27,11 +28,13 @@ from pipeline.slides.tissue import segment
 NEEDED = 0.25
 """Share of the tissue finder's time that a print may take: the issue allows a plan half as much time again for all."""
 SIDE, PIXEL_UM = 700, 24.0
+RIM, RIM_UM = 60.0, 320.0
+"""How much darker a rim is, grey levels, and its width. Our choice: a lymph node's cortex in a picture of a slide."""
 Rgb = NDArray[np.uint8]
 
 
-def section(seed: int) -> Rgb:
-    """A made-up section."""
+def section(seed: int, rimmed: bool = False) -> Rgb:
+    """A made-up section; a rimmed one is rounder, more even, and dark along its edge."""
     rng = np.random.default_rng(seed)
 
     def field(cell: int) -> NDArray[np.float64]:
@@ -40,9 +43,11 @@ def section(seed: int) -> Rgb:
         return fine
 
     y, x = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE - 0.5
-    wide = rng.uniform(1, 2)
-    inside = np.hypot(y * wide, x) + 0.04 * field(60) < rng.uniform(0.28, 0.4)
-    grey = np.clip(150 + 25 * (field(40) + 0.7 * field(20) + 0.5 * field(10)), 40, 215)
+    wide = rng.uniform(1, 1.1 if rimmed else 2)
+    inside = np.hypot(y * wide, x) + (0.01 if rimmed else 0.04) * field(60) < rng.uniform(0.28, 0.4)
+    texture = field(40) + 0.7 * field(20) + 0.5 * field(10)
+    rim = RIM * (ndimage.distance_transform_edt(inside) * PIXEL_UM < RIM_UM) if rimmed else 0
+    grey = np.clip(150 + (8 if rimmed else 25) * texture - rim, 40, 215)
     glass = np.full((SIDE, SIDE, 1), 243) + rng.normal(0, 1, (SIDE, SIDE, 1))
     rgb = np.where(inside[..., None], np.stack([grey * 1.05, grey * 0.65, grey * 0.95], axis=-1), glass)
     return np.clip(rgb, 0, 255).astype(np.uint8)
@@ -100,22 +105,33 @@ def read_pictures(folder: Path) -> list[tuple[Rgb, float]]:
     return [(rgb, 20_000 / max(rgb.shape)) for rgb in pictures]
 
 
+def report(what: str, slides: list[tuple[Rgb, float]], again: int) -> list[SlidePrint | None]:
+    """Print which slides are wrongly taken for one, and which further scans of the first `again` are found; returns the
+    slides' prints.
+    """
+    prints = [print_of(*slide) for slide in slides]
+    pairs = len(slides) * (len(slides) - 1) // 2
+    print(f"{len(slides)} {what}, {sum(each is None for each in prints)} without a print")
+    print(f"wrongly taken for one: {len(find_rescans(prints))} of {pairs:,} pairs")
+    found: dict[str, list[bool]] = {}
+    for (rgb, pixel_um), own in list(zip(slides, prints, strict=True))[:again]:
+        for name, scan in scans(rgb):
+            found.setdefault(name, []).append(bool(find_rescans([own, print_of(scan, pixel_um)])))
+    print(table([(name, f"{sum(each)} of {len(each)}") for name, each in found.items()], ("scanned again", "found")))
+    return prints
+
+
 def main() -> int:
     """Measure and print."""
     parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--slides", type=int, default=200, help="sections to synthesise")
+    parser.add_argument("--rimmed", type=int, default=40, help="sections with a dark rim to synthesise")
     parser.add_argument("--folder", type=Path, help="pictures in place of the sections")
     args = parser.parse_args()
     slides = read_pictures(args.folder) if args.folder else [(section(n), PIXEL_UM) for n in range(args.slides)]
-    prints = [print_of(*slide) for slide in slides]
-    pairs = len(slides) * (len(slides) - 1) // 2
-    print(f"{len(slides)} slides, {sum(each is None for each in prints)} without a print")
-    print(f"wrongly taken for one: {len(find_rescans(prints))} of {pairs:,} pairs")
-    found: dict[str, list[bool]] = {}
-    for (rgb, pixel_um), own in list(zip(slides, prints, strict=True))[:50]:
-        for what, scan in scans(rgb):
-            found.setdefault(what, []).append(bool(find_rescans([own, print_of(scan, pixel_um)])))
-    print(table([(what, f"{sum(each)} of {len(each)}") for what, each in found.items()], ("scanned again", "found")))
+    prints = report("slides", slides, 50)
+    if args.rimmed:
+        report("sections with a dark rim", [(section(n, rimmed=True), PIXEL_UM) for n in range(args.rimmed)], 10)
     many = [prints[n % len(prints)] for n in range(1000)]
     apart = [
         each and replace(each, detail=np.roll(each.detail, (7 * n, 13 * n), (0, 1)) * each.inside)

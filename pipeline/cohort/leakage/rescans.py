@@ -3,9 +3,10 @@
 Scans of one slide differ in scanner, compression, brightness and resolution, and in how it lay: the files share no byte
 and no pixel (`cohort.copies` finds those that do). What stays is where the tissue is darker than around. So each slide
 gets a print: the tissue's darkness in a square about its centre of mass, whose side follows the tissue's extent, less
-the mean of its surroundings. Two prints are compared by their correlation inside both tissues, in all eight turns and
-flips and small shifts. A tilt of two degrees passes. Left out: other angles, scans of another part of the slide, and
-stains so different that other tissue is found.
+the mean of its surroundings. Many sections have a dark rim (cortex, capsule, epidermis), which would make them alike by
+their outlines; so each cell counts by how it differs from the cells that are as far from the edge. Two prints are
+compared by their correlation inside both tissues, in all eight turns and flips and small shifts. A tilt of two degrees
+passes. Left out: other angles, scans of another part of the slide, and stains so different that other tissue is found.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ section (a square has 2.4).
 """
 AROUND = 4.0
 """Width (standard deviation) of the surroundings that are taken off, in cells. Our choice."""
+LEAST_SPREAD = 1.0
+"""Spread (standard deviation) from which a ring is divided by it, grey levels. Our choice: less is noise."""
 MOST_REDUCED = 1024
 """Side that a thumbnail is reduced to before it is looked at, pixels. Our choice."""
 LEAST_CELLS = 150
@@ -56,7 +59,8 @@ class SlidePrint:
     """What a slide's tissue looks like from afar.
 
     Attributes:
-        detail: float32 (SIDE, SIDE), darkness of the tissue less that of its surroundings, grey levels; 0 off tissue.
+        detail: float32 (SIDE, SIDE), darkness of the tissue less that of its surroundings, less the mean of its ring
+            (cells as far from the edge), in standard deviations of the ring; 0 off tissue.
         inside: bool (SIDE, SIDE), cells that are tissue.
         radius_um: root mean square distance of the tissue from its centre, micrometres.
     """
@@ -107,9 +111,15 @@ def slide_print(
     inside, dark = _cells(share, y, x, radius * SPAN), _cells(weighted, y, x, radius * SPAN)
     around = ndimage.gaussian_filter(dark, AROUND) / np.maximum(ndimage.gaussian_filter(inside, AROUND), 1e-6)
     is_inside = inside > 0.5
-    detail = np.where(is_inside, dark / np.maximum(inside, 0.5) - around, 0).astype(np.float32)
-    if is_inside.sum() < LEAST_CELLS or detail[is_inside].std() < 1:
+    if is_inside.sum() < LEAST_CELLS:
         return None
+    rings = _rings(is_inside)
+    values = (dark / np.maximum(inside, 0.5) - around)[is_inside]
+    values = values - _ring_means(values, rings)
+    if values.std() < 1:
+        return None
+    detail = np.zeros((SIDE, SIDE), np.float32)
+    detail[is_inside] = values / np.maximum(np.sqrt(_ring_means(values**2, rings)), LEAST_SPREAD)
     return SlidePrint(detail, is_inside, radius * factor * pixel_um)
 
 
@@ -193,6 +203,18 @@ def _best(first: SlidePrint, second: SlidePrint, turn: int) -> float:
 def least_correlation(num_cells: int) -> float:
     """The correlation of that many shared cells from which two slides are listed."""
     return max(ALIKE, float(np.tanh(ALIKE_SIGMAS / np.sqrt(max(num_cells / CELLS_TOGETHER - 3, 1)))))
+
+
+def _rings(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The ring of each of the (cells,) inside: its distance from the nearest cell outside, in whole cells."""
+    rings: NDArray[np.int64] = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1][inside].astype(np.int64)
+    return rings
+
+
+def _ring_means(values: NDArray[np.float32], rings: NDArray[np.int64]) -> NDArray[np.float64]:
+    """For each of the (cells,), the mean of its ring."""
+    means: NDArray[np.float64] = np.bincount(rings, values) / np.maximum(np.bincount(rings), 1)
+    return means[rings]
 
 
 def _turned(values: NDArray[_Cell], turn: int) -> NDArray[_Cell]:

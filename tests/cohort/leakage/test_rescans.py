@@ -94,6 +94,32 @@ def test_other_slides_are_not_taken_for_scans_of_one() -> None:
     assert find_rescans([print_of(section(seed)) for seed in range(40)]) == []
 
 
+def rimmed(seed: int, uneven: float = 0.0) -> Rgb:
+    """A roundish section with faint texture and a rim that is 60 grey levels darker, all around or more on one side."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    angle, away = np.arctan2(y, x), np.hypot(y, x)
+    edge = 90 + sum(rng.normal(0, 2) * np.cos(k * angle + rng.uniform(0, 6)) for k in range(2, 6))
+    texture = ndimage.gaussian_filter(rng.standard_normal((SIDE, SIDE)), 2.4)
+    rim = 60 * (away > edge - 12) * (1 - uneven * np.cos(angle + rng.uniform(0, 6)))
+    grey = np.clip(150 + 10 * texture / texture.std() - rim, 20, 215)
+    return np.where((away < edge)[..., None], np.stack([grey, grey, grey * 0.8], -1), 243).astype(np.uint8)
+
+
+@pytest.mark.parametrize("uneven", [0.0, 0.5])
+def test_a_dark_rim_does_not_make_sections_alike(uneven: float) -> None:
+    assert find_rescans([print_of(rimmed(seed, uneven)) for seed in range(5)]) == []
+
+
+def test_a_scan_of_a_section_with_a_dark_rim_is_found() -> None:
+    rgb = rimmed(0)
+    noise = np.random.default_rng(1).normal(0, 5, (SIDE, SIDE, 1))
+    other = np.where(rgb < 243, np.clip(rgb * 0.9 + noise, 0, 225), 243).astype(np.uint8)
+    again = np.ascontiguousarray(np.rot90(np.roll(tilted(other), (6, -4), (0, 1))))
+    (pair,) = find_rescans([print_of(again), print_of(rgb)])
+    assert pair.turn == 1
+
+
 def test_little_tissue_and_even_tissue_have_no_print() -> None:
     rgb = np.full((SIDE, SIDE, 3), 243, np.uint8)
     assert print_of(rgb) is None
