@@ -109,6 +109,27 @@ class TiledLevel:
         return -(-self.height // self.tile_height)
 
 
+def half_level(level: TiledLevel) -> TiledLevel:
+    """A level whose tiles are decoded at half their size, without a last row or column of tiles in which there is only
+    half a pixel.
+    """
+    width, height = level.width // 2, level.height // 2
+    half = replace(
+        level,
+        width=width,
+        height=height,
+        tile_width=level.tile_width // 2,
+        tile_height=level.tile_height // 2,
+        halving=2,
+    )
+    tiles = np.s_[: half.num_rows, : half.num_columns]
+    offsets, lengths = (
+        of_tiles.reshape(level.num_rows, level.num_columns)[tiles].ravel()
+        for of_tiles in (level.offsets, level.lengths)
+    )
+    return replace(half, offsets=offsets, lengths=lengths)
+
+
 class TiledTiff:
     """The levels of a slide that can be read directly; safe to use from many threads.
 
@@ -141,14 +162,7 @@ class TiledTiff:
         half = copy.copy(self)
         half._whole, half._number = self, next(_numbers)  # the file stays open as long as either is there
         half.levels = {
-            number: replace(
-                level,
-                width=level.width // 2,
-                height=level.height // 2,
-                tile_width=level.tile_width // 2,
-                tile_height=level.tile_height // 2,
-                halving=2,
-            )
+            number: half_level(level)
             for number, level in self.levels.items()
             if level.compression == JPEG and level.tile_width % 2 == level.tile_height % 2 == 0
         }

@@ -184,6 +184,18 @@ def test_half_is_libjpegs_scaled_decoding(tmp_path: Path, sampling: str) -> None
     assert slide.direct.read_half(0, (0, 0), (WIDTH // 2 + 1, 10)) is None
 
 
+@pytest.mark.parametrize("size", [(193, 98), (194, 97), (193, 97)])
+def test_half_of_a_level_whose_last_tiles_hold_one_pixel(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Half a pixel is no column of tiles, and the rows below are their own all the same."""
+    path = sf.make_slide(tmp_path / "a.svs", width=size[0], height=size[1], mpp=0.5, tile=48, downsamples=(1,))
+    half_size = size[0] // 2, size[1] // 2
+    half = Slide(path).direct.read_half(0, (0, 0), half_size)
+    assert half is not None
+    whole = by_openslide(path, 0, (0, 0), (2 * half_size[0], 2 * half_size[1]))
+    averaged = np.asarray(Image.fromarray(whole).reduce(2)).astype(int)
+    assert np.abs(half - averaged).mean() < 2
+
+
 def test_half_and_full_share_a_cache_and_no_tiles(tmp_path: Path) -> None:
     slide = Slide(make(tmp_path / "a.svs"))
     for _ in range(2):
