@@ -480,8 +480,7 @@ def audit_open_slide(
     covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
     if covered > TISSUE_EVERYWHERE and not unreadable_mm2:
         warnings.append(f"{min(covered, 1):.0%} of it counts as tissue: is there no glass, or is glass taken for it?")
-    if sample.plain:
-        warnings.append(f"{sample.plain} of {counted(sample.measured, 'patch', 'patches')} looked at are of one colour")
+    warnings += sample.warnings()
     return AuditRow(
         **known | slide.info.audit_facts() | sample.audit_facts() | {"warnings": "; ".join(warnings)},
         status=status,

@@ -109,6 +109,27 @@ class TiledLevel:
         return -(-self.height // self.tile_height)
 
 
+def half_level(level: TiledLevel) -> TiledLevel:
+    """A level whose tiles are decoded at half their size, without a last row or column of tiles in which there is only
+    half a pixel.
+    """
+    width, height = level.width // 2, level.height // 2
+    half = replace(
+        level,
+        width=width,
+        height=height,
+        tile_width=level.tile_width // 2,
+        tile_height=level.tile_height // 2,
+        halving=2,
+    )
+    tiles = np.s_[: half.num_rows, : half.num_columns]
+    offsets, lengths = (
+        of_tiles.reshape(level.num_rows, level.num_columns)[tiles].ravel()
+        for of_tiles in (level.offsets, level.lengths)
+    )
+    return replace(half, offsets=offsets, lengths=lengths)
+
+
 class TiledTiff:
     """The levels of a slide that can be read directly; safe to use from many threads.
 
@@ -126,6 +147,7 @@ class TiledTiff:
         self._cache, self._number = cache, next(_numbers)
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
+        self._file_bytes = os.fstat(self._file).st_size
         with tifffile.TiffFile(path) as tiff:
             pages = {
                 page_size(page): page for page in reversed(list(tiff.pages)) if isinstance(page, tifffile.TiffPage)
@@ -141,14 +163,7 @@ class TiledTiff:
         half = copy.copy(self)
         half._whole, half._number = self, next(_numbers)  # the file stays open as long as either is there
         half.levels = {
-            number: replace(
-                level,
-                width=level.width // 2,
-                height=level.height // 2,
-                tile_width=level.tile_width // 2,
-                tile_height=level.tile_height // 2,
-                halving=2,
-            )
+            number: half_level(level)
             for number, level in self.levels.items()
             if level.compression == JPEG and level.tile_width % 2 == level.tile_height % 2 == 0
         }
@@ -159,6 +174,7 @@ class TiledTiff:
 
         Raises:
             NotDirectError: the region is not wholly within the level, or a tile of it is missing or does not decode.
+            OSError: the file cannot be read.
         """
         tiles, (x, y), (width, height) = self.levels[level], corner_level_px, size_level_px
         if min(x, y) < 0 or x + width > tiles.width or y + height > tiles.height:
@@ -186,17 +202,22 @@ class TiledTiff:
         """Decode a tile: uint8 (tile height, tile width, 3).
 
         Raises:
-            NotDirectError: it is missing, or damaged in any way that the codec notices.
+            NotDirectError: it is missing, not within the file, or damaged in any way that the codec notices.
+            OSError: the file cannot be read.
         """
         length, offset = int(tiles.lengths[index]), int(tiles.offsets[index])
         if not 0 < length <= MAX_TILE_BYTES:
             raise NotDirectError("the tile is missing, or of an unlikely size")
+        if offset + length > self._file_bytes:  # an offset may have any 64 bits, and `pread` takes 63
+            raise NotDirectError("the tile ends beyond the file")
         data = os.pread(self._file, length, offset)
         try:
             if len(data) < length:
-                raise ValueError("it ends beyond the file")
+                raise ValueError("the file was cut meanwhile")
             return decode_jpeg(data, tiles) if tiles.compression == JPEG else decode_jpeg2000(data, tiles)
-        except (ValueError, RuntimeError) as error:
+        except MemoryError:
+            raise  # sizes are bounded: it is the machine's, and says nothing of the tile
+        except Exception as error:  # noqa: BLE001  (whatever the tile brings about, OpenSlide reads it or names it)
             raise NotDirectError(f"the tile does not decode ({error})") from None
 
 
@@ -365,12 +386,13 @@ class DirectReader:
         self._usable: dict[int, bool] = {}
         self._notes: dict[int, str] = {}
         self._tiff: TiledTiff | None = None
+        self._half: TiledTiff | None = None
         if vendor in VENDORS and hasattr(os, "pread"):
             try:
-                self._tiff = TiledTiff(file or path, vendor, level_sizes, cache)
+                tiff = TiledTiff(file or path, vendor, level_sizes, cache)
+                self._tiff, self._half = tiff, tiff.halved()
             except Exception:  # noqa: BLE001  (OpenSlide has opened it, and reads it or says what is wrong)
-                self._tiff = None
-        self._half = None if self._tiff is None else self._tiff.halved()
+                self._tiff = self._half = None
 
     def read(
         self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
@@ -392,11 +414,14 @@ class DirectReader:
     ) -> NDArray[np.uint8] | None:
         """A region of a level at half its size, from tiles decoded at half of theirs; `None` if it is not wholly within
         the level, or a tile is missing or does not decode.
+
+        Raises:
+            OSError: the file cannot be read; OpenSlide in full is no substitute, for its pixels would be others.
         """
         assert self._half is not None
         try:
             return self._half.read(level, corner_half_px, size_half_px)
-        except (NotDirectError, OSError):
+        except NotDirectError:
             return None
 
     def forget_tiles(self) -> None:

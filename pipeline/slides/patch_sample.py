@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import counted
 from pipeline.base.errors import PatchError
 from pipeline.base.images import encode_image
 from pipeline.slides.geometry import PILLOW, PatchGeometry
@@ -38,6 +39,8 @@ class PatchSample:
         pixel_bytes, jpeg_bytes: mean bytes as lossless JPEG XL, and as JPEG; `None` if no patch could be read.
         seconds: of one thread, to read these patches and encode them as JPEG XL; no column of the audit, which does not
             depend on the clock.
+        failed: number of patches that could not be read, beside those that were measured.
+        reason: why the first of them could not be read.
     """
 
     measured: int
@@ -45,6 +48,20 @@ class PatchSample:
     pixel_bytes: int | None
     jpeg_bytes: int | None
     seconds: float = 0.0
+    failed: int = 0
+    reason: str = ""
+
+    def warnings(self) -> list[str]:
+        """What a plan's audit warns of: patches that could not be read, and patches of one colour."""
+        words, looked_at = [], self.measured + self.failed
+        if self.failed and not self.measured:
+            none = f"none of the {looked_at:,} patches" if looked_at > 1 else "the one patch"
+            words.append(f"{none} looked at could {'' if looked_at > 1 else 'not '}be read: {self.reason}")
+        elif self.failed:
+            words.append(f"{self.failed:,} of {looked_at:,} patches looked at could not be read: {self.reason}")
+        if self.plain:
+            words.append(f"{self.plain} of {counted(self.measured, 'patch', 'patches')} looked at are of one colour")
+        return words
 
     def audit_facts(self) -> dict[str, Any]:
         """The sample's columns of a plan's audit (`cohort.plan.AuditRow`)."""
@@ -73,27 +90,31 @@ def patches_to_measure(num_slides: int) -> int:
 
 
 def measure_patches(slide: Slide, coords_l0_px: NDArray[np.int64], geometry: PatchGeometry, count: int) -> PatchSample:
-    """Read and encode `count` of the slide's patches (N, 2), evenly spaced in their order; skips unreadable ones.
+    """Read and encode `count` of the slide's patches (N, 2), evenly spaced in their order; counts unreadable ones.
 
-    Pillow reduces them, whoever does it later: sizes are estimates, and a plan is made without loading torch.
+    Pillow reduces them, whoever does it later: sizes are estimates, and a plan is made without loading torch. Before
+    the clock starts, the level is compared with OpenSlide's, for that is done once a slide, however many patches are
+    read: with one patch a slide it would be most of the time.
     """
     num, geometry = len(coords_l0_px), geometry.reduced_by(PILLOW)
     chosen = sorted({int((i + 0.5) * num / count) for i in range(count)}) if num else []
-    lossless, lossy, plain, seconds = [], [], 0, 0.0
+    lossless, lossy, failures, plain, seconds = [], [], list[str](), 0, 0.0
+    if chosen:
+        slide.direct.note(geometry.level)
     for x, y in coords_l0_px[chosen].tolist():
         started = time.monotonic()
         try:
             patch = slide.read_patch(x, y, geometry)
-        except PatchError:
+        except PatchError as error:
+            failures.append(str(error))
             continue
         lossless.append(len(encode_image(patch, "jpegxl")))
         seconds += time.monotonic() - started
         lossy.append(len(encode_image(patch, "jpeg")))
         plain += is_plain(patch)
-    if not lossless:
-        return PatchSample(0, 0, None, None)
-    mean_lossless, mean_lossy = (round(float(np.mean(sizes))) for sizes in (lossless, lossy))
-    return PatchSample(len(lossless), plain, mean_lossless, mean_lossy, seconds)
+    mean_lossless, mean_lossy = (round(float(np.mean(sizes))) if sizes else None for sizes in (lossless, lossy))
+    reason = failures[0] if failures else ""
+    return PatchSample(len(lossless), plain, mean_lossless, mean_lossy, seconds, len(failures), reason)
 
 
 def is_plain(patch: NDArray[np.uint8]) -> bool:

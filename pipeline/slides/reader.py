@@ -442,7 +442,8 @@ class SlidePool:
     ) -> Slide:
         slide = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache, copy=copy)
         self._tell_once(require_planned(slide, planned, geometry, accepts_changed=self._accepts_changed))
-        self._tell_once(slide.direct.note(geometry.level))
+        with slide_failures(path):
+            self._tell_once(slide.direct.note(geometry.level))
         return slide
 
     def close(self, path: Path) -> None:

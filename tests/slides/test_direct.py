@@ -2,7 +2,11 @@
 
 import io
 import random
+import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ from pipeline.slides.tile_cache import TileCache
 
 WIDTH, HEIGHT = 1000, 700
 WHOLE = (0, (0, 0), (WIDTH, HEIGHT))
+COMPARED_OF_16 = (4, 8, 12)
+"""Of 16 tiles that are there, those compared with OpenSlide."""
 SAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1), "RGB": None}
 
 
@@ -184,6 +190,35 @@ def test_half_is_libjpegs_scaled_decoding(tmp_path: Path, sampling: str) -> None
     assert slide.direct.read_half(0, (0, 0), (WIDTH // 2 + 1, 10)) is None
 
 
+@pytest.mark.parametrize("size", [(193, 98), (194, 97), (193, 97)])
+def test_half_of_a_level_whose_last_tiles_hold_one_pixel(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Half a pixel is no column of tiles, and the rows below are their own all the same."""
+    path = sf.make_slide(tmp_path / "a.svs", width=size[0], height=size[1], mpp=0.5, tile=48, downsamples=(1,))
+    half_size = size[0] // 2, size[1] // 2
+    half = Slide(path).direct.read_half(0, (0, 0), half_size)
+    assert half is not None
+    whole = by_openslide(path, 0, (0, 0), (2 * half_size[0], 2 * half_size[1]))
+    averaged = np.asarray(Image.fromarray(whole).reduce(2)).astype(int)
+    assert np.abs(half - averaged).mean() < 2
+
+
+def test_half_is_not_replaced_where_the_file_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSlide's pixels in full, averaged, are other pixels: which they are must not depend on the moment."""
+    slide = Slide(make(tmp_path / "a.svs"))
+    half = replace(slide.geometry(64, 0.5), target_mpp=1.0, decode="half")
+    assert slide.why_not_half(half) == ""
+    slide.direct.forget_tiles()
+
+    def no_answer(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module.os, "pread", no_answer)
+    with pytest.raises(PatchError, match="Input/output error"):
+        slide.read_patch(0, 0, half)
+    whole = slide.geometry(64, 0.5)
+    np.testing.assert_array_equal(slide.read_patch(0, 0, whole), by_openslide(slide.path, 0, (0, 0), (64, 64)))
+
+
 def test_half_and_full_share_a_cache_and_no_tiles(tmp_path: Path) -> None:
     slide = Slide(make(tmp_path / "a.svs"))
     for _ in range(2):
@@ -224,6 +259,108 @@ def test_a_damaged_or_missing_tile_is_left_to_openslide(
             results.append(str(error).encode())
         monkeypatch.setattr(slide.direct, "read", lambda *_: None)
     assert results[0] == results[1]
+
+
+def make_in_tiles(path: Path, *, bigtiff: bool) -> Path:
+    """A slide of 4 x 4 tiles of 256 pixels, at 0.5 um/px, and of a coarser level, whose tiles OpenSlide hashes."""
+    if bigtiff:
+        return sf.make_big_slide(path, width=1024, height=1024, mpp=0.5, downsamples=(1, 2), block=1024)
+    return sf.make_slide(path, width=1024, height=1024, mpp=0.5, sampling=(2, 2), downsamples=(1, 2))
+
+
+def overwrite(path: Path, tag: str, index: int, change: Callable[[bytearray], object], out: Path) -> Path:
+    """Copy a slide with other bytes in one of the numbers of a tag of its first level; `change` gets these bytes."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        found = page.tags[tag]
+        each = found.valuebytecount // found.count
+        start = found.valueoffset + index * each
+    data = bytearray(path.read_bytes())
+    number = data[start : start + each]
+    change(number)
+    data[start : start + each] = number
+    out.write_bytes(data)
+    return out
+
+
+def patches_of(path: Path, *, directly: bool) -> list[bytes | str]:
+    """The patches of one tile each of a slide of `make_in_tiles`, or the words why they cannot be read."""
+    slide = Slide(path)
+    if not directly:
+        slide.direct.read = lambda *_: None
+    geometry, patches = slide.geometry(256, 0.5), list[bytes | str]()
+    for index in range(16):
+        try:
+            patches.append(slide.read_patch(index % 4 * 256, index // 4 * 256, geometry).tobytes())
+        except PatchError as error:
+            patches.append(f"{type(error).__name__}: {error}")
+    return patches
+
+
+@pytest.mark.parametrize("bigtiff", [True, False])
+def test_any_byte_of_a_tiles_place_spoils_that_tile_alone(tmp_path: Path, bigtiff: bool) -> None:
+    """The tile is what OpenSlide says of it; all others are read, as from the sound slide."""
+    sound, rng, spoilt = make_in_tiles(tmp_path / "a.svs", bigtiff=bigtiff), random.Random(bigtiff), 0
+    before = patches_of(sound, directly=True)
+    for number in range(8):
+        index, place = rng.randrange(16), rng.randrange(1, 9)
+
+        def change(data: bytearray, place: int = place) -> None:
+            data[-(place % len(data)) - 1] ^= rng.randrange(1, 256)
+
+        path = overwrite(
+            sound, ("TileOffsets", "TileByteCounts")[number % 2], index, change, tmp_path / f"{number}.svs"
+        )
+        after = patches_of(path, directly=True)
+        assert after == patches_of(path, directly=False)
+        assert [one for i, one in enumerate(after) if i != index] == [one for i, one in enumerate(before) if i != index]
+        assert Slide(path).direct.read(0, ((index + 1) % 4 * 256, 0), (256, 256)) is not None
+        spoilt += after[index] != before[index]
+    assert spoilt > 2
+
+
+@pytest.mark.parametrize(("index", "offset"), [(0, 2**63 - 5), (8, 2**63 + 5), (0, 2**64 - 1)])
+def test_an_offset_beyond_what_files_can_have_is_openslides(tmp_path: Path, index: int, offset: int) -> None:
+    """Also of one of the three tiles that are compared: the other two decide."""
+    sound = make_in_tiles(tmp_path / "a.svs", bigtiff=True)
+    path = overwrite(
+        sound, "TileOffsets", index, lambda data: struct.pack_into("<Q", data, 0, offset), tmp_path / "b.svs"
+    )
+    slide, corner = Slide(path), (index % 4 * 256, index // 4 * 256)
+    assert (index in COMPARED_OF_16) == (index == 8)
+    assert (slide.direct.note(0), slide.direct.can_halve(0)) == ("", True)
+    assert slide.direct.read(0, (256, 0), (256, 256)) is not None
+    assert slide.direct.read(0, corner, (256, 256)) is None
+    assert slide.direct.read_half(0, (corner[0] // 2, corner[1] // 2), (128, 128)) is None
+    with pytest.raises(PatchError, match="the slide is damaged there"):
+        slide.read_patch(*corner, slide.geometry(256, 0.5))
+
+
+@pytest.mark.parametrize("bigtiff", [True, False])
+def test_no_byte_of_a_directory_makes_direct_reading_raise(tmp_path: Path, bigtiff: bool) -> None:
+    """Sizes of tiles, types, counts and places of every tag, the next directory: what is odd is left to OpenSlide."""
+    sound, rng, read = make_in_tiles(tmp_path / "a.svs", bigtiff=bigtiff), random.Random(bigtiff), 0
+    with tifffile.TiffFile(sound) as tiff:
+        page = tiff.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        start, end = page.offset, page.offset + (8 if bigtiff else 2) + len(page.tags) * (20 if bigtiff else 12) + 8
+    data = sound.read_bytes()
+    for _ in range(100):
+        changed = bytearray(data)
+        changed[rng.choice((rng.randrange(16), *rng.choices(range(start, end), k=9)))] ^= rng.randrange(1, 256)
+        (tmp_path / "b.svs").write_bytes(changed)
+        slide = DirectReader(
+            tmp_path / "b.svs", "aperio", [(1024, 1024)], [1.0], TileCache(), lambda: lambda *_: np.zeros(3, np.uint8)
+        )
+        assert slide.read(0, (0, 0), (300, 300)) is None  # what it is compared with is another slide
+        slide.note(0)
+        for reader_ in (slide._tiff, slide._half):
+            if reader_ is not None and 0 in reader_.levels:
+                with suppress(NotDirectError):
+                    reader_.read(0, (0, 0), (300, 300))
+                    read += 1
+    assert read > 20
 
 
 def encoded_tile(kind: str) -> bytes:

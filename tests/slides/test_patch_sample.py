@@ -1,6 +1,8 @@
 """The estimate of bytes: near to what is written, by each slide's own patches; patches of one colour are counted."""
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import support.slides as sf
 
 from pipeline.base.images import encode_image
 from pipeline.cohort.plan import AuditRow
+from pipeline.slides import patch_sample
+from pipeline.slides.direct import TiledTiff
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.patch_sample import expected_pixel_bytes, is_plain, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide
@@ -38,10 +42,34 @@ def test_patches_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     whole = sf.make_slide(tmp_path / "a.svs", width=512, height=256, mpp=0.5, downsamples=(1,), tile=256)
     bad = Slide(sf.damage_tiles(whole, [(0, 0)]))
     coords = np.array([(0, 0), (64, 0), (300, 0), (380, 0)])
-    assert measure_patches(bad, coords, GEOMETRY, 4).measured == 2
+    half = measure_patches(bad, coords, GEOMETRY, 4)
+    assert (half.measured, half.failed) == (2, 2)
+    damaged = r"the slide is damaged there \(.+\)"
+    assert re.fullmatch(f"2 of 4 patches looked at could not be read: {damaged}", *half.warnings())
     nothing = measure_patches(bad, coords[:2], GEOMETRY, 4)
-    assert (nothing.measured, nothing.pixel_bytes, nothing.jpeg_bytes) == (0, None, None)
-    assert measure_patches(bad, coords[:0], GEOMETRY, 4).measured == 0
+    assert (nothing.measured, nothing.failed, nothing.pixel_bytes, nothing.jpeg_bytes) == (0, 2, None, None)
+    assert re.fullmatch(f"none of the 2 patches looked at could be read: {damaged}", *nothing.warnings())
+    (one,) = measure_patches(bad, coords[:1], GEOMETRY, 4).warnings()
+    assert re.fullmatch(f"the one patch looked at could not be read: {damaged}", one)
+    empty = measure_patches(bad, coords[:0], GEOMETRY, 4)
+    assert (empty.measured, empty.failed, empty.warnings()) == (0, 0, [])
+
+
+def test_a_patch_takes_as_long_by_one_as_by_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done once a slide is not in the figure: by a clock that counts tiles decoded and regions of OpenSlide."""
+    path = sf.make_slide(tmp_path / "a.svs", width=256, height=256, mpp=0.5, downsamples=(1,), tile=64)
+    events: list[str] = []
+    for owner, name in ((TiledTiff, "_decode"), (Slide, "_read_rgba")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, read=original: events.append("") or read(*args))
+    monkeypatch.setattr(patch_sample, "time", SimpleNamespace(monotonic=lambda: float(len(events))))
+    coords = np.delete(coords_of(256, 256), (4, 8, 12), axis=0)  # the tiles that are compared stay in memory
+    for count in (1, 2, 13):
+        sample = measure_patches(Slide(path), coords, GEOMETRY, count)
+        assert (sample.measured, sample.seconds) == (count, count)
+    events.clear()
+    measure_patches(Slide(path), coords[:0], GEOMETRY, 1)
+    assert not events  # of a slide without patches nothing is compared
 
 
 def test_patches_of_one_colour(tmp_path: Path) -> None:

@@ -398,6 +398,19 @@ def test_pool_refuses_another_slide_at_once(tissue_path: Path, tmp_path: Path) -
             SlidePool(tell=print).open(path, None, planned, PLANNED)
 
 
+def test_pool_names_the_slide_whatever_its_first_reading_raises(
+    tissue_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool compares a level with OpenSlide's, also ahead of use in a thread that expects such errors alone."""
+
+    def broken(*_: object) -> str:
+        raise OverflowError("Python int too large to convert to C long")
+
+    monkeypatch.setattr(reader.DirectReader, "note", broken)
+    with pytest.raises(SlideError, match=r"\.svs: the slide cannot be used \(OverflowError: Python int"):
+        SlidePool(tell=print).open(tissue_path, None, Slide(tissue_path).identity(), PLANNED)
+
+
 def test_pool_opens_a_slide_once(tissue_path: Path) -> None:
     pool, planned = SlidePool(tell=print), Slide(tissue_path).identity()
     with ThreadPoolExecutor(8) as threads:

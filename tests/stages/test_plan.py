@@ -333,10 +333,21 @@ def test_unreadable_places_are_planned(tmp_path: Path) -> None:
     assert audit.status == "damaged"
     assert audit.unreadable_mm2 == audit.tissue_mm2 == pytest.approx(512 * 256 * 0.25e-6, abs=5e-4)
     assert audit.pixel_bytes is None
+    assert audit.warnings.startswith("none of the 12 patches looked at could be read: the slide is damaged there (")
     assert (planned.coords_l0_px >= (512, 256)).all()
     assert (planned.coords_l0_px + 64 <= (1024, 512)).all()
     assert len(planned.coords_l0_px) == 12
     assert "an unknown amount of lossless pixels" in estimate(plan)
+
+
+def test_patches_that_cannot_be_read_are_warned_of(tmp_path: Path) -> None:
+    """Tissue is found on a coarser level, which is sound: the audit still tells, and so does the plan that is read."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=512, height=512, mpp=0.5, pattern="tissue")
+    bad = sf.damage_tiles(whole, [(x, y) for x in range(2) for y in range(2)], out=tmp_path / "b.svs")
+    write_plan(make_plan(cohort_of(tmp_path, a=bad), patches_per_slide=10), tmp_path / "p.h5")
+    (audit,) = read_plan(tmp_path / "p.h5").audit
+    assert (audit.status, audit.patches_measured) == ("ok", 0)
+    assert "none of the 10 patches looked at could be read: the slide is damaged there (" in audit.warnings
 
 
 @pytest.mark.slow
