@@ -28,6 +28,10 @@ class Ledger:
         self.rows_per_shard = rows_per_shard
         self._name = name
 
+    def count_rows(self, shards: Iterable[int]) -> int:
+        """Rows of some shards."""
+        return sum(len(self.rows(shard)) for shard in shards)
+
     @property
     def num_shards(self) -> int:
         """Number of shards when all are done."""

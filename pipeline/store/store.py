@@ -254,7 +254,12 @@ class StoredTeacher:
     @property
     def num_rows_here(self) -> int:
         """Rows of `shards`."""
-        return sum(len(self.ledger.rows(shard)) for shard in self.shards)
+        return self.ledger.count_rows(self.shards)
+
+    @property
+    def num_rows_pending(self) -> int:
+        """Rows of `pending`."""
+        return self.ledger.count_rows(self.pending)
 
     @property
     def is_first(self) -> bool:
