@@ -86,6 +86,15 @@ class Ledger:
                     counts[record["status"]] += 1
         return counts
 
+    def num_done(self) -> int:
+        """Rows of finished shards, whatever became of them."""
+        return self.count_rows(shard for shard, entry in self.entries() if entry is not None)
+
+    def row_seconds(self) -> float | None:
+        """Seconds that a row took, with all views that were made of it at once; `None` if no entry says."""
+        timed = [shard for shard, entry in self.entries() if entry and entry.get("seconds")]
+        return self.seconds() / self.count_rows(timed) if timed else None
+
     def num_bytes(self) -> int:
         """Bytes of the files of finished shards."""
         return sum(file["bytes"] for _, entry in self.entries() if entry for file in entry["files"].values())
