@@ -65,7 +65,7 @@ from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import needs_slides
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.weights_place import weights_note
-from pipeline.training.preflight import preflight
+from pipeline.training.preflight import TeacherWork, preflight
 from stages.many.shared_shards import DoShards, counted_work, lead
 from stages.reports.extract import Extracted
 
@@ -160,7 +160,7 @@ def slides_to_read(plan: Plan, out: Path, config: ExtractConfig) -> tuple[Iterab
         ids = f"{read[0].slide_id} to {read[-1].slide_id}" if len(read) > 1 else read[0].slide_id
         say(f"note: part {part} reads {len(read)} of {counted(len(plan.slides), 'slide')}: {ids}")
     slides, read_again = slides_to_embed(plan, read, root, config.stage_folder)
-    if needs_slides(out, config.teacher, (config.views or 1) if config.makes_rounds else 1):
+    if needs_slides(out, config.teacher, config.views_after_rounds):
         check_slides(plan, read, root, config.stage_folder)
     elif not config.retry_failures:
         slides = []
@@ -189,7 +189,7 @@ def embed_pending(
             )
             forget_failures(teacher, plan, tried)
     pending = teacher.pending
-    num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
+    num_rows = teacher.ledger.count_rows(pending)
     warn_of_disk(teacher, plan, num_rows)
     accepts = noting_changed(teacher.store.folder) if retries else None
     patches = patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts, stage=config.stage_folder)
@@ -299,9 +299,10 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
         if not config.preflight:
             return {}
         accepts = accept_all if config.retry_failures else None
+        work = TeacherWork.left(plan.num_rows, settings, begun, part, config.views_after_rounds)
         with LastCopy(config.stage_folder, tell=say) as copies:
             return look_at_teacher(
-                plan, further_of, running, settings, config.slides_root, accepts_changed=accepts, copies=copies
+                plan, further_of, running, settings, work, config.slides_root, accepts_changed=accepts, copies=copies
             )
 
     spec = StoreSpec(running.encoder.record(), settings)
@@ -461,6 +462,7 @@ def look_at_teacher(
     further_of: Store | None,
     running: RunningTeacher,
     settings: dict[str, Any],
+    work: TeacherWork,
     slides_root: Path | None,
     *,
     accepts_changed: Accepts | None,
@@ -470,6 +472,7 @@ def look_at_teacher(
 
     Args:
         further_of: the store that the teacher is a further one of; the patches are the store's, if it keeps pixels.
+        work: what the call will embed.
         copies: of slides in a bucket.
 
     Raises:
@@ -482,7 +485,7 @@ def look_at_teacher(
     )
     file = weights_here(running.encoder.spec, running.weights)
     seen_patches = ViewedPatches(patches.read, Views(patch_px=plan.config.patch_px), plan.config.read_px)
-    return preflight(running.encoder, seen_patches.read, plan, settings, device=running.device, file=file)
+    return preflight(running.encoder, seen_patches.read, plan, settings, work, device=running.device, file=file)
 
 
 def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:

@@ -477,7 +477,7 @@ def fill_store(
     if config.retry_failures:
         forget_failures(stored, plan, PlannedPatches(plan, None, tell=say, accepts_changed=accept_all))
     pending = stored.ledger.pending()
-    num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
+    num_rows = stored.ledger.count_rows(pending)
     warn_of_disk(stored, plan, num_rows)
     started = time.monotonic()
     image_format = None if config.pixels == "none" else config.pixels

@@ -40,8 +40,8 @@ from pipeline.slides.artefacts.dropped import DROPPED_SHEET
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.slides.staging.one import with_own_copy
 from pipeline.store.create import is_store
-from pipeline.store.format import Status
 from pipeline.store.store import Store
+from pipeline.store.teachers import made_with
 from stages.plan import audit_slide, check_cohort, load_sampler, plan_slides
 from stages.reports.plan import audit_table, estimate
 from stages.reports.plan_cases import write_cases
@@ -89,24 +89,34 @@ def prices_of(config: PlanConfig, extract: ExtractConfig | None = None) -> Price
 
 
 def stored_rate(store: Path | None) -> float:
-    """Patches a second of one process, by the ledger of a store.
+    """Patches a second of one process, with all their views, by the ledgers of a store's first teacher and its rounds.
 
     Raises:
-        ConfigError: its ledger does not say.
+        ConfigError: they do not say, or a round is not finished, so that nobody knows how many views are meant.
         StoreError: it is no store.
     """
     assert store is not None  # the options see to it
-    ledger = Store(store).first.ledger
-    seconds, counts = ledger.seconds(), ledger.status_counts()
-    if not seconds:
+    first = Store(store).first
+    if made_with(first) != "extract-teacher":
+        raise ConfigError(f"--rate-from {store}: its features were imported, so it does not say the rate. Give --rate")
+    each = first.ledger.row_seconds()
+    if each is None:
         raise ConfigError(f"--rate-from {store}: nothing there is finished. Give --rate, or a store that is")
-    patches = sum(counts.values()) - counts[Status.ABSENT.name]
+    for made in first.rounds:
+        of_round = made.ledger.row_seconds()
+        if of_round is None or made.pending:
+            raise ConfigError(
+                f"--rate-from {store}: view {made.own_view} is not finished, and the rate is that of patches with all "
+                "their views. Finish it with the same `g2l extract-teacher`, or give --rate"
+            )
+        each += of_round
+    patches = first.ledger.num_done()
     if patches < FEW_PATCHES:
         say(
             f"note: --rate-from {store}: the rate is that of {counted(patches, 'patch', 'patches')}, in which the "
             f"start counts; {FEW_PATCHES:,} and more say it better"
         )
-    return patches / seconds
+    return 1 / each
 
 
 def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path, prices: Prices | None = None) -> Plan:

@@ -16,11 +16,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base import distributed
@@ -77,7 +79,7 @@ from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.sharded.parts import like_run
 from pipeline.training.sharded.split import is_split, shard_student
 from pipeline.training.sharded.update import ShardedAdamW
-from pipeline.training.step.rehearsal import cost_words, rehearse
+from pipeline.training.step.rehearsal import StepTime, cost_words, load_timed, rehearse
 from pipeline.training.step.train_step import HowToStep, train_step
 from pipeline.training.subset import RowSubset
 from pipeline.training.tensorboard import TensorBoard
@@ -113,6 +115,12 @@ class Run:
     def num_steps(self) -> int:
         """Steps that the run is planned for: those of all epochs."""
         return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def own_share(self) -> slice:
+        """Which rows of a batch this process trains on."""
+        share = self.rows.batch_size // distributed.world_size()
+        return slice(distributed.rank() * share, (distributed.rank() + 1) * share)
 
     @property
     def is_stopped(self) -> bool:
@@ -456,18 +464,32 @@ def say_cost(run: Run) -> None:
 
 
 def cost_of(run: Run) -> str:
-    """What the run will cost, by some steps on its first batch that leave no trace; every process takes part."""
-    config, rows, world = run.config, run.rows, distributed.world_size()
-    share = rows.batch_size // world
-    reader = run.reader.reader(run.draws, 0, config.augment)
-    mine = epoch_order(rows.train, config.seed, 0)[distributed.rank() * share :][:share].tolist()
-    with BatchLoader(
-        reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers, device=run.distillation.device
-    ) as loader:
-        batch = next(iter(loader.batches([mine])))
+    """What the run will cost, by loading its first batches and some steps, which leave no trace; every process takes
+    part.
+    """
+    config, rows, device = run.config, run.rows, run.distillation.device
+    order = epoch_order(rows.train, config.seed, 0)
+    first, *others = [each[run.own_share] for each in islice(batches_of(order, rows.batch_size), 2)]
+    with open_loader(run, 0) as loader:
+        batch, loading = load_timed(loader, first, others[0] if others else first)
         loss_of = build_loss(config.loss, config.alpha)
-        seconds = rehearse(run.distillation, batch, loss_of, run.optimizer, config.clip, run.gradients)
-    return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, seconds, world)
+        computing = rehearse(run.distillation, batch, loss_of, run.optimizer, config.clip, run.gradients)
+    step, world = StepTime(computing, loading, device.type == "cpu"), distributed.world_size()
+    return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, step, world)
+
+
+def open_loader(run: Run, epoch: int) -> BatchLoader[NDArray[Any]]:
+    """What reads an epoch's batches, of which this process has its share."""
+    reader = run.reader.reader(run.draws, epoch, run.config.augment)
+    return BatchLoader(
+        reader.read,
+        patch_px=run.reader.patch_px,
+        batch_size=run.rows.batch_size // distributed.world_size(),
+        workers=run.workers,
+        device=run.distillation.device,
+        read_some=reader.read_some,
+        ahead=run.reader.read_ahead,
+    )
 
 
 def chance_note_of(run: Run) -> str:
@@ -483,18 +505,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     config, distillation = run.config, run.distillation
     loss_of = build_loss(config.loss, config.alpha)
     order = epoch_order(run.rows.train, config.seed, epoch)
-    reader = run.reader.reader(run.draws, epoch, config.augment)
-    share = run.rows.batch_size // distributed.world_size()
-    mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
-    loader = BatchLoader(
-        reader.read,
-        patch_px=run.reader.patch_px,
-        batch_size=share,
-        workers=run.workers,
-        device=distillation.device,
-        read_some=reader.read_some,
-        ahead=run.reader.read_ahead,
-    )
+    loader, mine = open_loader(run, epoch), run.own_share
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()
     with loader:

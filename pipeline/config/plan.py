@@ -116,8 +116,8 @@ class PlanConfig(Config):
     )
     rate_from: Path | None = option(
         None,
-        description="Store that was made with the same teacher, views and machine: its ledger says the rate, for a "
-        "budget in time [none].",
+        description="Store that was made with the same teacher, views and machine: its ledgers, those of rounds of "
+        "views too, say the rate, for a budget in time [none].",
         decides="effect",
         added=True,
     )

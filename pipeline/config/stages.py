@@ -121,6 +121,11 @@ class ExtractConfig(Config):
         return stage_folder(self.stage_dir, self.stage_gb)
 
     @property
+    def views_after_rounds(self) -> int:
+        """Views that there are to be when all rounds are made; 1 if none are. Raises as `makes_rounds`."""
+        return (self.views or 1) if self.makes_rounds else 1
+
+    @property
     def makes_rounds(self) -> bool:
         """Whether views are made in rounds.
 

@@ -28,6 +28,10 @@ class Ledger:
         self.rows_per_shard = rows_per_shard
         self._name = name
 
+    def count_rows(self, shards: Iterable[int]) -> int:
+        """Rows of some shards."""
+        return sum(len(self.rows(shard)) for shard in shards)
+
     @property
     def num_shards(self) -> int:
         """Number of shards when all are done."""
@@ -81,6 +85,15 @@ class Ledger:
                 for record in entry.get("dropped", []):
                     counts[record["status"]] += 1
         return counts
+
+    def num_done(self) -> int:
+        """Rows of finished shards, whatever became of them."""
+        return self.count_rows(shard for shard, entry in self.entries() if entry is not None)
+
+    def row_seconds(self) -> float | None:
+        """Seconds that a row took, with all views that were made of it at once; `None` if no entry says."""
+        timed = [shard for shard, entry in self.entries() if entry and entry.get("seconds")]
+        return self.seconds() / self.count_rows(timed) if timed else None
 
     def num_bytes(self) -> int:
         """Bytes of the files of finished shards."""

@@ -101,7 +101,7 @@ class Store:
     @property
     def all_embeddings(self) -> "list[StoredTeacher]":
         """Those of all teachers, each followed by its rounds."""
-        return [made for teacher in self.teachers.values() for made in (teacher, *teacher.rounds)]
+        return [made for teacher in self.teachers.values() for made in teacher.with_rounds]
 
     def teacher(self, name: str | None) -> "StoredTeacher":
         """The teacher of that name; the first one for `None`.
@@ -254,7 +254,12 @@ class StoredTeacher:
     @property
     def num_rows_here(self) -> int:
         """Rows of `shards`."""
-        return sum(len(self.ledger.rows(shard)) for shard in self.shards)
+        return self.ledger.count_rows(self.shards)
+
+    @property
+    def num_rows_pending(self) -> int:
+        """Rows of `pending`."""
+        return self.ledger.count_rows(self.pending)
 
     @property
     def is_first(self) -> bool:
@@ -313,6 +318,11 @@ class StoredTeacher:
             found.append(made)
             view += 1
         return found
+
+    @property
+    def with_rounds(self) -> list["StoredTeacher"]:
+        """It, and its rounds that were begun; raises as `rounds`."""
+        return [self, *self.rounds]
 
     @property
     def views_at_hand(self) -> Views:

@@ -1,17 +1,18 @@
 """Preflight: check an encoder in seconds, before a run of hours.
 
 Embeds the first readable patches of the plan (for a further teacher, those in the store) in float32, in the arithmetic
-of the run, one by one, and measures the memory of a batch; on a CPU that of these few, scaled up. An embedding that is
-not finite or has the wrong width stops the run before anything is written. One that changes with the arithmetic or with
-its neighbours in the batch gives a warning. Left out: the speed of the disk with the slides, and, on devices other than
-CUDA, the workspace of kernels.
+of the run, one by one, and measures the memory of a batch; on a CPU that of these few, scaled up, for each batch that
+is computed at once. An embedding that is not finite or has the wrong width stops the run before anything is written.
+One that changes with the arithmetic or with its neighbours in the batch gives a warning. Says how long the teacher will
+take for what the call has to do. Left out: the speed of the disk with the slides, and, on devices other than CUDA, the
+workspace of kernels.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,10 +29,12 @@ from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.plan import Plan
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
-from pipeline.encoders.embed import EncoderForward
+from pipeline.encoders.embed import EncoderForward, batches_at_once
 from pipeline.encoders.forms.index import is_index
 from pipeline.store.format import Status
+from pipeline.store.parts.part import StorePart
 from pipeline.store.patches import PatchRead
+from pipeline.store.store import StoredTeacher
 
 NUM_PATCHES = 8
 """Patches to embed. Our choice: a second for a giant on a CPU core, and some variety of tissue."""
@@ -111,13 +114,15 @@ class Preflight:
             )
         return warnings
 
-    def words(self) -> str:
-        """Summary for the terminal, in a few lines."""
+    def words(self, at_once: int = 1) -> str:
+        """Summary for the terminal, in a few lines; `at_once` batches are computed at the same time."""
         num_noise = self.num_patches - self.num_planned
         patches = f"{self.num_planned} patches of the plan" + (f" and {num_noise} of noise" if num_noise else "")
         cosine = self.precision_cosine
         against = "float32 is the reference" if cosine is None else f"{self.precision} against float32: {cosine:.6f}"
         memory = f"{format_bytes(self.batch_bytes)} ({self.batch_measure})"
+        if at_once > 1:
+            memory += f", {at_once} of them at once: {format_bytes(self.batch_bytes * at_once)}"
         return (
             f"preflight: {self.encoder} ({self.architecture}, weights {self.weights_sha256[:12]}, "
             f"{self.num_params / 1e6:.1f} M parameters) gives {self.width} dimensions; {patches}\n"
@@ -231,23 +236,27 @@ def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch
     takes minutes for 32. That is never too little: tensors that do not grow with the batch are scaled as well.
 
     Raises:
-        ConfigError: it does not fit.
+        ConfigError: it does not fit, on a CPU as often as it computes batches at once.
     """
+    at_once = batches_at_once(device)
     model_bytes = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     num = min(batch_size, NUM_PATCHES) if device.type == "cpu" else batch_size
     try:
         batch = torch.zeros((num, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
         needed = -(-(peak_bytes(module, batch, precision) - model_bytes) * batch_size // num)
         free = free_memory_bytes() if device.type == "cpu" else None
-        if free is not None and needed > free:
+        if free is not None and needed * at_once > free:
             raise MemoryError
         return needed
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        batches, fewer = f"batches of {batch_size} patches", ""
+        if at_once > 1:
+            batches = f"the {at_once} {batches} that it computes at once"
+            fewer = ", or set OMP_NUM_THREADS=1, with which it computes one at a time"
         raise ConfigError(
-            f"preflight: {describe_device(device)} has no room for batches of {batch_size} patches. Give a smaller "
-            "--batch-size"
+            f"preflight: {describe_device(device)} has no room for {batches}. Give a smaller --batch-size{fewer}"
         ) from None
 
 
@@ -263,13 +272,77 @@ def seconds_of_patch(forward: EncoderForward, patches: NDArray[np.uint8], batch_
     return (time.monotonic() - started) / num
 
 
-def teacher_estimate(patch_seconds: float, num_rows: int, num_views: int) -> str:
-    """How long the teacher alone takes for the rows of a plan, in a sentence."""
-    views = f" and {num_views} views of each" if num_views > 1 else ""
+@dataclass(frozen=True)
+class TeacherWork:
+    """What a teacher has to embed in a call.
+
+    Attributes:
+        num_planned: rows of the plan.
+        num_rows: those of them to do here; each has `num_views` views at once.
+        num_rounds, num_rows_of_rounds: rounds of views to make after that, and their rows that are not done, of all
+            rounds together.
+    """
+
+    num_planned: int
+    num_rows: int
+    num_views: int = 1
+    num_rounds: int = 0
+    num_rows_of_rounds: int = 0
+
+    @classmethod
+    def left(
+        cls,
+        num_planned: int,
+        settings: Mapping[str, Any],
+        begun: StoredTeacher | None,
+        part: StorePart | None,
+        views: int,
+    ) -> Self:
+        """What is left of a plan of so many rows.
+
+        Args:
+            settings: the run's; they say how many views are made at once.
+            begun: what is there; `None`: nothing.
+            part: the part of the plan that is to be done; `None`: all.
+            views: how many there will be, those of rounds among them.
+
+        Raises:
+            ConfigError: there are fewer shards than parts.
+            StoreError: an entry of a ledger, or a round, is damaged.
+        """
+        at_once = settings.get("views", 1)
+        rows = part.rows(num_planned, settings["rows_per_shard"]) if part else range(num_planned)
+        rounds = [begun.round(view) if begun else None for view in range(at_once, views)]
+        of_rounds = [num_planned if made is None else made.num_rows_pending for made in rounds]
+        return cls(
+            num_planned,
+            len(rows) if begun is None else begun.num_rows_pending,
+            at_once,
+            sum(num > 0 for num in of_rounds),
+            sum(of_rounds),
+        )
+
+    @property
+    def num_patches(self) -> int:
+        """Forward passes of a patch, or of a view of it."""
+        return self.num_rows * self.num_views + self.num_rows_of_rounds
+
+    def words(self) -> str:
+        """Of what a time is; after "for"."""
+        rows = counted(self.num_planned, "row")
+        if self.num_rows < self.num_planned:
+            rows = f"{self.num_rows:,} of {rows}"
+        views = f" and {self.num_views} views of each" if self.num_views > 1 else ""
+        if not self.num_rounds:
+            return f"{rows}{views}"
+        return f"{rows}{views}, then for {self.num_rows_of_rounds:,} in {counted(self.num_rounds, 'round')} of views"
+
+
+def teacher_estimate(patch_seconds: float, work: TeacherWork) -> str:
+    """How long the teacher alone takes for its work, in a sentence."""
     return (
-        f"estimate: the teacher alone takes about {format_seconds(num_rows * num_views * patch_seconds)} for "
-        f"{counted(num_rows, 'row')}{views} ({patch_seconds * 1000:.3g} ms a patch, measured now); reading goes on "
-        "beside it"
+        f"estimate: the teacher alone takes about {format_seconds(work.num_patches * patch_seconds)} for "
+        f"{work.words()} ({patch_seconds * 1000:.3g} ms a patch, measured now); reading goes on beside it"
     )
 
 
@@ -278,6 +351,7 @@ def preflight(
     read: Callable[[int, NDArray[np.uint8]], PatchRead],
     plan: Plan,
     settings: dict[str, Any],
+    work: TeacherWork,
     *,
     device: torch.device,
     file: Path | None,
@@ -287,6 +361,7 @@ def preflight(
     Args:
         read: reads a row of the plan, from its slide or from a store.
         settings: settings of the run: precision, batch_size, dtype.
+        work: what the run will embed.
         file: file that the teacher's weights were read from.
 
     Says how long the teacher alone will take. Returns attributes for `create_store` or `open_further`: `preflight`,
@@ -298,9 +373,9 @@ def preflight(
     patches, num_planned = read_some_patches(read, range(plan.num_rows), plan.config.patch_px)
     compute = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
     checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **compute)
-    say(checked.words())
+    say(checked.words(batches_at_once(device)))
     each = seconds_of_patch(EncoderForward(teacher.module, device, settings["precision"]), patches, checked.batch_size)
-    say(teacher_estimate(each, plan.num_rows, settings.get("views", 1)))
+    say(teacher_estimate(each, work))
     for warning in checked.warnings():
         say(f"warning: preflight: {warning}")
     return {"preflight": checked.record()}

@@ -224,7 +224,7 @@ class StoredRows:
         self._teachers, self._store = teachers, teachers[0].store
         self.patch_px, self._tile_px = self._store.patch_px, self._store.tile_px
         if self.views.count > 1:
-            for made in (made for teacher in teachers for made in (teacher, *teacher.rounds)):
+            for made in (made for teacher in teachers for made in teacher.with_rounds):
                 require_replay(made)
         self._slides = None
         if not self._store.has_pixels:  # what stage one has read, of repaired slides too

@@ -169,6 +169,11 @@ def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Fin
             yield from _look_for_weights_of(teacher)
         else:
             yield good(teacher.name, words)
+        for made in teacher.rounds:
+            if made.pending:
+                view, done = f"{teacher.name}, view {made.own_view}", len(made.shards) - len(made.pending)
+                words = f"{done:,} of {counted(len(made.shards), 'shard')} done"
+                yield note(view, words + _remaining(made.ledger.seconds(), done, len(made.pending)), CONTINUE)
         failed = sum(number for name, number in counts.items() if name not in NOT_FAILED)
         if failed:
             advice = "see failures.csv in the store; mend the slides, then `extract-teacher --retry-failures`"

@@ -47,7 +47,7 @@ def lead(
     if group.member.incarnation > 1:  # else nobody has done anything through this launcher's store
         share_shards(group, teacher, call).take_back()
     group.call(call)
-    done = total - sum(len(teacher.ledger.rows(shard)) for shard in pending)
+    done = total - teacher.ledger.count_rows(pending)
     with Progress(what, total, "patches", done=done) as progress, group.showing(progress):
         do_claimed(group, teacher, call, do_shards)
     await_ledger(teacher, pending)
@@ -99,7 +99,7 @@ def counted_work(
         return
     assert isinstance(shards, Sequence), "they are counted first, and done afterwards"
     total = teacher.num_rows_here
-    done = total - sum(len(teacher.ledger.rows(shard)) for shard in shards)
+    done = total - teacher.ledger.count_rows(shards)
     with Progress(what, total, "patches", done=done) as progress:
         yield OwnWork(progress, len(teacher.ledger.failures()))
 

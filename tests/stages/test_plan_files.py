@@ -26,7 +26,7 @@ from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.sampling import rank_slides
 from pipeline.slides.patch_sample import expected_pixel_bytes
-from pipeline.store.create import create_store
+from pipeline.store.create import create_store, open_round
 from pipeline.store.format import StoreSpec
 from pipeline.store.store import Store
 from stages import plan_files
@@ -415,6 +415,29 @@ def test_a_store_says_the_rate(good_store: Path, tmp_path: Path, capsys: pytest.
     for entry in (tmp_path / "s.zarr" / "shards").iterdir():
         entry.unlink()
     with pytest.raises(ConfigError, match="nothing there is finished"):
+        prices_of(budget_of(budget="1h", rate_from=tmp_path / "s.zarr"))
+
+
+def test_the_rate_of_a_store_is_that_of_patches_with_their_rounds_of_views(tmp_path: Path) -> None:
+    """64 patches in 64 s and a view of them in 128 s are a patch in 3 s; a round that is not finished is refused."""
+    store = make_store(tmp_path / "s.zarr")
+    first, timed = store.first, budget_of(budget="1h", rate_from=tmp_path / "s.zarr")
+    made = open_round(first, first.plan, 1, {"views_seed": 0}, {})
+    for shard, entry in list(first.ledger.entries()):
+        assert entry is not None
+        first.ledger.write(shard, entry | {"seconds": 16.0})
+        with pytest.raises(ConfigError, match=r"view 1 is not finished, .* patches with all their views"):
+            prices_of(timed)
+        made.ledger.write(shard, entry | {"seconds": 32.0})
+    assert prices_of(timed).patches_a_second == pytest.approx(1 / 3)
+    first.ledger.forget(3)  # its rate is that of what is done, and rounds count whole
+    assert prices_of(timed).patches_a_second == pytest.approx(1 / 3)
+
+
+def test_imported_features_say_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store(tmp_path / "s.zarr")
+    monkeypatch.setattr("stages.plan_files.made_with", lambda _: "import-features")
+    with pytest.raises(ConfigError, match="its features were imported, so it does not say the rate"):
         prices_of(budget_of(budget="1h", rate_from=tmp_path / "s.zarr"))
 
 

@@ -49,6 +49,9 @@ def test_what_is_entered_is_counted_and_what_is_forgotten_is_not(tmp_path: Path)
     assert counts == {"ABSENT": 8, "OK": 12, "EMPTY": 1, "NO_SLIDE": 1}
     assert sum(counts.values()) == ledger.num_rows
     assert [failure["row"] for failure in ledger.failures()] == [9, 21]
+    assert (ledger.num_done(), ledger.row_seconds()) == (14, None)
+    ledger.write(1, made[1] | {"seconds": 4.0})
+    assert ledger.row_seconds() == 4 / 8  # of the rows of entries that say it
     ledger.forget(2)
     assert ledger.pending() == [0, 2]
     assert ledger.status_counts()["ABSENT"] == 8 + 6

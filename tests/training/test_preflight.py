@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from support.commands import call_g2l
 from support.extraction import (
+    FURTHER,
     PATCH_PX,
     TEACHER,
     array_files,
@@ -24,24 +25,30 @@ from support.extraction import (
     write_teacher,
 )
 from support.pixels import noise
+from support.stores import make_store
 
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.memory import peak_bytes
 from pipeline.cohort.plan import Plan, write_plan
+from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
+from pipeline.store.create import open_round
 from pipeline.store.format import Status
+from pipeline.store.parts.part import StorePart
 from pipeline.store.patches import PatchRead
-from pipeline.store.store import Store
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.training.preflight import (
     MAX_READS,
     MIN_COSINE,
     NUM_PATCHES,
+    TeacherWork,
     check_encoder,
     measure_batch,
     read_some_patches,
     teacher_estimate,
 )
+from stages.extract_teacher import RunningTeacher, prepare_store
 
 CPU = torch.device("cpu")
 
@@ -244,6 +251,24 @@ def test_a_batch_that_a_cpu_has_no_room_for_stops(built: BuiltEncoder) -> None:
         measure_batch(built.module, PATCH_PX, 10**11, CPU, "float32")
 
 
+def test_a_cpu_has_room_for_all_batches_that_it_computes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured and recorded is still one batch."""
+    by_hand: Any = Relu()
+    one = measure_batch(by_hand, PATCH_PX, 8, CPU, "float32")
+    monkeypatch.setattr("pipeline.training.preflight.batches_at_once", lambda _: 8)
+    monkeypatch.setattr("pipeline.training.preflight.free_memory_bytes", lambda: 8 * one)
+    assert measure_batch(by_hand, PATCH_PX, 8, CPU, "float32") == one
+    monkeypatch.setattr("pipeline.training.preflight.free_memory_bytes", lambda: 8 * one - 1)
+    with pytest.raises(ConfigError, match=r"no room for the 8 batches of 8 patches that it computes at once\. .*OMP_"):
+        measure_batch(by_hand, PATCH_PX, 8, CPU, "float32")
+
+
+def test_the_memory_of_batches_at_once_is_told(built: BuiltEncoder, patches: NDArray[np.uint8]) -> None:
+    checked = replace(check(built, patches), batch_bytes=10_000_000)
+    assert checked.words().endswith("a batch of 4: 10.0 MB (tensors alive at once)")
+    assert checked.words(8).endswith("a batch of 4: 10.0 MB (tensors alive at once), 8 of them at once: 80.0 MB")
+
+
 def test_a_teacher_in_a_folder_has_its_file_s_hash_recorded(tmp_path: Path, plan: Plan) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -288,8 +313,64 @@ def test_the_reference_is_full_float32(
 
 
 def test_the_teachers_time_is_told_before_the_run() -> None:
-    assert teacher_estimate(0.02, 180_000, 1) == (
+    assert teacher_estimate(0.02, TeacherWork(180_000, 180_000)) == (
         "estimate: the teacher alone takes about 1 h 00 min for 180,000 rows (20 ms a patch, measured now); reading "
         "goes on beside it"
     )
-    assert "2 h 00 min for 90,000 rows and 4 views of each" in teacher_estimate(0.02, 90_000, 4)
+    views = TeacherWork(90_000, 90_000, num_views=4)
+    assert "2 h 00 min for 90,000 rows and 4 views of each (20 ms" in teacher_estimate(0.02, views)
+    some = TeacherWork(360_000, 180_000)
+    assert "1 h 00 min for 180,000 of 360,000 rows (20 ms" in teacher_estimate(0.02, some)
+    rounds = TeacherWork(60_000, 60_000, num_rounds=2, num_rows_of_rounds=120_000)
+    assert "1 h 00 min for 60,000 rows, then for 120,000 in 2 rounds of views (20 ms" in teacher_estimate(0.02, rounds)
+
+
+def test_what_is_left_is_counted_by_the_ledgers(tmp_path: Path) -> None:
+    """64 rows in 4 shards; of view 1 a shard is done, and view 2 is not begun."""
+    first = make_store(tmp_path / "s.zarr").first
+    settings = first.settings
+    assert TeacherWork.left(64, settings | {"views": 5}, None, None, 1) == TeacherWork(64, 64, 5)
+    assert TeacherWork.left(64, settings, None, StorePart(2, 3), 1) == TeacherWork(64, 16)
+    assert TeacherWork.left(64, settings, None, None, 4) == TeacherWork(64, 64, 1, 3, 3 * 64)
+    made, entry = open_round(first, first.plan, 1, {"views_seed": 0}, {}), first.ledger.read(0)
+    assert entry is not None
+    made.ledger.write(0, entry)
+    first.ledger.forget(3)
+    assert TeacherWork.left(64, settings, first, None, 1) == TeacherWork(64, 16)
+    assert TeacherWork.left(64, settings, first, None, 3) == TeacherWork(64, 16, 1, 2, 48 + 64)
+    for shard in (1, 2, 3):
+        made.ledger.write(shard, entry)
+    assert TeacherWork.left(64, settings, first, None, 3) == TeacherWork(64, 16, 1, 1, 64)
+
+
+def test_each_call_tells_the_time_of_its_own_rows(
+    tmp_path: Path, plan: Plan, whole: Path, built: BuiltEncoder, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 rows in 3 shards: all, a part, views, rounds of views, a continued store, a further teacher."""
+    works: list[TeacherWork] = []
+
+    def look(*arguments: Any, **_: Any) -> dict[str, Any]:
+        works.extend(each for each in arguments if isinstance(each, TeacherWork))
+        return {}
+
+    def prepare(out: Path, encoder: BuiltEncoder = built, **options: Any) -> StoredTeacher:
+        chosen = {"dtype": "float32", "rows_per_shard": 8, "batch_size": 4} | options
+        config = ExtractConfig.build({"teacher": encoder.spec.name, "weights": weights} | chosen)
+        return prepare_store(plan, out, config, RunningTeacher(encoder, CPU, "float32"))
+
+    monkeypatch.setattr("stages.extract_teacher.look_at_teacher", look)
+    begun = Path(shutil.copytree(whole, tmp_path / "begun"))
+    Store(begun).first.ledger.forget(1)
+    for name, options in (("all", {}), ("part", {"part": "2/2"}), ("views", {"views": 3, "views_strength": "paper"})):
+        prepare(tmp_path / name, **options)
+    prepare(tmp_path / "rounds", views=3, views_strength="paper", views_per_epoch="fresh")
+    prepare(begun)
+    prepare(Path(shutil.copytree(whole, tmp_path / "further")), build_encoder(FURTHER, "scratch", PATCH_PX))
+    assert works == [
+        TeacherWork(24, 24),
+        TeacherWork(24, 16),
+        TeacherWork(24, 24, 3),
+        TeacherWork(24, 24, 1, 2, 48),
+        TeacherWork(24, 8),
+        TeacherWork(24, 24),
+    ]

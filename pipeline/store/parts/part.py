@@ -53,12 +53,16 @@ class StorePart:
             )
         return range(num_shards * (self.number - 1) // self.count, num_shards * self.number // self.count)
 
+    def rows(self, num_rows: int, rows_per_shard: int) -> range:
+        """The part's rows, of `num_rows`; raises as `shards`."""
+        rows_per_shard = min(rows_per_shard, num_rows)
+        shards = self.shards(-(-num_rows // rows_per_shard))
+        return range(shards.start * rows_per_shard, min(shards.stop * rows_per_shard, num_rows))
+
     def slides(self, plan: Plan, rows_per_shard: int) -> list[SlidePlan]:
         """The slides that a part of a plan reads."""
-        rows_per_shard = min(rows_per_shard, plan.num_rows)
-        shards = self.shards(-(-plan.num_rows // rows_per_shard))
-        rows = plan.slide_of_row()[shards.start * rows_per_shard : shards.stop * rows_per_shard]
-        return list(plan.slides[int(rows[0]) : int(rows[-1]) + 1])
+        rows, slide_of_row = self.rows(plan.num_rows, rows_per_shard), plan.slide_of_row()
+        return list(plan.slides[int(slide_of_row[rows[0]]) : int(slide_of_row[rows[-1]]) + 1])
 
     def note(self) -> dict[str, list[int]]:
         """What a store says of the part that it is."""

@@ -7,13 +7,19 @@ from types import SimpleNamespace
 import pytest
 from support.annotated import write_geojson
 from support.extraction import TEACHER
+<<<<<<< HEAD
 from support.slides import make_slide, not_a_slide
 from support.stores import make_store, train_config
+=======
+from support.slides import not_a_slide
+from support.stores import make_store
+>>>>>>> estimates
 from support.training import train_once
 
 from pipeline.base.errors import G2LError
 from pipeline.cohort.manifest import read_manifest
 from pipeline.config.plan import PlanConfig
+from pipeline.store.create import open_round
 from pipeline.store.store import Store
 from pipeline.student.weights_place import NOTED_WEIGHTS
 from pipeline.training.run_folder import RunFolder
@@ -75,6 +81,20 @@ def test_a_store_says_how_far_it_is_and_what_it_lacks(good_store: Path, tmp_path
     assert found[TEACHER].level == "note"
     assert "to go at their rate" in found[TEACHER].words
     assert found["slides"].level == "ok"
+
+
+def test_a_round_that_is_not_finished_is_told(tmp_path: Path) -> None:
+    """Of view 1 a shard of four took a minute: three are to come."""
+    store = make_store(tmp_path / "store.zarr")
+    first = store.first
+    made, entry = open_round(first, first.plan, 1, {"views_seed": 0}, {}), first.ledger.read(0)
+    assert entry is not None
+    made.ledger.write(0, entry | {"seconds": 60.0})
+    found = {each.subject: each for each in work.look_at_store(store)}
+    assert found[first.name].level == "ok"
+    unfinished = found[f"{first.name}, view 1"]
+    assert (unfinished.level, unfinished.advice) == ("note", work.CONTINUE)
+    assert unfinished.words == "1 of 4 shards done; about 3 min 00 s to go at their rate"
 
 
 def test_a_store_whose_slides_have_gone_is_trouble(good_store: Path, tmp_path: Path) -> None:

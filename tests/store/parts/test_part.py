@@ -35,6 +35,7 @@ def test_a_part_reads_the_slides_of_its_rows() -> None:
     names = [[slide.slide_id for slide in StorePart(i, 3).slides(plan, 4)] for i in (1, 2, 3)]  # 6 shards: 8, 8, 5 rows
     assert names == [["a", "b"], ["b"], ["b"]]
     assert [slide.slide_id for slide in StorePart(1, 1).slides(plan, 4)] == ["a", "b"]
+    assert [StorePart(i, 3).rows(plan.num_rows, 4) for i in (1, 2, 3)] == [range(8), range(8, 16), range(16, 21)]
 
 
 def test_a_store_says_which_part_it_is() -> None:

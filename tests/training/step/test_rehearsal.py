@@ -1,7 +1,9 @@
 """Steps before a run leave no trace, and what is estimated follows from the ledger and the time of a step."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,24 @@ from support.training import same_state
 from pipeline.base.loader import Batch
 from pipeline.cohort.views import Views
 from pipeline.distillation import build_loss, random_states
-from pipeline.store.store import Store
-from pipeline.training.step.rehearsal import cost_words, rehearse
+from pipeline.store.create import open_round
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.training.rows import epoch_order
+from pipeline.training.step.rehearsal import StepTime, cost_words, load_timed, rehearse
 from stages import train_student as stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+STEP = StepTime(0.8, 0.2, on_same_cores=True)
+"""A second a step."""
+
+
+def enter_seconds(teacher: StoredTeacher, seconds: float) -> None:
+    """Let the shards of a teacher have taken so long together."""
+    for shard, entry in list(teacher.ledger.entries()):
+        assert entry is not None
+        teacher.ledger.write(shard, entry | {"seconds": seconds / teacher.num_shards})
 
 
 @pytest.fixture
@@ -55,11 +70,9 @@ def test_a_run_is_the_same_to_the_bit_without_its_estimate(tmp_path: Path, monke
 
 def test_the_estimate_follows_from_ledger_and_step(tmp_path: Path) -> None:
     teacher = make_store(tmp_path / "store.zarr").first
-    for shard, entry in list(teacher.ledger.entries()):
-        assert entry is not None
-        teacher.ledger.write(shard, entry | {"seconds": 900.0})
-    words = cost_words([teacher], 48, 10, 600, 1.0)
-    assert "600 steps of 1000 ms take about 10 min 00 s" in words
+    enter_seconds(teacher, 3600)
+    words = cost_words([teacher], 48, 10, 600, STEP)
+    assert "600 steps of 1000 ms (800 to compute, 200 to load on the same cores) take about 10 min 00 s" in words
     assert "Stage one took 1 h 00 min of one process, once, and " in words
     assert "each epoch would take about 45 min 00 s longer, all 10 epochs 7 h 40 min: the store pays after 1.3" in words
 
@@ -67,10 +80,8 @@ def test_the_estimate_follows_from_ledger_and_step(tmp_path: Path) -> None:
 def test_processes_share_the_teacher_in_the_loop(tmp_path: Path) -> None:
     """The 45 min of one process are 15 min of three; what the store took is paid back after as many epochs."""
     teacher = make_store(tmp_path / "store.zarr").first
-    for shard, entry in list(teacher.ledger.entries()):
-        assert entry is not None
-        teacher.ledger.write(shard, entry | {"seconds": 3600 / teacher.num_shards})
-    words = cost_words([teacher], 48, 10, 600, 1.0, world=3)
+    enter_seconds(teacher, 3600)
+    words = cost_words([teacher], 48, 10, 600, STEP, world=3)
     assert "Stage one took 1 h 00 min of one process, once, and " in words
     assert "shared by 3 processes, each epoch would take about 15 min 00 s longer, all 10 epochs 2 h 40 min" in words
     assert words.endswith("the store pays after 1.3 epochs")
@@ -84,11 +95,8 @@ def test_an_epoch_in_the_loop_makes_one_of_several_views(tmp_path: Path, views: 
     teacher = make_store(tmp_path / "store.zarr").first
     teacher.views = Views(views, 0)
     assert teacher.num_rows == 64
-    shards = list(teacher.ledger.entries())
-    for shard, entry in shards:
-        assert entry is not None
-        teacher.ledger.write(shard, entry | {"seconds": 3600 / len(shards)})
-    words = cost_words([teacher], 48, 10, 600, 1.0)
+    enter_seconds(teacher, 3600)
+    words = cost_words([teacher], 48, 10, 600, STEP)
     epoch, whole = {2: ("22 min 30 s", "3 h 55 min"), 4: ("11 min 15 s", "2 h 02 min")}[views]
     assert "Stage one took 1 h 00 min of one process, once, and " in words
     assert f"each epoch would take about {epoch} longer, all 10 epochs {whole}" in words
@@ -98,7 +106,96 @@ def test_an_epoch_in_the_loop_makes_one_of_several_views(tmp_path: Path, views: 
 def test_features_that_were_imported_say_nothing_of_a_teacher(tmp_path: Path) -> None:
     teacher = Store(make_store(tmp_path / "store.zarr").folder).first
     teacher.spec.settings["imported"] = {}
-    assert cost_words([teacher], 48, 10, 600, 0.1) == "estimate: 600 steps of 100 ms take about 1 min 00 s"
+    assert cost_words([teacher], 48, 10, 600, StepTime(0.08, 0.02, on_same_cores=True)) == (
+        "estimate: 600 steps of 100 ms (80 to compute, 20 to load on the same cores) take about 1 min 00 s"
+    )
+
+
+def test_loading_adds_to_a_step_on_the_same_cores_and_hides_behind_one_elsewhere(tmp_path: Path) -> None:
+    """By stage two's benchmark a CPU takes the sum; an accelerator waits for the slower of the two. The teacher in the
+    loop is told for the same steps.
+    """
+    teacher = make_store(tmp_path / "store.zarr").first
+    enter_seconds(teacher, 3600)
+    for step, each, steps, whole in (
+        (
+            StepTime(0.6, 0.4, on_same_cores=True),
+            "1000 ms (600 to compute, 400 to load on",
+            "10 min 00 s",
+            "7 h 40 min",
+        ),
+        (
+            StepTime(1.0, 0.4, on_same_cores=False),
+            "1000 ms (1000 to compute, 400 to load b",
+            "10 min 00 s",
+            "7 h 40 min",
+        ),
+        (
+            StepTime(0.4, 1.0, on_same_cores=False),
+            "1000 ms (400 to compute, 1000 to load b",
+            "10 min 00 s",
+            "7 h 40 min",
+        ),
+    ):
+        words = cost_words([teacher], 48, 10, 600, step)
+        assert f"600 steps of {each}" in words
+        assert f"take about {steps}. " in words
+        assert f"all 10 epochs {whole}: " in words
+
+
+def test_the_second_batch_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading takes a second of a stand-in clock; the first batch is not in it."""
+    asked: list[int] = []
+
+    class Loader:
+        def batches(self, row_batches: list[list[int]]) -> Iterator[Batch[Any]]:
+            for rows in row_batches:
+                asked.extend(rows)
+                yield Batch(rows, torch.zeros(0), [])
+
+    loader: Any = Loader()
+    monkeypatch.setattr("pipeline.training.step.rehearsal.time", SimpleNamespace(monotonic=lambda: float(len(asked))))
+    batch, seconds = load_timed(loader, [3, 1, 4], [1, 5])
+    assert (batch.rows, seconds, asked) == ([1, 5], 2.0, [3, 1, 4, 1, 5])
+
+
+def test_loading_is_that_of_the_runs_own_batches(run: stage.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsed: list[Batch[Any]] = []
+
+    def rehearse_it(_: Any, batch: Batch[Any], *rest: Any) -> float:
+        rehearsed.append(batch)
+        return 0.25
+
+    monkeypatch.setattr(stage, "rehearse", rehearse_it)
+    monkeypatch.setattr(stage, "load_timed", lambda loader, *rows: (load_timed(loader, *rows)[0], 0.75))
+    assert f"{run.num_steps} steps of 1000 ms (250 to compute, 750 to load on the same cores)" in stage.cost_of(run)
+    order = epoch_order(run.rows.train, run.config.seed, 0).tolist()
+    assert rehearsed[0].rows == order[8:16]
+    monkeypatch.setattr(stage, "batches_of", lambda *_: iter([order[:8]]))  # an epoch of one batch
+    stage.cost_of(run)
+    assert rehearsed[1].rows == order[:8]
+
+
+def test_rounds_count_as_far_as_they_are_done(tmp_path: Path) -> None:
+    """An hour for the patches, and half an hour for half of view 1: each row takes 60 / 64 min a view."""
+    first = make_store(tmp_path / "store.zarr").first
+    enter_seconds(first, 3600)
+    made, entry = open_round(first, first.plan, 1, {"views_seed": 0}, {}), first.ledger.read(0)
+    assert entry is not None
+    for shard in (0, 1):
+        made.ledger.write(shard, entry)
+    words = cost_words([first], 48, 10, 600, STEP)
+    assert "Stage one took 1 h 30 min of one process" in words
+    assert "each epoch would take about 45 min 00 s longer" in words
+
+
+def test_teachers_of_different_numbers_of_views_each_make_one_in_the_loop(tmp_path: Path) -> None:
+    """A row takes 60 / 64 min of one teacher and, of ten views, a tenth of that of the other."""
+    one, other = (make_store(tmp_path / name).first for name in ("a.zarr", "b.zarr"))
+    for teacher in (one, other):
+        enter_seconds(teacher, 3600)
+    other.views = Views(10, 0)
+    assert "each epoch would take about 49 min 30 s longer" in cost_words([one, other], 48, 10, 600, STEP)
 
 
 def test_a_run_says_its_estimate_once_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
