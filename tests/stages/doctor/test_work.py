@@ -7,13 +7,8 @@ from types import SimpleNamespace
 import pytest
 from support.annotated import write_geojson
 from support.extraction import TEACHER
-<<<<<<< HEAD
 from support.slides import make_slide, not_a_slide
 from support.stores import make_store, train_config
-=======
-from support.slides import not_a_slide
-from support.stores import make_store
->>>>>>> estimates
 from support.training import train_once
 
 from pipeline.base.errors import G2LError
