@@ -23,21 +23,18 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from pipeline.base.console import table
+from pipeline.config.tissue_rules import RuleName, rules_in_use
 from pipeline.demo_data import fetch_slide
-from pipeline.slides.artefacts.blank import find_blank
-from pipeline.slides.artefacts.edges import find_edges
-from pipeline.slides.artefacts.focus import find_blur
-from pipeline.slides.artefacts.folds import find_folds
-from pipeline.slides.artefacts.pen import find_pen
-from pipeline.slides.glass import Colour, brightest, find_glass
+from pipeline.slides.artefacts.rules import drop_artefacts
+from pipeline.slides.glass import brightest, find_glass
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import MIN_BRIGHTNESS, read_thumbnail, segment
+from pipeline.slides.tissue import MIN_BRIGHTNESS, TissueMask, look_for_tissue, read_thumbnail, segment
 
 DROPPED, LOST = 0.98, 0.01
 """From the issue."""
 PIXEL_UM = 8.0
-RULES = {"pen": find_pen, "edge": find_edges, "fold": find_folds, "blank": find_blank, "blur": find_blur}
-"""In the order in which a plan's run."""
+RULES: dict[str, RuleName] = {"pen": "pen", "edge": "edges", "fold": "folds", "blank": "blank", "blur": "blur"}
+"""A plan's rule for each family of artefacts, in the order in which they run."""
 COLOURS = {
     "pen": (255, 220, 0),
     "fold": (0, 170, 60),
@@ -249,17 +246,14 @@ class Outcome:
 
 
 def find_all(field: Field, image: NDArray[np.uint8]) -> tuple[Mask, dict[str, Mask]]:
-    """The tissue of a picture of the field, and what each rule drops of it: each of what those before it left, in the
-    order in which a plan's run, so that a rule takes what is usual from tissue without ink.
+    """The tissue of a picture of the field as a plan finds it, with `folds` on, and what each rule for artefacts drops
+    of it.
     """
-    known = brightest(image) >= MIN_BRIGHTNESS
-    glass: list[Colour] = find_glass(image, known)
-    tissue = segment(image, field.pixel_um)
-    left, found = tissue.copy(), {}
-    for name, find in RULES.items():
-        found[name] = find(image, field.pixel_um, left & known, known, glass) & left & known
-        left &= ~found[name]
-    return tissue, found
+    rules, unreadable = rules_in_use((), ("folds",)), np.zeros(image.shape[:2], bool)
+    seen = look_for_tissue(image, field.pixel_um, unreadable, rules)
+    tissue = TissueMask(seen.mask, field.pixel_um, unreadable, image, seen.reasons, tuple(seen.glass), rules)
+    kept = drop_artefacts(tissue, field.pixel_um)
+    return tissue.mask, {name: kept.dropped_by(rule) for name, rule in RULES.items()}
 
 
 def judge(field: Field, rule: str, plant: Plant, rng: np.random.Generator) -> Outcome | None:

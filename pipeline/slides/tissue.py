@@ -68,6 +68,10 @@ FAINT_RIM_UM = 24.0
 """What it adds beside dark tissue is wider than this, and no speck. Our choice: the rim that filter and optics leave
 around tissue is one to two pixels of the mask.
 """
+SPECKLED = 0.2
+"""Least share of speckles of dark tissue among pale tissue that may be as strong as the threshold. Our choice: tissue
+half of which is above it has 0.3 and more, fat and its threads less.
+"""
 BLIND_RULES: tuple[RuleName, ...] = ("border", "dark")
 """Rules that run before tissue is looked for: what they drop is too dark to be judged."""
 BLOCK_PX = 2048
@@ -281,8 +285,19 @@ def with_faint(
         return np.asarray(mask)
     pale = solid_areas(saturation > low, FAINT_UM, FAINT_MM2, pixel_um)
     if threshold == MAX_SATURATION:  # there is dark tissue, which has a rim
-        pale = solid_areas(pale & ~mask, FAINT_RIM_UM, MIN_TISSUE_MM2, pixel_um)
+        beside = solid_areas(pale & ~mask, FAINT_RIM_UM, MIN_TISSUE_MM2, pixel_um)
+        pale = beside | solid_areas(pale & half_dark(mask, pixel_um), FAINT_RIM_UM, MIN_TISSUE_MM2, pixel_um)
     return np.asarray(mask | pale)
+
+
+def half_dark(mask: NDArray[np.bool_], pixel_um: float) -> NDArray[np.bool_]:
+    """Where much of a mask (H, W) is, in speckles: tissue about as strong as its threshold, of which neither half is
+    solid. Fat, threads and rims have fewer.
+    """
+    solid = solid_areas(mask, FAINT_UM, MIN_TISSUE_MM2, pixel_um)
+    sigma = FAINT_UM / pixel_um
+    speckles = ndimage.gaussian_filter((mask & ~solid).astype(np.float32), sigma)
+    return np.asarray(~solid & (speckles > SPECKLED * ndimage.gaussian_filter((~solid).astype(np.float32), sigma)))
 
 
 def without_stained(glass: list[Colour], background: Colour | None) -> tuple[list[Colour], Colour | None]:

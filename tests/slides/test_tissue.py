@@ -408,6 +408,18 @@ def test_faint_eosin_beside_dark_nuclei() -> None:
     assert overlap(segment(image, 8.0), PIECE) < 0.5
 
 
+@pytest.mark.parametrize("strength", [0.13, 0.15, 0.16, 0.17, 0.18, 0.2, 0.24])
+def test_pale_tissue_of_any_strength_beside_dark_tissue(strength: float) -> None:
+    """Also where it is half above the threshold of the dark tissue, and neither half is solid."""
+    rng, pale, dark = np.random.default_rng(0), piece(120, 110, 80, 80), piece(120, 235, 35, 25)
+    eosin, haematoxylin = np.array([0.2, 0.9, 0.3]), np.array([0.65, 0.70, 0.29])
+    amounts = np.exp(0.25 * rng.normal(size=PIECE.shape) + ndimage.gaussian_filter(rng.normal(size=PIECE.shape), 4))
+    density = (pale * strength * amounts)[..., None] * eosin
+    density += (dark * amounts)[..., None] * (0.6 * haematoxylin + 0.5 * eosin)
+    image = (glass() * np.exp(-density)).round().astype(np.uint8)
+    assert overlap(found_by_all(image), pale | dark) > 0.95
+
+
 def test_brown_and_its_counterstain() -> None:
     brown = piece(100, 160, 25, 30) & PIECE
     image = stain(stain(glass(), PIECE, COUNTERSTAIN), brown, BROWN)

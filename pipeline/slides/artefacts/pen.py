@@ -29,6 +29,11 @@ BLACK_AT_ANY_RATE = 1.8
 """Density of the weakest channel from which all is black. Our choice: a sixth of the light, in every colour."""
 WIDE_UM = 100.0
 """Black ink is plain where it is as wide. Our choice: crowded nuclei and pigment are as dark, but narrow."""
+BLUE_HAEMATOXYLIN = (0.2, -0.8, -0.4)
+"""Below the first logarithm, of red to green, and between the others, of blue to green, a pixel is haematoxylin, not ink.
+Our choice: crowded nuclei of a blue scan have up to 0.15 and -0.5 to -0.75, whatever the eosin, and may be rarer than
+what the band is taken from; blue ink over eosin has with as much red less than -0.83.
+"""
 LEAST_MM2 = 0.03
 """Smaller marks are left. Our choice: some two patches of 112 um; pigment and dust are smaller."""
 MARGIN_UM = 8.0
@@ -70,8 +75,9 @@ def _inks(
     aside = np.abs(y - band.y)
     over_tissue = (x > band.cold_edge - 0.2) & (aside > max(0.12, 2 * band.y_deviation))
     over_tissue &= values[:, 0] > 2.2 * band.red
+    stained = (x < BLUE_HAEMATOXYLIN[0]) & (y > BLUE_HAEMATOXYLIN[1]) & (y < BLUE_HAEMATOXYLIN[2])
     cold = (
-        (x > band.cold_edge) & (values[:, 0] > 0.35) | over_tissue,
+        ((x > band.cold_edge) & (values[:, 0] > 0.35) | over_tissue) & ~stained,
         (x > band.cold_edge - 0.3) & (aside > max(0.1, 1.5 * band.y_deviation)),
         False,
     )

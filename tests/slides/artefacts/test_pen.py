@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.artefacts import Section, stroke
+from support.artefacts import GLASS, Section, stained_section, stroke
 
 from pipeline.slides.artefacts.pen import find_pen
 
@@ -38,6 +38,22 @@ def test_haematoxylin_alone_is_not_ink(section: Section) -> None:
     amount = -np.log(section.image[..., 1] / glass[1])[..., None]
     blue = section.with_image(glass * np.exp(-amount * np.array([0.95, 0.9, 0.4])))
     assert find_pen(*blue.arguments())[section.tissue].mean() < 0.01
+
+
+@pytest.mark.parametrize("eosin", [(0.216, 0.80, 0.558), (0.2, 0.9, 0.3)])
+@pytest.mark.parametrize("amounts", [(1.2, 0.25), (1.2, 0.45), (0.8, 0.2)])
+def test_crowded_nuclei_of_a_blue_scan_are_not_ink(eosin: tuple[float, ...], amounts: tuple[float, float]) -> None:
+    """Follicles in a section that is mostly eosin, so that the band of its stains holds no haematoxylin. As blue as the
+    bluest that was measured: more red than green absorbed, beside blue.
+    """
+    stains = np.array([(0.713, 0.613, 0.34), eosin])
+    clean = stained_section(stains * [[0.2], [1.0]])
+    follicles = stroke(clean.tissue.shape, 50) & clean.tissue
+    rng = np.random.default_rng(0)
+    each = np.array(amounts) * np.exp(0.15 * rng.normal(size=(*clean.tissue.shape, 2)))
+    crowded = GLASS * np.exp(-(each @ stains))
+    seen = clean.with_image(np.where(follicles[..., None], crowded, clean.image))
+    assert find_pen(*seen.arguments())[clean.tissue].mean() < 0.005
 
 
 def test_a_slide_that_is_turned_gives_the_same_turned(section: Section) -> None:
