@@ -249,7 +249,7 @@ def find_all(field: Field, image: NDArray[np.uint8]) -> tuple[Mask, dict[str, Ma
     """The tissue of a picture of the field as a plan finds it, with `folds` on, and what each rule for artefacts drops
     of it.
     """
-    rules, unreadable = rules_in_use((), ("folds",)), np.zeros(image.shape[:2], bool)
+    rules, unreadable = rules_in_use((), (RULES["fold"],)), np.zeros(image.shape[:2], bool)
     seen = look_for_tissue(image, field.pixel_um, unreadable, rules)
     tissue = TissueMask(seen.mask, field.pixel_um, unreadable, image, seen.reasons, tuple(seen.glass), rules)
     kept = drop_artefacts(tissue, field.pixel_um)
