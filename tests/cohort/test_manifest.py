@@ -165,7 +165,7 @@ LONG = "x" * 201
         (b"slide_id;path\na;b\n", "it has ['slide_id;path']"),
         (b"slide_id,path,x,x\na,a,1,2\n", "repeated or unnamed columns: ['x']"),
         (b"slide_id,path,split,Split\na,a,,\n", "repeated or unnamed columns: ['split']"),
-        (b"slide_id,path,\na,a,\n", "repeated or unnamed columns: ['']"),
+        (b"slide_id,path,\na,a,x\n", "repeated or unnamed columns: ['']"),
         ("slide_id,path\n".encode("utf-16"), "is UTF-16, not UTF-8 text (line 1); save it as CSV UTF-8"),
         (b"II*\0\x08\0\0\0", "is not a text file"),
         (b"slide_id,path\na,a\nb,caf\xe9\n", "is not UTF-8 text (line 3)"),
