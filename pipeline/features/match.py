@@ -57,7 +57,7 @@ def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Pat
     if manifest_path:
         manifest = parse_manifest(manifest_path, slides_root)
         refuse_objects(map(manifest.slide_path, manifest.rows), "import-features copies none: copy it to a folder")
-        rows, root = list(manifest.rows), manifest.slides_root
+        rows, root, notes = list(manifest.rows), manifest.slides_root, manifest.notes
     else:
         listed = list_folder(slides_root)
         rows, root = list(listed.rows), slides_root
