@@ -33,7 +33,7 @@ class Matched:
         pairs: in the order of ids.
         failed: slides without a file, or without a single one; and files without a slide.
         root: the folder that the slides' paths hang below.
-        notes: what was passed over when the slides were listed, in words.
+        notes: what was passed over when the slides were listed, or how their manifest was read, in words.
         rows: all slides but the excluded ones.
         excluded: slides of cases that are left out (`features.excluded`).
     """
