@@ -10,10 +10,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.base.console import counted
 from pipeline.base.errors import ManifestError
 from pipeline.base.outside import NO_FILE, file_trouble
 from pipeline.base.units import check_mpp
@@ -23,7 +24,7 @@ from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import case_value, cell_value, is_unknown
 from pipeline.disk.objects.places import ObjectPath, as_place, place_below, place_trouble, real_name
 from pipeline.disk.objects.present import absent_places
-from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
+from pipeline.disk.tables import Problem, Record, composed, plain_name, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
 
@@ -32,7 +33,7 @@ SPLIT_CELLS: Mapping[str, Split] = {"train": "train", "val": "val"}
 """What the column split may say; a slide without one is assigned by its case."""
 REQUIRED_COLUMNS = ("slide_id", "path")
 COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256", "annotations")
-"""Known columns in the order of writing; every other column is a label."""
+"""Known columns in the order of writing, read in any spelling (`plain_name`); every other column is a label."""
 CASE_NAMES = ("patient_id", "patient", "case")
 """What may stand for `case_id`, the first before the others."""
 LEAST_LETTERS, ALIKE = 6, 0.8
@@ -43,6 +44,8 @@ ENDINGS = re.compile(r"_(file|files|path|name|dir|folder|um_px|x)$")
 """What people put after a column's name, as in "annotation_file" or "mpp_x"."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
+MOST_SHOWN = 5
+"""Files, and lines of each, that a note of shared annotations lists. Our choice."""
 MAX_SLIDE_ID_BYTES = 200
 """Our choice: file systems allow 255 bytes per name, and outputs append an ending to the id."""
 
@@ -208,36 +211,47 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
     root = path.parent if slides_root is None else as_place(slides_root)
     if slides_root is not None and not (isinstance(root, ObjectPath) or os.path.isdir(root)):
         raise ManifestError(f"--slides-root {slides_root} is not a folder")
-    records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
+    records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS, any_spelling=True)
     records, notes = _with_cases(path, records)
     notes += _misspelt_columns(path, records)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
     manifest = Manifest(tuple(rows), path, root, notes)
+    manifest = replace(manifest, notes=notes + _shared_annotations(manifest))
     problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
     problems += _mixed_cases(rows, dict(records))
     return manifest, problems
 
 
 def _with_cases(path: Path, records: list[Record]) -> tuple[list[Record], tuple[str, ...]]:
-    """The records with the cases under `case_id`, and a note if another column gives them."""
-    column = _column_of_cases(records)
+    """The records with the cases under `case_id`, and notes: if another column gives them, and if others give those of
+    rows that have none. These are not filled in, for a column called "case" may be a label (case or control).
+    """
+    column, *others = _columns_of_cases(records)
+    blank = [cells for _, cells in records if not case_value(cells.get(column, ""))]
+    counts = {name: sum(bool(case_value(cells[name])) for cells in blank) for name in others}
+    notes = tuple(
+        f"{path}: {name} gives the case of {counted(count, 'row')} without a {column}, each of which counts as a case "
+        f"of its own; fill {column} from {name}, or remove {name}"
+        for name, count in counts.items()
+        if count
+    )
     if column == "case_id":
-        return records, ()
+        return records, notes
     renamed = [
         (line, {n: cell for n, cell in cells.items() if n not in ("case_id", column)} | {"case_id": cells[column]})
         for line, cells in records
     ]
-    return renamed, (f"{path}: the column {column} is taken for case_id",)
+    return renamed, (f"{path}: the column {column} is taken for case_id", *notes)
 
 
-def _column_of_cases(records: list[Record]) -> str:
-    """The column that gives the cases: `case_id`, unless it is absent or empty and another has values. Patients come
-    before cases, which are parts of theirs.
+def _columns_of_cases(records: list[Record]) -> list[str]:
+    """The columns that may give the cases, that which does first: `case_id`, unless it is absent or empty and another
+    has values. Patients come before cases, which are parts of theirs.
     """
-    names = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for _, cells in records[:1] for name in cells}
-    columns = ["case_id", *(names[name] for name in CASE_NAMES if name in names)]
-    filled = (name for name in columns if any(case_value(cells.get(name, "")) for _, cells in records))
-    return next(filled, "case_id")
+    header = list(records[0][1]) if records else []
+    others = [name for known in CASE_NAMES for name in header if plain_name(name) == known]
+    filled = [name for name in ("case_id", *others) if any(case_value(cells.get(name, "")) for _, cells in records)]
+    return filled or ["case_id"]
 
 
 def _misspelt_columns(path: Path, records: list[Record]) -> tuple[str, ...]:
@@ -256,7 +270,7 @@ def _misspelt_columns(path: Path, records: list[Record]) -> tuple[str, ...]:
 
 def _nearly(name: str, known: Iterable[str]) -> str:
     """The name that this one is nearly; "" if none."""
-    typed = ENDINGS.sub("", re.sub(r"[\s-]+", "_", name.strip().lower()))
+    typed = ENDINGS.sub("", plain_name(name))
     close = difflib.get_close_matches(typed, known, n=len(COLUMNS), cutoff=0.0)
     alike = [other for other in close if _slips(typed) & _slips(other) or _is_alike(typed, other)]
     return alike[0] if alike else ""
@@ -394,6 +408,19 @@ def _repeated_files(manifest: Manifest) -> list[Problem]:
         for group in groups.values()
         if group[0].path and len({row.slide_id for row in group}) > 1
     ]
+
+
+def _shared_annotations(manifest: Manifest) -> tuple[str, ...]:
+    """A note of files of annotations that several slides share, as cells copied by mistake do. No refusal: slides
+    without regions may share an empty file.
+    """
+    files = [(row, file) for row in manifest.rows if (file := manifest.annotations_path(row))]
+    inodes = {row.slide_id: _inode(file) for row, file in files}
+    groups = list(_groups((row for row, _ in files), lambda row: inodes[row.slide_id]).values())
+    shown = "; ".join(f"{group[0].annotations} {_lines(group[:MOST_SHOWN])}" for group in groups[:MOST_SHOWN])
+    cut = len(groups) > MOST_SHOWN or any(len(group) > MOST_SHOWN for group in groups)
+    words = f"several slides have the same file of annotations: {shown}{' and more' if cut else ''}"
+    return (f"{manifest.path}: {words}. Is it of each of them?",) if groups else ()
 
 
 def _inode(path: Path) -> str:

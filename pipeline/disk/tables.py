@@ -29,7 +29,9 @@ Problem = tuple[int, str]
 MAX_TABLE_BYTES = 1 << 28
 """Our choice: a million rows of 250 bytes; keeps a slide named by mistake from being read whole."""
 OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
-"""Other separators; spreadsheets of some countries save CSV with semicolons."""
+"""What may separate cells; spreadsheets of some countries save CSV with semicolons."""
+SEPARATOR_LINE = re.compile(r"""(?i)"?sep=([^\w\s"]|\t)"?[,;\t ]*(?=[\r\n]|$)""")
+"""A first line by which Excel is told what separates the cells, such as `sep=;`."""
 STORE_MARK = "zarr.json"
 """A file that every store has at its top."""
 BINARY_KINDS = {
@@ -62,13 +64,21 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 def read_table(
-    path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"], known: Sequence[str] = (), first_line: int = 1
+    path: Path,
+    required: tuple[str, ...],
+    delimiter: Literal[",", "\t"],
+    known: Sequence[str] = (),
+    first_line: int = 1,
+    *,
+    any_spelling: bool = False,
 ) -> tuple[list[Record], list[Problem]]:
     """Read the records of a table, and the problems of rows with too few or too many cells; skips blank lines.
 
     Accents are composed (NFC), so that names that look the same are equal, except in cells that name files
-    (`FILE_COLUMNS`). Column names in `required` and `known` match in any case. The columns are named in the line
-    `first_line` (from 1) or below; lines above it are passed over.
+    (`FILE_COLUMNS`). Column names in `required` and `known` match in any case; with `any_spelling` also with blanks
+    and dashes (`plain_name`). The columns are named in the line `first_line` (from 1) or below; lines above it are
+    passed over. What a first line such as `sep=;` says separates the cells does so instead of `delimiter`; last columns
+    that are empty from their name down, as spreadsheets leave them, are dropped.
 
     Raises:
         ManifestError: the file cannot be read, is not UTF-8 text or not a table, or lacks a required column.
@@ -77,10 +87,11 @@ def read_table(
     if first_line > 1:
         above = first_line - 1
         text = "\n" * above + "".join(text.splitlines(keepends=True)[above:])
-    lines = _cells(path, text, delimiter)
+    text, mark = _without_separator_line(path, text, delimiter)
+    lines = _without_empty_columns(_cells(path, text, mark))
     if not lines:
         raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(required)}")
-    header = _header(path, lines.pop(0)[1], required, delimiter, known)
+    header = _header(path, lines.pop(0)[1], required, mark, known, any_spelling)
     if not lines:
         raise ManifestError(f"{path} has a header but no rows")
     width = len(header)
@@ -144,6 +155,31 @@ def _other_than_text(data: bytes, start: int) -> str:
     return f"is {'UTF-16, ' if data.startswith(UTF16_MARKS) else ''}not UTF-8 text (line {line}); save it as CSV UTF-8"
 
 
+def _without_separator_line(path: Path, text: str, delimiter: str) -> tuple[str, str]:
+    """The text with a blank line for one such as `sep=;`, and what separates its cells: `delimiter` if no line says so.
+
+    Raises:
+        ManifestError: the line names another mark than those of `OTHER_MARKS`.
+    """
+    found = SEPARATOR_LINE.match(text)
+    if not found:
+        return text, delimiter
+    if found[1] not in OTHER_MARKS:
+        raise ManifestError(
+            f"{path} says in line 1 that {found[1]!r} separates its cells; save it with {OTHER_MARKS[delimiter]} "
+            "instead, and without that line"
+        )
+    return text[found.end() :], found[1]
+
+
+def _without_empty_columns(lines: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The lines without their last columns if these have neither a name nor a filled cell."""
+    width = max((place for place, cell in enumerate(lines[0][1], 1) if cell.strip()), default=0) if lines else 0
+    if not lines or width == len(lines[0][1]) or any(cell.strip() for _, cells in lines for cell in cells[width:]):
+        return lines
+    return [(line, cells[:width]) for line, cells in lines]
+
+
 def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     """The cells of each row that is not blank, with the number of its first line.
 
@@ -164,7 +200,7 @@ def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]
 
 
 def _header(
-    path: Path, cells: Sequence[str], required: Sequence[str], delimiter: Literal[",", "\t"], known: Sequence[str]
+    path: Path, cells: Sequence[str], required: Sequence[str], delimiter: str, known: Sequence[str], any_spelling: bool
 ) -> list[str]:
     """The column names.
 
@@ -172,19 +208,31 @@ def _header(
         ManifestError: one is missing, unnamed or repeated.
     """
     names = {composed(name): name for name in (*known, *required)}
-    header = [composed(cell).strip() for cell in cells]
-    header = [names.get(name) or names.get(name.lower(), name) for name in header]
+    written = [composed(cell).strip() for cell in cells]
+    simplified = plain_name if any_spelling else str.lower
+    header = [names.get(name) or names.get(simplified(name), name) for name in written]
     if missing := [column for column in required if column not in header]:
         raise ManifestError(f"{path} lacks the column {_what_it_has(missing, header, delimiter)}")
-    if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
-        hint = "" if header[0] else ". If pandas wrote row numbers into the first one, use to_csv(index=False)"
-        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each its own name{hint}")
+    _refuse_repeated(path, written, header)
     return header
 
 
-def _what_it_has(missing: Sequence[str], header: Sequence[str], delimiter: Literal[",", "\t"]) -> str:
+def _refuse_repeated(path: Path, written: Sequence[str], header: Sequence[str]) -> None:
+    """Refuse columns of one name, or without one; `written` are the names as in the file.
+
+    Raises:
+        ManifestError: there are such columns.
+    """
+    if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
+        hint = "" if header[0] else ". If pandas wrote row numbers into the first one, use to_csv(index=False)"
+        others = [repr(cell) for cell, name in zip(written, header, strict=True) if name in wrong and cell != name]
+        read_as = f" ({', '.join(others)} is read so)" if others else ""
+        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}{read_as}; give each its own name{hint}")
+
+
+def _what_it_has(missing: Sequence[str], header: Sequence[str], delimiter: str) -> str:
     """The missing columns, those that there are, and what may be wrong, in words."""
-    split_at = {",": "commas", "\t": "tabs"}[delimiter]
+    split_at = OTHER_MARKS[delimiter]
     other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
     hint = f". Its cells are separated by {other}; save it with {split_at} instead" if other else ""
     shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
@@ -193,6 +241,11 @@ def _what_it_has(missing: Sequence[str], header: Sequence[str], delimiter: Liter
         f"{', '.join(missing)}{did_you_mean(missing[0], header)}; split at {split_at}, it has "
         f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}"
     )
+
+
+def plain_name(column: str) -> str:
+    """The name of a column in small letters, with one underscore for blanks and dashes."""
+    return re.sub(r"[\s_-]+", "_", column.strip().lower())
 
 
 def composed(text: str) -> str:

@@ -33,7 +33,7 @@ class Matched:
         pairs: in the order of ids.
         failed: slides without a file, or without a single one; and files without a slide.
         root: the folder that the slides' paths hang below.
-        notes: what was passed over when the slides were listed, in words.
+        notes: what was passed over when the slides were listed, or how their manifest was read, in words.
         rows: all slides but the excluded ones.
         excluded: slides of cases that are left out (`features.excluded`).
     """
@@ -57,7 +57,7 @@ def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Pat
     if manifest_path:
         manifest = parse_manifest(manifest_path, slides_root)
         refuse_objects(map(manifest.slide_path, manifest.rows), "import-features copies none: copy it to a folder")
-        rows, root = list(manifest.rows), manifest.slides_root
+        rows, root, notes = list(manifest.rows), manifest.slides_root, manifest.notes
     else:
         listed = list_folder(slides_root)
         rows, root = list(listed.rows), slides_root

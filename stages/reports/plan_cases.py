@@ -22,7 +22,7 @@ class CaseCounts:
 
     Attributes:
         case_id: the case.
-        center: its centres; "" if none is known.
+        center: the centres of all its slides, joined; "" if none is known.
         slides: slides with patches.
         slides_without: slides that give no patch: failed, excluded, or nothing was left for them.
         patches, train, held_out: patches, and how many of them are in each split.
@@ -43,7 +43,11 @@ class CaseCounts:
         self.patches += len(slide.split)
         self.train += int((slide.split == TRAIN).sum())
         self.held_out += int((slide.split == VAL).sum())
-        self.centers |= {slide.center} if slide.center else set()
+        self.add_center(slide.center)
+
+    def add_center(self, center: str | None) -> None:
+        """Note the centre of one of its slides, with patches or without."""
+        self.centers |= {center} if center else set()
         self.center = JOINED_BY.join(sorted(self.centers))
 
     def cells(self) -> tuple[str, ...]:
@@ -85,5 +89,5 @@ def write_cases(plan: Plan, path: Path) -> None:
         if row.slide_id not in planned:
             case = counts.setdefault(row.case_id, CaseCounts(row.case_id))
             case.slides_without += 1
-            case.center = case.center or row.center
+            case.add_center(row.center)
     write_records(path, [asdict(counts[name]) for name in sorted(counts)], COLUMNS)

@@ -114,9 +114,22 @@ def test_every_column_is_read(tmp_path: Path) -> None:
         FULL.rstrip("\n").encode(),
         FULL.replace("\n", "\n\n").encode(),
         FULL.replace("slide_id,path,case_id", "Slide_ID, Path ,CASE_ID").encode(),
+        FULL.replace("slide_id,path,case_id,center", "Slide ID,PATH,case - id,Center ").encode(),
+        b"sep=,\n" + FULL.encode(),
+        FULL.replace("\n", ",,\n").encode(),
         FULL.replace("case 2", " case 2 ").replace("0.25", " 0.250 ").encode(),
     ],
-    ids=["bom", "crlf", "no final newline", "blank lines", "header in capitals", "spaces"],
+    ids=[
+        "bom",
+        "crlf",
+        "no final newline",
+        "blank lines",
+        "header in capitals",
+        "blanks",
+        "sep",
+        "empty columns",
+        "spaces",
+    ],
 )
 def test_form_of_the_file_does_not_matter(tmp_path: Path, text: bytes) -> None:
     assert parse_manifest(write(tmp_path, text)).rows == parse_manifest(write(tmp_path, FULL, "b.csv")).rows
@@ -165,7 +178,11 @@ LONG = "x" * 201
         (b"slide_id;path\na;b\n", "it has ['slide_id;path']"),
         (b"slide_id,path,x,x\na,a,1,2\n", "repeated or unnamed columns: ['x']"),
         (b"slide_id,path,split,Split\na,a,,\n", "repeated or unnamed columns: ['split']"),
-        (b"slide_id,path,\na,a,\n", "repeated or unnamed columns: ['']"),
+        (
+            b"slide_id,path,case_id,Case ID\na,a,k,l\n",
+            "repeated or unnamed columns: ['case_id'] ('Case ID' is read so); give each its own name",
+        ),
+        (b"slide_id,path,\na,a,x\n", "repeated or unnamed columns: ['']"),
         ("slide_id,path\n".encode("utf-16"), "is UTF-16, not UTF-8 text (line 1); save it as CSV UTF-8"),
         (b"II*\0\x08\0\0\0", "is not a text file"),
         (b"slide_id,path\na,a\nb,caf\xe9\n", "is not UTF-8 text (line 3)"),
@@ -482,7 +499,7 @@ def test_annotations_in_a_folder_that_may_not_be_entered_are_not_called_missing(
         ("annotation", "annotations"),
         ("mmp", "mpp"),
         ("cas", "case_id"),
-        ("Case ID", "case_id"),
+        ("caseid", "case_id"),
         ("patients", "case_id"),
         ("centre", "center"),
         ("spilt", "split"),
@@ -544,10 +561,48 @@ def test_case_id_comes_before_other_names_and_patients_before_cases(tmp_path: Pa
         ("c", {"patient_id": "p"}),
         ("b", {"patient_id": "p"}),
     ]
-    assert manifest.notes == ()
     table.write_text("slide_id,path,case,patient\na,a.svs,c1,p\nb,b.svs,c2,p\n")
     manifest = parse_manifest(table)
     assert [(row.case_id, sorted(row.labels)) for row in manifest.rows] == [("p", ["case"])] * 2
     table.write_text("slide_id,path,patient\na,a.svs,\nb,b.svs,NA\n")
     manifest = parse_manifest(table)
     assert ([row.has_case for row in manifest.rows], manifest.notes) == ([False, False], ())
+
+
+@pytest.mark.parametrize(("column", "other"), [("case_id", "Patient ID"), ("patient", "case")])
+def test_cases_that_only_another_column_gives_are_noted_and_not_mixed_in(
+    tmp_path: Path, column: str, other: str
+) -> None:
+    """Else a patient may be on both sides of the split without a word."""
+    table = write(tmp_path, f"slide_id,path,{column},{other}\na,a.svs,p1,p1\nb,b.svs,,p1\nc,c.svs,NA,p2\nd,d.svs,,\n")
+    manifest = parse_manifest(table)
+    assert [(row.case_id, row.has_case) for row in manifest.rows] == [
+        ("p1", True),
+        ("b", False),
+        ("c", False),
+        ("d", False),
+    ]
+    assert manifest.notes[-1] == (
+        f"{table}: {other} gives the case of 2 rows without a {column}, each of which counts as a case of its own; "
+        f"fill {column} from {other}, or remove {other}"
+    )
+    assert len(manifest.notes) == (1 if column == "case_id" else 2)
+    table.write_text(f"slide_id,path,{column},{other}\na,a.svs,p1,\nb,b.svs,p1,p1\nc,c.svs,,NA\n")
+    assert not any("gives the case" in note for note in parse_manifest(table).notes)
+
+
+def test_a_file_of_annotations_of_several_slides_is_noted(tmp_path: Path) -> None:
+    for name in ("a.geojson", "b.geojson"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.geojson").symlink_to("a.geojson")
+    cells = ("a,a.svs,a.geojson", "b,b.svs,b.geojson", "c,c.svs,link.geojson", "d,d.svs,", "e,e.svs,")
+    table = write(tmp_path, "\n".join(["slide_id,path,annotations", *cells, ""]))
+    words = f"{table}: several slides have the same file of annotations: "
+    assert parse_manifest(table).notes == (f"{words}a.geojson on lines 2, 4. Is it of each of them?",)
+    rows = "".join(f"s{number},s{number}.svs,none.geojson\n" for number in range(9))
+    table.write_text("slide_id,path,annotations\n" + rows)
+    assert parse_manifest(table).notes == (
+        f"{words}none.geojson on lines 2, 3, 4, 5, 6 and more. Is it of each of them?",
+    )
+    table.write_text("slide_id,path,annotations\na,a.svs,a.geojson\nb,b.svs,b.geojson\n")
+    assert parse_manifest(table).notes == ()

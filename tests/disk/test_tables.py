@@ -217,6 +217,45 @@ def test_line_ends_and_marks_do_not_matter(tmp_path: Path) -> None:
         assert [row.slide_id for row in parse_manifest(tmp_path / f"{number}.csv").rows] == ["a", "b"]
 
 
+@pytest.mark.parametrize("line", ["sep={}", "SEP={}\r", '"sep={}"', "sep={},,", "\ufeffsep={}"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_first_line_for_excel_says_what_separates_the_cells(tmp_path: Path, line: str, mark: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(line.format(mark) + "\n" + "slide_id|path\na|b,c\nd\n".replace(",", "").replace("|", mark))
+    for delimiter in (",", "\t"):
+        records, problems = read_table(table, ("path",), delimiter)  # type: ignore[arg-type]
+        assert records == [(3, {"slide_id": "a", "path": "bc"})]
+        assert [number for number, _ in problems] == [4]
+
+
+def test_another_separator_for_excel_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=|\nslide_id|path\na|b\n")
+    with pytest.raises(
+        ManifestError, match=r"says in line 1 that '\|' separates its cells; save it with commas instead"
+    ):
+        read_table(tmp_path / "t.csv", ("path",), ",")
+    (tmp_path / "t.csv").write_text("sep=;\n")
+    with pytest.raises(ManifestError, match="is empty; its first line must name"):
+        read_table(tmp_path / "t.csv", ("path",), ",")
+    (tmp_path / "t.csv").write_text("sepal,sep=x\n1,2\n")
+    assert read_table(tmp_path / "t.csv", ("sepal",), ",")[0] == [(2, {"sepal": "1", "sep=x": "2"})]
+
+
+def test_last_columns_that_are_empty_are_dropped(tmp_path: Path) -> None:
+    """With their lines as a spreadsheet leaves them: of full length, or shorter."""
+    table = tmp_path / "t.csv"
+    table.write_text("slide_id,path,, \na,b,,\n\nc,d\ne,f, \ng\n")
+    records, problems = read_table(table, ("path",), ",")
+    assert [(line, *record.values()) for line, record in records] == [(2, "a", "b"), (4, "c", "d"), (5, "e", "f")]
+    assert problems == [(6, "1 cells where the header has 2; put quotes around a cell with a separator")]
+    for text in ("path,\na,x\n", "path,,\na,,\nb,,x\n", ",path\n,a\n", "path,,label\na,,x\n"):
+        table.write_text(text)
+        with pytest.raises(ManifestError, match=r"repeated or unnamed columns: \[''\]; give each its own name"):
+            read_table(table, ("path",), ",")
+    table.write_text("path,label\na,x,\n")  # a line alone is no column
+    assert read_table(table, ("path",), ",")[0] == []
+
+
 @pytest.mark.slow
 def test_plan_and_make_manifest_of_damaged_input_never_trace_back(tmp_path: Path) -> None:
     cohort = tmp_path / "cohort"

@@ -151,3 +151,10 @@ def test_a_file_in_a_subfolder_is_of_no_slide_in_another_where_subfolders_are_ke
     assert f"no slide of this name lies below {tmp_path} as this file does below f, and other" in failed_of(found)["s0"]
     moved = match(tmp_path, [], ["a/s0", "a/s1"])  # none is where it was: the slides have been moved
     assert pairs_of(moved) == {"b/s0.svs": "a/s0", "b/s1.svs": "a/s1"}
+
+
+def test_what_a_manifest_s_reader_must_know_is_told(tmp_path: Path) -> None:
+    (tmp_path / "s0.svs").touch()
+    (tmp_path / "m.csv").write_text("slide_id,path,patient\ns0,s0.svs,p\n")
+    found = match_slides(FeatureTree(TREE, {"s0": TREE / "s0.h5"}), tmp_path / "m.csv", tmp_path)
+    assert found.notes == (f"{tmp_path / 'm.csv'}: the column patient is taken for case_id",)

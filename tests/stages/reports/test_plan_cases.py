@@ -54,6 +54,14 @@ def test_the_file_has_cases_that_give_nothing(tmp_path: Path) -> None:
     ]
 
 
+def test_centres_of_slides_that_give_nothing_are_listed_as_well(tmp_path: Path) -> None:
+    audit = [AuditRow(name, "failed", case_id="one", center=center) for name, center in (("x", "west"), ("y", ""))]
+    slides = (slide(0, "one", 20, center="south"),)
+    write_cases(replace(made_up_plan(), slides=slides, audit=tuple(audit)), tmp_path / "cases.csv")
+    ((_, record),) = read_table(tmp_path / "cases.csv", (), ",")[0]
+    assert (record["center"], record["slides_without"]) == ("south + west", "2")
+
+
 def test_the_command_prints_and_writes_them(cohort: Path, tmp_path: Path) -> None:
     said = succeed("plan", cohort, "--out", tmp_path / "p.h5", "--patch-px", "64", "--patches-per-slide", "5")
     lines = [line.split() for line in said.splitlines()]
