@@ -251,6 +251,7 @@ def lead_embedding(group: LaunchedGroup, work: SlideWork, folder: EmbedFolder, c
             "made_by": work.made_by,
             "batch_size": work.embedder.batch_size,
             "precision": precision,
+            "finished": sorted(work.marks),
             "crashing": crashing,
         }
     )

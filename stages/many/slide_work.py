@@ -119,7 +119,7 @@ class SlideWork:
         manifest: the slides.
         place: where their files go.
         embedder: the model.
-        marks: of the slides whose files are whole.
+        marks: of the slides whose files were whole at the start, for all processes the leader's.
         made_by: what the embeddings depend on, for the marks.
         check_files, retry_failures: as for `prepare`.
         staging: where copies of the slides are.

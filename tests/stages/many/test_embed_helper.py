@@ -117,6 +117,24 @@ def test_a_leader_and_then_a_helper(made: Path, tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_a_helper_that_is_replaced_alone_does_not_speak_for_a_slide_of_its_predecessor(
+    made: Path, tmp_path: Path
+) -> None:
+    """The predecessor had written the slide, and was killed before it said so; the leader goes by the slide's mark."""
+    store, out = MemoryStore(), tmp_path / "s"
+    leader = LaunchedGroup(store, 0, 2)
+    with leader.leading():
+        run(made, out, leader)
+    beating = LaunchedGroup(store, 0, 2)
+    beating.call(json.loads(store.get("call/1/1")))
+    store.set("claim/2", str(LaunchedGroup(store, 1, 2).member))
+    del store.values["done/2"], store.values["report/2"]
+    with beating_in_a_thread(beating):
+        help_embed(LaunchedGroup(store, 1, 2), model_of(made), made / "slides", out, EmbedConfig.build(OPTIONS))
+    assert store.check(["done/2"])
+    assert not store.check(["report/2"])
+
+
 def test_what_a_helper_finds_must_be_what_the_leader_found(made: Path, tmp_path: Path) -> None:
     store, out = MemoryStore(), shutil.copytree(made / "one", tmp_path / "s")
     with LaunchedGroup(store, 0, 2).leading():
