@@ -66,6 +66,11 @@ class SlideDone:
     warnings: str = ""
     failures: list[Failure] = field(default_factory=list)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run has written its files, or failed to: only then are its failures other than before."""
+        return not (self.is_before or self.is_kept)
+
     def record(self) -> dict[str, Any]:
         """All of it as JSON types."""
         return asdict(self)

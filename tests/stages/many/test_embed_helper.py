@@ -161,6 +161,40 @@ def test_the_command_alone_is_as_ever(made: Path, tmp_path: Path) -> None:
     assert files_of(tmp_path / "s") == files_of(made / "one")
 
 
+def test_failures_are_listed_while_the_slides_are_done(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill of all processes loses none; a leader that follows one in the same launch notes what that one had not."""
+    slides, out = shutil.copytree(made / "slides", tmp_path / "slides"), tmp_path / "s"
+    whole = make_slide(tmp_path / "whole.svs", width=1024, height=1024, mpp=0.5, seed=1)
+    damage_tiles(whole, [(1, 1)], how="garbage", out=slides / "a.svs")
+    not_a_slide(slides / "b.svs")
+    run(made, tmp_path / "one", slides=slides)
+    listed = (tmp_path / "one" / "failures.csv").read_bytes()
+    assert listed.count(b"UNREADABLE") > 1
+
+    class KilledError(Exception):
+        """In the place of a kill."""
+
+    def kill(*_: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr("stages.embed.count_slide", kill)  # what the leader does first once all slides are done
+    store = MemoryStore()
+    leader = LaunchedGroup(store, 0, 2)
+    with pytest.raises(KilledError), leader.leading():
+        run(made, out, leader, slides)
+    assert (out / "failures.csv").read_bytes() == listed
+
+    (out / "failures.csv").unlink()
+    next((out / "tile_embeddings").glob("s3*.pt")).unlink()
+    del store.values["claim/5"], store.values["done/5"]
+    leader = LaunchedGroup(store, 0, 2)
+    with pytest.raises(KilledError), leader.leading():
+        run(made, out, leader, slides)
+    assert (out / "failures.csv").read_bytes() == listed
+
+
 def test_slides_are_tried_again_by_leader_and_helper(made: Path, tmp_path: Path) -> None:
     """Two slides have a damaged tile; one is mended. What is written, and listed as failed, is as of one process."""
     slides, whole = tmp_path / "slides", make_slide(tmp_path / "whole.svs", width=512, height=512, mpp=0.5, seed=1)
