@@ -251,30 +251,41 @@ def lead_embedding(group: LaunchedGroup, work: SlideWork, folder: EmbedFolder, c
             "made_by": work.made_by,
             "batch_size": work.embedder.batch_size,
             "precision": precision,
+            "finished": sorted(work.marks),
             "crashing": crashing,
         }
     )
+
+    def note_failures_so_far() -> None:
+        """Note those of all processes: the launcher's store ends with the job, also where that is killed."""
+        for done in map(SlideDone.from_record, group.new_reports()):
+            if done.is_new:
+                folder.note_failures(done.slide_id, done.failures)
+
     with Progress("embedding", 0, "patches") as progress, group.showing(progress, work.num_left):
-        shared = embed_claimed(group, work)
+        shared = embed_claimed(group, work, note_failures_so_far)
     tally = Tally(folder.folder, work.place.marked_file("x").parent, work.embedder.width)
     said = shared.reports(range(len(rows)))
     for index, row in enumerate(rows):
         done = SlideDone.from_record(said[index]) if index in said else work.done_silently(row)
         count_slide(tally, done)
-        if not (done.is_before or done.is_kept):
+        if done.is_new:
             folder.note_failures(row.slide_id, done.failures)
     remove_notes(folder.folder)
     return finish_folder(work, folder, replace(tally, seconds=time.monotonic() - started))
 
 
-def embed_claimed(group: LaunchedGroup, work: SlideWork) -> SharedWork:
+def embed_claimed(group: LaunchedGroup, work: SlideWork, meanwhile: Callable[[], None] = lambda: None) -> SharedWork:
     """Embed this process's share of the slides; returns when all are done, whoever does them.
+
+    Args:
+        meanwhile: as for `LaunchedGroup.share`.
 
     Raises:
         G2LError: as `embed_slides`, or the leader has failed.
     """
     rows = work.manifest.rows
-    shared = group.share(range(len(rows)), work.is_on_disk)
+    shared = group.share(range(len(rows)), work.is_on_disk, meanwhile=meanwhile)
     index_of = {row.slide_id: index for index, row in enumerate(rows)}
     left = {row.slide_id for row in work.rows_left}
 

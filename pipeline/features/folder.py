@@ -3,7 +3,7 @@
 embed.toml     the resolved options, fit for --config
 embed.json     the model with its hashes, settings, batch size, versions; only the same model and settings continue it
 finished.json  once every slide is done: the numbers of slides and patches, and the bytes of every file
-failures.csv   slides without embeddings, and patches that were left out; absent if there are none
+failures.csv   slides that could not be used, and patches that were left out; absent if there are none
 ...            the slides' files, in the layout of another tool: `layouts`
 """
 
@@ -21,7 +21,7 @@ from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_json, write_text
 from pipeline.disk.tables import read_table, write_records
 from pipeline.features.embed_names import FAILURES_FILE, FINISHED_FILE, OPTIONS_FILE, RECORD_FILE
-from pipeline.features.embedding import Failure
+from pipeline.features.embedding import WHOLE_SLIDE, Failure
 from pipeline.features.layouts import Mark
 from pipeline.slides.geometry import PILLOW
 
@@ -38,6 +38,7 @@ class EmbedFolder:
         self.record_path = folder / RECORD_FILE
         self.failures_path = folder / FAILURES_FILE
         self._failures: dict[str, list[Failure]] = {}
+        self._of_finished: dict[str, list[Failure]] = {}  # patches that earlier runs left out
 
     def require_usable(self) -> dict[str, Any] | None:
         """The record of a folder that is to be continued; `None` for a new or empty one.
@@ -109,24 +110,30 @@ class EmbedFolder:
             )
 
     def read_failures(self, marks: dict[str, Mark]) -> None:
-        """Take over the failures of finished slides from the last run; if their list is gone, their number."""
+        """Take over the patches that are missing in finished slides from the last run; if their list is gone, their
+        number.
+        """
         listed: dict[str, list[Failure]] = {}
         try:
             lines = read_table(self.failures_path, FAILURE_COLUMNS, ",")[0]
         except ManifestError:  # not there, or no longer what was written
             lines = []
         for _, line in lines:
-            if failure := _failure(line):
+            if (failure := _failure(line)) and failure.status != WHOLE_SLIDE:
                 listed.setdefault(failure.slide_id, []).append(failure)
         for slide_id, mark in marks.items():
             known = listed.get(slide_id, [])
             if mark.failed and len(known) != mark.failed:
                 known = [Failure(slide_id, None, None, "PATCHES", f"{mark.failed} patches were left out")]
             if mark.failed:
-                self._failures[slide_id] = known
+                self._failures[slide_id] = self._of_finished[slide_id] = known
 
     def note_failures(self, slide_id: str, failures: list[Failure]) -> None:
-        """Replace the known failures of a slide; written at once, so that a kill does not lose them."""
+        """Replace the known failures of a slide; written at once, so that a kill does not lose them. A finished slide
+        that cannot be used now keeps its files, and so the failures of its patches as well.
+        """
+        if any(failure.status == WHOLE_SLIDE for failure in failures):
+            failures = [*self._of_finished.get(slide_id, []), *failures]
         if failures != self._failures.pop(slide_id, []):
             if failures:
                 self._failures[slide_id] = failures

@@ -37,7 +37,8 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
         made_by = what_makes(embedder, place, config.deciding())
         EmbedFolder.require_same(out, call["made_by"], made_by)
         embedder = replace(embedder, precision=call["precision"])
-        marks = finished_slides(manifest, place, made_by)
+        before = set(call["finished"])  # the others have been finished since the leader's start
+        marks = {name: mark for name, mark in finished_slides(manifest, place, made_by).items() if name in before}
         staging = Staging(config.stage_folder, tell=say)
         check, retry, written = config.check_files, config.retry_failures, written_since(manifest, place, marks)
         work = SlideWork(manifest, place, embedder, marks, made_by, check, retry, staging, written)

@@ -66,6 +66,11 @@ class SlideDone:
     warnings: str = ""
     failures: list[Failure] = field(default_factory=list)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this run has written its files, or failed to: only then are its failures other than before."""
+        return not (self.is_before or self.is_kept)
+
     def record(self) -> dict[str, Any]:
         """All of it as JSON types."""
         return asdict(self)
@@ -119,7 +124,7 @@ class SlideWork:
         manifest: the slides.
         place: where their files go.
         embedder: the model.
-        marks: of the slides whose files are whole.
+        marks: of the slides whose files were whole at the start, for all processes the leader's.
         made_by: what the embeddings depend on, for the marks.
         check_files, retry_failures: as for `prepare`.
         staging: where copies of the slides are.

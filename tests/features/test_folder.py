@@ -142,6 +142,34 @@ def test_failures_of_finished_slides_are_taken_over(tmp_path: Path) -> None:
         assert "2 patches were left out" in (tmp_path / FAILURES_FILE).read_text()
 
 
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_finished_slide_that_cannot_be_used_now_keeps_what_is_known_of_its_patches(tmp_path: Path, num: int) -> None:
+    """However many there are, and however often it is said."""
+    marks = {"a": mark(num)}
+    EmbedFolder(tmp_path).note_failures("a", [Failure("a", x, 64, "UNREADABLE", "x") for x in range(num)])
+    before, patches = (tmp_path / FAILURES_FILE).read_bytes(), lines_of(tmp_path)
+    for _ in range(2):
+        away = EmbedFolder(tmp_path)
+        away.read_failures(marks)
+        for _ in range(2):
+            away.note_failures("a", [Failure("a", None, None, WHOLE_SLIDE, "no such slide")])
+            assert lines_of(tmp_path) == [*patches, ("a", "", WHOLE_SLIDE)]
+    back = EmbedFolder(tmp_path)
+    back.read_failures(marks)
+    back.write_failures()
+    assert (tmp_path / FAILURES_FILE).read_bytes() == before
+    back.note_failures("a", [])  # tried again, all of them are there
+    assert not (tmp_path / FAILURES_FILE).exists()
+
+
+def test_a_whole_slide_s_line_stands_for_no_patch_of_a_finished_slide(tmp_path: Path) -> None:
+    (tmp_path / FAILURES_FILE).write_text(f"slide_id,x,y,status,reason\na,,,{WHOLE_SLIDE},no such slide\n")
+    folder = EmbedFolder(tmp_path)
+    folder.read_failures({"a": mark(1)})
+    folder.write_failures()
+    assert lines_of(tmp_path) == [("a", "", "PATCHES")]
+
+
 def test_a_line_that_was_changed_by_hand_does_not_stop_a_run(tmp_path: Path) -> None:
     (tmp_path / FAILURES_FILE).write_text("slide_id,x,y,status,reason\na,left,64,UNREADABLE,x\nb,3,64,UNREADABLE,x\n")
     folder = EmbedFolder(tmp_path)

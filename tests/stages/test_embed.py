@@ -500,6 +500,26 @@ def test_a_mended_slide_is_done_again_when_asked_for(work: Path, tmp_path: Path)
     assert not (out / "failures.csv").exists()
 
 
+def test_a_finished_slide_that_was_away_for_one_call_keeps_the_list_of_its_patches(work: Path, tmp_path: Path) -> None:
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    make_slide(slides / "b.svs", width=256, height=256, mpp=0.5, downsamples=(1,))
+    whole = make_slide(tmp_path / "whole.svs", width=1024, height=1024, mpp=0.5, downsamples=(1,), seed=1)
+    damage_tiles(whole, [(1, 1)], how="garbage", out=slides / "x.svs")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("slide_id,path\nb,b.svs\nx,x.svs\n")
+    root = ["--slides-root", slides]
+    assert embed(work, out, "stamp", *root, slides=manifest)[0] == 3
+    before, patches = (out / "failures.csv").read_bytes(), failures_of(out)
+    (slides / "x.svs").rename(tmp_path / "x.svs")
+    assert embed(work, out, "stamp", *root, slides=manifest)[0] == 3
+    assert failures_of(out)[:-1] == patches
+    assert failures_of(out)[-1]["status"] == "SLIDE"
+    (tmp_path / "x.svs").rename(slides / "x.svs")
+    assert embed(work, out, "stamp", *root, slides=manifest)[0] == 3
+    assert (out / "failures.csv").read_bytes() == before
+
+
 def test_another_slide_under_the_same_name_is_not_taken_for_the_old_one(work: Path, tmp_path: Path) -> None:
     slide, out = tmp_path / "x.svs", tmp_path / "out"
     shutil.copy(work / "slides" / "a.svs", slide)

@@ -11,6 +11,8 @@ together, and no process waits for another but at the end.
     I/...      who has come to this leader's calls, and who has left
     I/N/...    counters of what the N-th call was to
     said/N     notes of the others, for the leader to say
+    report/U   JSON: what came of unit U
+    reported/N the unit of the N-th report
 """
 
 import contextlib
@@ -139,6 +141,7 @@ class LaunchedGroup:
         self._heard, self._missed = store.add("said", 0), 0
         self._progress: tuple[Progress, int] | None = None
         self._num_open = 0
+        self._num_reported, self._unread = 0, list[int]()
         self._said: set[str] = set()
 
     @property
@@ -335,30 +338,46 @@ class LaunchedGroup:
         *,
         space: str = "",
         in_runs: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> "SharedWork":
         """The units of the last call, to be done by all processes; `failed` rows there were before.
 
         Args:
             space: as for `Claims`.
             in_runs: whether a process takes neighbours as far as that keeps all at work.
+            meanwhile: called again and again by this process while it works, and while it waits for others.
         """
         processes = self.world if in_runs else None
-        claims = Claims(
-            self.store, self.member, self.work, units, is_on_disk, self.look, space=space, processes=processes
-        )
-        return SharedWork(self, claims, failed)
+
+        def look() -> None:
+            self.look()
+            meanwhile()
+
+        claims = Claims(self.store, self.member, self.work, units, is_on_disk, look, space=space, processes=processes)
+        return SharedWork(self, claims, failed, meanwhile)
+
+    def new_reports(self) -> list[dict[str, Any]]:
+        """What has been said of units since the last question, and before the first one by a leader that is gone."""
+        first, self._num_reported = self._num_reported + 1, self.store.add("reported", 0)
+        self._unread += range(first, self._num_reported + 1)
+        # One whose process was killed while it announced it never comes.
+        ready = {number: self.store.check([f"reported/{number}"]) for number in self._unread}
+        self._unread = [number for number, is_there in ready.items() if not is_there]
+        units = [self.store.get(f"reported/{number}").decode() for number, is_there in ready.items() if is_there]
+        return [json.loads(self.store.get(f"report/{unit}")) for unit in units]
 
 
 class SharedWork:
     """Units that all processes do; in the place of a `Progress`, what this one does is counted with the others'."""
 
-    def __init__(self, group: LaunchedGroup, claims: Claims, failed: int) -> None:
-        self._group, self._failed = group, failed
+    def __init__(self, group: LaunchedGroup, claims: Claims, failed: int, meanwhile: Callable[[], None]) -> None:
+        self._group, self._failed, self._meanwhile = group, failed, meanwhile
         self.rounds, self.done, self.take_back = claims.rounds, claims.done, claims.take_back
 
     def step(self, count: int = 1) -> None:
         """Count what is done."""
         self._group.store.add(f"{self._group.work}/steps", count)
+        self._meanwhile()
 
     def add_failed(self, count: int) -> int:
         """Count failures; returns those of all processes, and of earlier runs."""
@@ -371,7 +390,9 @@ class SharedWork:
 
     def report(self, unit: int, record: dict[str, Any]) -> None:
         """Say what came of a unit, before it is `done`: JSON types."""
-        self._group.store.set(f"report/{unit}", json.dumps(record))
+        store = self._group.store
+        store.set(f"report/{unit}", json.dumps(record))
+        store.set(f"reported/{store.add('reported', 1)}", str(unit))
 
     def reports(self, units: Iterable[int]) -> dict[int, dict[str, Any]]:
         """What came of units, as far as their processes have said so."""

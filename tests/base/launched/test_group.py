@@ -204,6 +204,32 @@ def test_failures_count_over_all_processes(store: MemoryStore) -> None:
     assert (progress._done, progress._note) == (6, "failed 6, processes 2")
 
 
+def test_reports_are_taken_in_once_while_the_leader_works_and_waits(store: MemoryStore) -> None:
+    """One that was announced and has not come holds up no other, and is taken in once it is there."""
+    leader, helper = LaunchedGroup(store, 0, 2), LaunchedGroup(store, 1, 2)
+    taken: list[str] = []
+
+    def take_in() -> None:
+        taken.extend(report["came"] for report in leader.new_reports())
+
+    mine = leader.share([1, 2, 3], lambda _: True, meanwhile=take_in)
+    others = helper.share([1, 2, 3], lambda _: True)
+    others.report(1, {"came": "a"})
+    others.step()
+    assert taken == []
+    mine.step()
+    assert taken == ["a"]
+    store.add("reported", 1)
+    others.report(3, {"came": "c"})
+    assert next(next(mine.rounds())) == 1
+    assert taken == ["a", "c"]
+    store.set("report/2", '{"came": "b"}')
+    store.set("reported/2", "2")
+    mine.step()
+    assert taken == ["a", "c", "b"]
+    assert [report["came"] for report in LaunchedGroup(store, 0, 2).new_reports()] == ["a", "b", "c"]
+
+
 def test_a_store_that_does_not_answer_is_an_error_for_the_user() -> None:
     class Gone:
         def add(self, key: str, amount: int) -> int:

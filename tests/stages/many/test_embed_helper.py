@@ -117,6 +117,24 @@ def test_a_leader_and_then_a_helper(made: Path, tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_a_helper_that_is_replaced_alone_does_not_speak_for_a_slide_of_its_predecessor(
+    made: Path, tmp_path: Path
+) -> None:
+    """The predecessor had written the slide, and was killed before it said so; the leader goes by the slide's mark."""
+    store, out = MemoryStore(), tmp_path / "s"
+    leader = LaunchedGroup(store, 0, 2)
+    with leader.leading():
+        run(made, out, leader)
+    beating = LaunchedGroup(store, 0, 2)
+    beating.call(json.loads(store.get("call/1/1")))
+    store.set("claim/2", str(LaunchedGroup(store, 1, 2).member))
+    del store.values["done/2"], store.values["report/2"]
+    with beating_in_a_thread(beating):
+        help_embed(LaunchedGroup(store, 1, 2), model_of(made), made / "slides", out, EmbedConfig.build(OPTIONS))
+    assert store.check(["done/2"])
+    assert not store.check(["report/2"])
+
+
 def test_what_a_helper_finds_must_be_what_the_leader_found(made: Path, tmp_path: Path) -> None:
     store, out = MemoryStore(), shutil.copytree(made / "one", tmp_path / "s")
     with LaunchedGroup(store, 0, 2).leading():
@@ -141,6 +159,40 @@ def test_what_a_helper_finds_must_be_what_the_leader_found(made: Path, tmp_path:
 def test_the_command_alone_is_as_ever(made: Path, tmp_path: Path) -> None:
     assert "dimensions (slides: 4)" in succeed(*words(made, tmp_path / "s"))
     assert files_of(tmp_path / "s") == files_of(made / "one")
+
+
+def test_failures_are_listed_while_the_slides_are_done(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill of all processes loses none; a leader that follows one in the same launch notes what that one had not."""
+    slides, out = shutil.copytree(made / "slides", tmp_path / "slides"), tmp_path / "s"
+    whole = make_slide(tmp_path / "whole.svs", width=1024, height=1024, mpp=0.5, seed=1)
+    damage_tiles(whole, [(1, 1)], how="garbage", out=slides / "a.svs")
+    not_a_slide(slides / "b.svs")
+    run(made, tmp_path / "one", slides=slides)
+    listed = (tmp_path / "one" / "failures.csv").read_bytes()
+    assert listed.count(b"UNREADABLE") > 1
+
+    class KilledError(Exception):
+        """In the place of a kill."""
+
+    def kill(*_: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr("stages.embed.count_slide", kill)  # what the leader does first once all slides are done
+    store = MemoryStore()
+    leader = LaunchedGroup(store, 0, 2)
+    with pytest.raises(KilledError), leader.leading():
+        run(made, out, leader, slides)
+    assert (out / "failures.csv").read_bytes() == listed
+
+    (out / "failures.csv").unlink()
+    next((out / "tile_embeddings").glob("s3*.pt")).unlink()
+    del store.values["claim/5"], store.values["done/5"]
+    leader = LaunchedGroup(store, 0, 2)
+    with pytest.raises(KilledError), leader.leading():
+        run(made, out, leader, slides)
+    assert (out / "failures.csv").read_bytes() == listed
 
 
 def test_slides_are_tried_again_by_leader_and_helper(made: Path, tmp_path: Path) -> None:
