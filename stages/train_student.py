@@ -142,8 +142,8 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
             one store, so that the words would be wrong.
 
     Raises:
-        G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, ...;
-            checkpoints are safe, and the same command continues.
+        G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, another
+            process that has ended, ...; checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
     store.expect(teachers.stored)
@@ -154,7 +154,10 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()
     try:
-        with exclusive(out, "g2l train-student") if leader else said_to(lambda _: None):  # the first speaks for all
+        with (
+            distributed.lost_processes_told(),
+            exclusive(out, "g2l train-student") if leader else said_to(lambda _: None),  # the first speaks for all
+        ):
             run = open_run(teachers, folder, config, device)
             with tracked(config.log or (), out, "train-student", folder.read_identity(), here=leader) as tracker:
                 started = time.monotonic()

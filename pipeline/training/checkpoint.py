@@ -62,10 +62,12 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: the disk is full, ...; earlier checkpoints are unchanged.
+        GroupError: another process has ended.
     """
     path = step_path(folder, step)
     try:
-        facts = _write_folder(path.with_suffix(""), content) if sharded else _write_file(path, content)
+        with distributed.lost_processes_told():
+            facts = _write_folder(path.with_suffix(""), content) if sharded else _write_file(path, content)
         if not distributed.is_leader():
             return
         write_json(path.with_suffix(".json"), {"step": step} | facts | ({} if best is None else {"best": best}))
