@@ -423,7 +423,7 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
     torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops different units
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
-    leader = distributed.is_leader()
+    leader, folder.is_training = distributed.is_leader(), True
     board = TensorBoard(folder.tensorboard if leader else None, first)
     log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board, tracker)
     try:
@@ -455,6 +455,7 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
                     drawn = time.monotonic()
     finally:
         log.close()
+        folder.is_training = False
     return run.last_step - first
 
 

@@ -98,7 +98,12 @@ def check_line(line: dict[str, Any]) -> None:
 
 
 class RunFolder:
-    """A run directory."""
+    """A run directory.
+
+    Attributes:
+        is_training: whether this process trains the run now: a student that is there is then an earlier one, and the
+            metrics are not expected to be those of a finished run.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,6 +116,7 @@ class RunFolder:
         self.checkpoints = folder / "checkpoints"
         self.student = folder / "student"
         self.tensorboard = folder / "tensorboard"
+        self.is_training = False
 
     def shown(self) -> list[Path]:
         """Files that say what the run is and how it went, without weights."""
@@ -221,12 +227,13 @@ class RunFolder:
 
     def _lines(self, containing: bytes) -> list[dict[str, Any]]:
         """Read the lines that contain these bytes; see `metrics`."""
-        if not is_there(self.metrics_path) and not self.student.exists():
+        is_finished = self.student.exists() and not self.is_training
+        if not is_there(self.metrics_path) and not is_finished:
             return []
         with reading(self.metrics_path, "damaged", CheckpointError):
             require_room(require_regular(self.metrics_path), "the file")
             *lines, rest = read_bytes(self.metrics_path, MOST_METRICS_BYTES).split(b"\n")
-            if self.student.exists() and (rest or not lines):
+            if is_finished and (rest or not lines):
                 raise ValueError("the run is finished, but its last line is not")
             return [_parse_line(line) for line in lines if containing in line]
 
@@ -307,7 +314,8 @@ class MetricsLog:
     """Append to `metrics.jsonl`, for TensorBoard and in services that track the run; not to the file if `path` is
     `None`.
 
-    A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`.
+    A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`. One that begins
+    (0) empties it at its first `append` or `sync`: if it fails before, what an earlier run has left there stays.
 
     Raises:
         CheckpointError: the file is shorter than that, or a link, pipe or device has its name.
@@ -330,7 +338,9 @@ class MetricsLog:
             )
         self._path = path
         self._file = open_metrics(path)  # closed by close
-        self._file.truncate(num_bytes)
+        self._begins = not num_bytes
+        if num_bytes:
+            self._file.truncate(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:
         """Write a line and flush it; floats keep all their digits.
@@ -344,6 +354,7 @@ class MetricsLog:
             self._tracker.scalars(scalars, line["step"])
         if self._file is not None:
             try:
+                self._empty_at_first(self._file)
                 self._file.write((json.dumps(line) + "\n").encode())
                 self._file.flush()
             except OSError as error:
@@ -353,8 +364,15 @@ class MetricsLog:
         """Sync the file to disk; returns its length in bytes."""
         if self._file is None:
             return 0
+        self._empty_at_first(self._file)
         sync_file(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
+
+    def _empty_at_first(self, file: IO[bytes]) -> None:
+        """Empty the file of a run that begins, once."""
+        if self._begins:
+            file.truncate(0)
+            self._begins = False
 
     def close(self) -> None:
         """Close the file."""

@@ -410,6 +410,24 @@ def test_no_held_out_rows_are_said_and_exported_all_the_same(
     assert train_student(store, tmp_path / "run", cnn).num_new_steps == 0
 
 
+@pytest.mark.slow
+def test_a_finished_run_whose_checkpoints_are_gone_begins_again_and_loses_nothing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without held-out rows no line is written before the first checkpoint."""
+    store, config = make_store(tmp_path / "store.zarr", val=()), train_config(plain_vit(tmp_path / "vit"), epochs=1)
+    trained = train_student(store, tmp_path / "run", config, estimate=False)
+    before = run_files(trained.run.folder)
+    shutil.rmtree(trained.run.checkpoints)
+    with monkeypatch.context() as failing:
+        failing.setattr(stage, "score_teachers", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_student(store, tmp_path / "run", config, estimate=False)
+    assert run_files(trained.run.folder) == before
+    assert train_student(store, tmp_path / "run", config, estimate=False).num_new_steps == trained.num_steps > 0
+    assert run_files(trained.run.folder) == before
+
+
 @pytest.mark.parametrize(("loss", "difference"), [("log-sum", np.log(4)), ("mse", 0), ("cosine", 0)])
 def test_fewer_held_out_rows_than_a_batch_have_the_loss_of_a_batch(
     store: Store, cnn: TrainConfig, loss: str, difference: float

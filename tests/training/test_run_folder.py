@@ -167,8 +167,16 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None
     log.close()
     assert longer == run.metrics_path.stat().st_size
     assert [line["loss"] for line in run.metrics()] == [0.1 + 0.2, 8]
-    MetricsLog(run.metrics_path, 0).close()
+    log = MetricsLog(run.metrics_path, 0)
+    assert len(run.metrics()) == 2, "a run that begins has nothing to put in their place yet"
+    assert log.sync() == 0
+    log.close()
     assert run.metrics() == []
+    log = MetricsLog(run.metrics_path, 0)
+    log.append({"step": 1})
+    log.append({"step": 2})
+    log.close()
+    assert run.metrics() == [{"step": 1}, {"step": 2}]
 
 
 def test_lines_are_there_at_once(tmp_path: Path) -> None:
