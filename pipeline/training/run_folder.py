@@ -129,7 +129,7 @@ class RunFolder:
         notes for the user.
 
         Raises:
-            CheckpointError: it was started from something else; the message lists the differences.
+            CheckpointError: it was started from something else; the message lists the differences that matter.
             G2LError: it cannot be written.
         """
         make_output_folder(self.folder)
@@ -175,9 +175,11 @@ class RunFolder:
         """
         changes = differences(begun, now, {"options": TrainConfig.unsaid()})
         free = (*LABELS, "world_size:") if RunDraws(0, begun.get("version", 1)).batch_norm_over_all else LABELS
-        if all(line.startswith(free) for line in changes):
+        refused = [line for line in changes if not line.startswith(free)]
+        if not refused:
             return
-        listing = "\n".join(f"  {line}" for line in changes)
+        hashed = {line.split(":")[0].removesuffix("_sha256") for line in refused}  # where other weights came from
+        listing = "\n".join(f"  {line}" for line in changes if line in refused or line.split(":")[0] in hashed)
         longer = any(line.startswith("options.epochs:") for line in changes)
         raise CheckpointError(
             f"{self.folder} was started from other inputs and cannot continue (run -> now):\n{listing}\n"

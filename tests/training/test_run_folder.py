@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.training.run_folder import MetricsLog, RunFolder
@@ -39,6 +40,15 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert "world_size" in words
     assert "epochs" not in words
     assert run.read_identity() == IDENTITY
+
+
+def test_differences_that_are_allowed_are_not_blamed(tmp_path: Path) -> None:
+    run, versioned = RunFolder(tmp_path / "run"), IDENTITY | {"version": RUN_VERSION, "versions": {"torch": "1"}}
+    run.start_or_continue(versioned)
+    other = {"world_size": 2, "versions": {"torch": "2"}, "options": {"lr": 0.2, "epochs": 3}}
+    with pytest.raises(CheckpointError) as caught:
+        run.start_or_continue(versioned | other)
+    assert str(caught.value).splitlines()[1:-1] == ["  options.lr: 0.1 -> 0.2"]
 
 
 def test_the_recipe_is_that_of_the_last_call_and_decides_nothing(tmp_path: Path) -> None:
