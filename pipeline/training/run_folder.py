@@ -16,6 +16,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,9 @@ WHY_ANOTHER = " (the learning rate is scheduled over all epochs, so more epochs 
 
 STEP = "step"
 """Key in a student's `config.json`: the step of its run that it was exported after."""
+
+CHECKPOINT_NAME = re.compile(r"step-([0-9]+)(\.pt)?")
+"""Of a checkpoint in one file, or of the folder of one in parts."""
 
 MOST_METRICS_BYTES = 1 << 30
 """1 GiB, the largest metrics file that is read. Our choice: a million steps take a quarter of it."""
@@ -95,6 +99,12 @@ def check_line(line: dict[str, Any]) -> None:
     wrong = [f"{name} is {v:g}" for name, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
     if wrong:
         raise diverged(line["step"], ", ".join(wrong))
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Steps that have a checkpoint of either kind, complete or not, in order."""
+    names = [CHECKPOINT_NAME.fullmatch(path.name) for path in checkpoints.glob("step-*")]
+    return sorted({int(name[1]) for name in names if name})
 
 
 class RunFolder:
@@ -157,7 +167,7 @@ class RunFolder:
         is_finished, notes = self.student.exists(), []
         if not is_finished and (note := continued_note(self.folder, begun.get("versions", {}))):
             notes.append(note)
-        if other_random_start and not any(self.checkpoints.glob("*.pt")):
+        if other_random_start and not saved_steps(self.checkpoints):
             write_json(self.identity_path, identity)  # no step was saved: start again from the new weights
         elif other_random_start and not is_finished:
             notes.append(
