@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pipeline.base import distributed
 from pipeline.base.console import Progress, said_to, say
-from pipeline.base.cores import usable_cores
+from pipeline.base.cores import own_cores
 from pipeline.base.devices import (
     TF32,
     choose_device,
@@ -410,7 +410,7 @@ def prepare_run(
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay, adamw),
         gradients=GradientBuckets([p for p in distillation.parameters() if not is_split(p)]),
-        workers=config.workers or usable_cores(),
+        workers=config.workers or own_cores(),
         early_stop=None
         if config.early_stop == "off"
         else EarlyStop(config.early_stop, config.early_stop_window, config.early_stop_patience),
