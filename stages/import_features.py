@@ -486,7 +486,7 @@ def fill_store(
         copy_shards,
         stored,
         PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder, in_order=True),
-        features=FeatureRows(plan, slides, config.coords),
+        features=FeatureRows(plan, slides, config.coords, fills_store=True),
         workers=config.workers or own_cores(),
     )
     if group is None or not pending:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pipeline.base import distributed
 from pipeline.base.console import Progress, said_to, say
-from pipeline.base.cores import usable_cores
+from pipeline.base.cores import own_cores
 from pipeline.base.devices import (
     TF32,
     choose_device,
@@ -142,8 +142,8 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
             one store, so that the words would be wrong.
 
     Raises:
-        G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, ...;
-            checkpoints are safe, and the same command continues.
+        G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, another
+            process that has ended, ...; checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
     store.expect(teachers.stored)
@@ -154,7 +154,10 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()
     try:
-        with exclusive(out, "g2l train-student") if leader else said_to(lambda _: None):  # the first speaks for all
+        with (
+            distributed.lost_processes_told(),
+            exclusive(out, "g2l train-student") if leader else said_to(lambda _: None),  # the first speaks for all
+        ):
             run = open_run(teachers, folder, config, device)
             with tracked(config.log or (), out, "train-student", folder.read_identity(), here=leader) as tracker:
                 started = time.monotonic()
@@ -407,7 +410,7 @@ def prepare_run(
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay, adamw),
         gradients=GradientBuckets([p for p in distillation.parameters() if not is_split(p)]),
-        workers=config.workers or usable_cores(),
+        workers=config.workers or own_cores(),
         early_stop=None
         if config.early_stop == "off"
         else EarlyStop(config.early_stop, config.early_stop_window, config.early_stop_patience),
@@ -420,7 +423,7 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
     torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops different units
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
-    leader = distributed.is_leader()
+    leader, folder.is_training = distributed.is_leader(), True
     board = TensorBoard(folder.tensorboard if leader else None, first)
     log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board, tracker)
     try:
@@ -452,6 +455,7 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
                     drawn = time.monotonic()
     finally:
         log.close()
+        folder.is_training = False
     return run.last_step - first
 
 

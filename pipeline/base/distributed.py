@@ -12,12 +12,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from pipeline.base.errors import ConfigError
-from pipeline.base.launched.group import ReachedStore, launcher_store
+from pipeline.base.errors import ConfigError, first_line
+from pipeline.base.launched.group import GroupError, ReachedStore, launcher_store
 from pipeline.base.launched.meeting import meet
 from pipeline.base.processes import launch_number, launched_processes
 
 T = TypeVar("T")
+
+GLOO = "gloo/"
+"""Stands in gloo's errors, before the line of its source: they are plain `RuntimeError`s."""
 
 _alone = False
 
@@ -64,8 +67,28 @@ def join_group(device: torch.device) -> torch.device:
         store = dist.PrefixStore(f"g2l/together/{world}", store)  # type: ignore[attr-defined]
         store = dist.PrefixStore(meet(ReachedStore(store), number, world), store)  # type: ignore[attr-defined]
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=number, world_size=world)
+        with lost_processes_told():
+            dist.init_process_group(backend, store=store, rank=number, world_size=world)
     return device
+
+
+@contextmanager
+def lost_processes_told() -> Iterator[None]:
+    """Turn the error of a call that processes make together, also of torch's own, into one for the user: another
+    process has ended. Errors of the computation are left as they are.
+
+    Raises:
+        GroupError: a call that the processes make together has failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and GLOO not in str(error):
+            raise
+        cause = first_line(error).split(". ")[0]
+        raise GroupError(
+            f"another process of this run has ended, and says why; this one cannot go on alone ({cause})"
+        ) from error
 
 
 def own_device(device: torch.device) -> torch.device:

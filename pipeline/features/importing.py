@@ -40,6 +40,7 @@ DOWNSAMPLE_TOLERANCE = 1.01
 """How far a level's downsample, as the tool wrote it, may be off: some round it, some take the mean of both axes."""
 MPP_DECIMALS = 9
 """Of a patch's um/px: far below what matters, far above the rounding of a few products."""
+RUN_AGAIN = "Run the same command again"
 OPEN_FILES = 2
 """Feature files whose rows are held at once: batches of rows span two slides at most, as a rule."""
 
@@ -283,10 +284,15 @@ def refuse_other_levels(slides: Sequence[ImportedSlide], mpp: float | None) -> t
 
 
 class FeatureRows:
-    """The features of a plan's rows, read from their files; for one thread."""
+    """The features of a plan's rows, read from their files; for one thread. `fills_store` says that a store has been
+    begun, which records the files as they were: no other ones continue it.
+    """
 
-    def __init__(self, plan: Plan, slides: Mapping[str, ImportedSlide], coords_folder: Path | None) -> None:
+    def __init__(
+        self, plan: Plan, slides: Mapping[str, ImportedSlide], coords_folder: Path | None, *, fills_store: bool = False
+    ) -> None:
         self._plan, self._slides, self._coords_folder = plan, slides, coords_folder
+        self._advice = "Put the file back as it was, or import into another --out" if fills_store else RUN_AGAIN
         self._slide_of_row = plan.slide_of_row()
         self._first_row = np.cumsum([0, *(len(s.coords_l0_px) for s in plan.slides)])
         self._open: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
@@ -313,7 +319,7 @@ class FeatureRows:
         assert imported.features is not None
         placed = read_placed(imported.features, self._coords_folder)
         if digest(placed) != imported.digest:
-            raise StoreError(f"{imported.features} has changed while it was imported. Run the same command again")
+            raise StoreError(f"{imported.features} has changed while it was imported. {self._advice}")
         corners = placed.coords_l0_px(slide.geometry.slide_mpp)
         order = {(x, y): i for i, (x, y) in enumerate(corners.tolist())}
         return placed.features[[order[x, y] for x, y in slide.coords_l0_px.tolist()]]

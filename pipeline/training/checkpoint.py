@@ -7,7 +7,6 @@ keeps the last few, and the best that each names. Either kind can be loaded whol
 """
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ from pipeline.base.errors import CheckpointError
 from pipeline.base.outside import read_json, reading
 from pipeline.disk.asides import aside_name, remove
 from pipeline.disk.files import sha256_file, sync_folder, sync_tree, write_aside, write_json
-from pipeline.training.run_folder import diverged
+from pipeline.training.run_folder import diverged, saved_steps
 from pipeline.training.sharded.parts import Like, put_back, read_parts, tensors_and_rest, write_parts
 from pipeline.training.sharded.split import local, take_part
 
 KEPT = 2
 """Checkpoints kept: the last one, and one to fall back on."""
-NAME = re.compile(r"step-([0-9]+)(\.pt)?")
 NOT_NEEDED = ("optimizer",)
 """What a checkpoint of parts has that the student does not need."""
 
@@ -62,15 +60,17 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: the disk is full, ...; earlier checkpoints are unchanged.
+        GroupError: another process has ended.
     """
     path = step_path(folder, step)
     try:
-        facts = _write_folder(path.with_suffix(""), content) if sharded else _write_file(path, content)
+        with distributed.lost_processes_told():
+            facts = _write_folder(path.with_suffix(""), content) if sharded else _write_file(path, content)
         if not distributed.is_leader():
             return
         write_json(path.with_suffix(".json"), {"step": step} | facts | ({} if best is None else {"best": best}))
         delete_old(folder, step)
-        for later in [number for number in _steps(folder) if number > step]:
+        for later in [number for number in saved_steps(folder) if number > step]:
             _delete(step_path(folder, later))
     except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
         raise CheckpointError(
@@ -89,7 +89,7 @@ def delete_old(folder: Path, step: int) -> None:
     Raises:
         OSError: one cannot be deleted.
     """
-    earlier = [number for number in _steps(folder) if number <= step]
+    earlier = [number for number in saved_steps(folder) if number <= step]
     kept = earlier[-KEPT:]
     pinned = {named for number in kept if (named := _best_up_to(folder, number)) is not None}
     for old in earlier:
@@ -147,12 +147,6 @@ def step_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.pt"
 
 
-def _steps(folder: Path) -> list[int]:
-    """Steps that have a checkpoint, complete or not, in order."""
-    names = [NAME.fullmatch(path.name) for path in folder.glob("step-*")]
-    return sorted({int(name[1]) for name in names if name})
-
-
 def _best_up_to(folder: Path, step: int) -> int | None:
     """The best step that the checkpoint of `step` names; `None` if it names none or is damaged."""
     path = step_path(folder, step).with_suffix(".json")
@@ -179,7 +173,7 @@ def find_last_checkpoint(folder: Path) -> int | None:
         CheckpointError: all are damaged.
     """
     num_damaged = 0
-    for step in reversed(_steps(folder)):
+    for step in reversed(saved_steps(folder)):
         path = step_path(folder, step)
         if not path.with_suffix(".json").exists():
             continue  # killed between the two files
@@ -231,7 +225,7 @@ def load_checkpoint(folder: Path, step: int) -> dict[str, Any]:
         CheckpointError: it is missing or damaged.
     """
     path = step_path(folder, step)
-    if step not in _steps(folder) or not path.with_suffix(".json").exists():
+    if step not in saved_steps(folder) or not path.with_suffix(".json").exists():
         raise CheckpointError(
             f"{path}: the checkpoint of this step is missing; runs begun by version 0.1.0 keep only the last ones"
         )

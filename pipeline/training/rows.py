@@ -35,6 +35,8 @@ from pipeline.training.subset import RowSubset
 
 MIN_SCORED = 2
 """Fewest held-out rows to score a student on: with one, retrieval and correlations mean nothing."""
+MIN_TRAINED = 2
+"""Fewest rows to train on: one has no variance."""
 NO_PIXELS = (
     "this store keeps no pixels: its rows are read in random order, which would copy each slide for every batch. Make "
     "it with --pixels, or copy the slides to a folder and say with --slides-root where"
@@ -119,8 +121,9 @@ def choose_rows(
     embedded = reduce(np.logical_and, (each.status() == Status.OK for each in teachers))
     split_of_row = teachers[0].plan.split()
     train, val = (row_numbers(embedded & (split_of_row == split)) for split in (TRAIN, VAL))
-    train = subset.restrict(train, teachers[0].plan)
     _require_enough(train, teachers)
+    num_rows, train = len(train), subset.restrict(train, teachers[0].plan)
+    _require_enough_left(len(train), num_rows, subset)
     notes = []
     if batch_size > len(train):
         batch_size = len(train)
@@ -142,23 +145,38 @@ def choose_rows(
 
 
 def _require_enough(train: RowNumbers, teachers: Sequence[StoredTeacher]) -> None:
-    """Check that there are rows to train on.
+    """Check that the store has rows to train on.
 
     Raises:
         ConfigError: fewer than two.
     """
-    if len(train) >= 2:
+    if len(train) >= MIN_TRAINED:
         return
-    teacher = teachers[0]
-    num_dropped = _num_dropped(teacher, TRAIN)
-    num_failed = teacher.plan.count(TRAIN) - len(train) - num_dropped
+    num_dropped = max(_num_dropped(teacher, TRAIN) for teacher in teachers)
     dropped = f" ({num_dropped} were dropped by --patch-qc)" if num_dropped else ""
+    failures = _failures(teachers, TRAIN)
     advice = (
-        f"{num_failed} planned rows failed in {made_with(teacher)}: fix the cause, then run it with --retry-failures"
-        if num_failed
+        f"{failures}: fix the cause, then run it with --retry-failures"
+        if failures
         else "Plan with more slides, or with a smaller --val-fraction"
     )
-    raise ConfigError(f"{teacher.place}: {len(train)} rows to train on{dropped}, at least 2 are needed. {advice}")
+    raise ConfigError(
+        f"{teachers[0].place}: {len(train)} rows to train on{dropped}, at least {MIN_TRAINED} are needed. {advice}"
+    )
+
+
+def _require_enough_left(num_left: int, num_rows: int, subset: RowSubset) -> None:
+    """Check that a subset of the rows to train on is enough.
+
+    Raises:
+        ConfigError: it has fewer than two.
+    """
+    if num_left < MIN_TRAINED:
+        options = {"--train-slides": subset.num_slides, "--train-patches-per-slide": subset.num_patches}
+        raise ConfigError(
+            f"{' and '.join(f'{name} {value}' for name, value in options.items() if value is not None)}: {num_left} "
+            f"of {num_rows} rows to train on, at least {MIN_TRAINED} are needed. Give larger numbers"
+        )
 
 
 def _num_dropped(teacher: StoredTeacher, split: int) -> int:
@@ -167,13 +185,23 @@ def _num_dropped(teacher: StoredTeacher, split: int) -> int:
     return int((teacher.plan.split()[rows] == split).sum()) if rows else 0
 
 
+def _failures(teachers: Sequence[StoredTeacher], split: int, *, of_how_many: bool = False) -> str:
+    """How many rows of a split failed, and with which teacher if there are several; "" if none did."""
+    words = []
+    for teacher in teachers:
+        planned = teacher.plan.count(split) - _num_dropped(teacher, split)
+        if num_failed := planned - len(teacher.ok_rows(split)):
+            number = f"{num_failed} of {planned}" if of_how_many else f"{num_failed}"
+            of_whom = f" of {teacher.name}" if len(teachers) > 1 else ""
+            words.append(f"{number} planned rows failed in {made_with(teacher)}{of_whom}")
+    return ", ".join(words)
+
+
 def _why_not_scored(val: RowNumbers, teachers: Sequence[StoredTeacher]) -> str:
     """Why fewer than `MIN_SCORED` rows are held out."""
     why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
-    teacher = teachers[0]
-    if failed := teacher.plan.count(VAL) - len(val) - _num_dropped(teacher, VAL):
-        why += f" ({failed} of {failed + len(val)} planned rows failed in {made_with(teacher)})"
-    return why
+    failures = _failures(teachers, VAL, of_how_many=True)
+    return f"{why} ({failures})" if failures else why
 
 
 def _sample(rows: RowNumbers, most: int, seed: int, purpose: str) -> RowNumbers:

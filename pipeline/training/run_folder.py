@@ -16,6 +16,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,9 @@ WHY_ANOTHER = " (the learning rate is scheduled over all epochs, so more epochs 
 
 STEP = "step"
 """Key in a student's `config.json`: the step of its run that it was exported after."""
+
+CHECKPOINT_NAME = re.compile(r"step-([0-9]+)(\.pt)?")
+"""Of a checkpoint in one file, or of the folder of one in parts."""
 
 MOST_METRICS_BYTES = 1 << 30
 """1 GiB, the largest metrics file that is read. Our choice: a million steps take a quarter of it."""
@@ -97,8 +101,19 @@ def check_line(line: dict[str, Any]) -> None:
         raise diverged(line["step"], ", ".join(wrong))
 
 
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Steps that have a checkpoint of either kind, complete or not, in order."""
+    names = [CHECKPOINT_NAME.fullmatch(path.name) for path in checkpoints.glob("step-*")]
+    return sorted({int(name[1]) for name in names if name})
+
+
 class RunFolder:
-    """A run directory."""
+    """A run directory.
+
+    Attributes:
+        is_training: whether this process trains the run now: a student that is there is then an earlier one, and the
+            metrics are not expected to be those of a finished run.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,6 +126,7 @@ class RunFolder:
         self.checkpoints = folder / "checkpoints"
         self.student = folder / "student"
         self.tensorboard = folder / "tensorboard"
+        self.is_training = False
 
     def shown(self) -> list[Path]:
         """Files that say what the run is and how it went, without weights."""
@@ -123,7 +139,7 @@ class RunFolder:
         notes for the user.
 
         Raises:
-            CheckpointError: it was started from something else; the message lists the differences.
+            CheckpointError: it was started from something else; the message lists the differences that matter.
             G2LError: it cannot be written.
         """
         make_output_folder(self.folder)
@@ -151,7 +167,7 @@ class RunFolder:
         is_finished, notes = self.student.exists(), []
         if not is_finished and (note := continued_note(self.folder, begun.get("versions", {}))):
             notes.append(note)
-        if other_random_start and not any(self.checkpoints.glob("*.pt")):
+        if other_random_start and not saved_steps(self.checkpoints):
             write_json(self.identity_path, identity)  # no step was saved: start again from the new weights
         elif other_random_start and not is_finished:
             notes.append(
@@ -169,9 +185,11 @@ class RunFolder:
         """
         changes = differences(begun, now, {"options": TrainConfig.unsaid()})
         free = (*LABELS, "world_size:") if RunDraws(0, begun.get("version", 1)).batch_norm_over_all else LABELS
-        if all(line.startswith(free) for line in changes):
+        refused = [line for line in changes if not line.startswith(free)]
+        if not refused:
             return
-        listing = "\n".join(f"  {line}" for line in changes)
+        hashed = {line.split(":")[0].removesuffix("_sha256") for line in refused}  # where other weights came from
+        listing = "\n".join(f"  {line}" for line in changes if line in refused or line.split(":")[0] in hashed)
         longer = any(line.startswith("options.epochs:") for line in changes)
         raise CheckpointError(
             f"{self.folder} was started from other inputs and cannot continue (run -> now):\n{listing}\n"
@@ -221,12 +239,13 @@ class RunFolder:
 
     def _lines(self, containing: bytes) -> list[dict[str, Any]]:
         """Read the lines that contain these bytes; see `metrics`."""
-        if not is_there(self.metrics_path) and not self.student.exists():
+        is_finished = self.student.exists() and not self.is_training
+        if not is_there(self.metrics_path) and not is_finished:
             return []
         with reading(self.metrics_path, "damaged", CheckpointError):
             require_room(require_regular(self.metrics_path), "the file")
             *lines, rest = read_bytes(self.metrics_path, MOST_METRICS_BYTES).split(b"\n")
-            if self.student.exists() and (rest or not lines):
+            if is_finished and (rest or not lines):
                 raise ValueError("the run is finished, but its last line is not")
             return [_parse_line(line) for line in lines if containing in line]
 
@@ -307,7 +326,8 @@ class MetricsLog:
     """Append to `metrics.jsonl`, for TensorBoard and in services that track the run; not to the file if `path` is
     `None`.
 
-    A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`.
+    A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`. One that begins
+    (0) empties it at its first `append` or `sync`: if it fails before, what an earlier run has left there stays.
 
     Raises:
         CheckpointError: the file is shorter than that, or a link, pipe or device has its name.
@@ -330,7 +350,9 @@ class MetricsLog:
             )
         self._path = path
         self._file = open_metrics(path)  # closed by close
-        self._file.truncate(num_bytes)
+        self._begins = not num_bytes
+        if num_bytes:
+            self._file.truncate(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:
         """Write a line and flush it; floats keep all their digits.
@@ -344,6 +366,7 @@ class MetricsLog:
             self._tracker.scalars(scalars, line["step"])
         if self._file is not None:
             try:
+                self._empty_at_first(self._file)
                 self._file.write((json.dumps(line) + "\n").encode())
                 self._file.flush()
             except OSError as error:
@@ -353,8 +376,15 @@ class MetricsLog:
         """Sync the file to disk; returns its length in bytes."""
         if self._file is None:
             return 0
+        self._empty_at_first(self._file)
         sync_file(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
+
+    def _empty_at_first(self, file: IO[bytes]) -> None:
+        """Empty the file of a run that begins, once."""
+        if self._begins:
+            file.truncate(0)
+            self._begins = False
 
     def close(self) -> None:
         """Close the file."""

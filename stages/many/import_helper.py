@@ -44,7 +44,7 @@ def help_import(group: LaunchedGroup, out: Path, config: ImportConfig) -> None:
             copy_shards,
             teacher,
             PlannedPatches(slides, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder),
-            features=FeatureRows(plan, imported, config.coords),
+            features=FeatureRows(plan, imported, config.coords, fills_store=True),
             workers=config.workers or own_cores(),
         )
         with noted(out, (slides.slide_path(slide) for slide in slides.slides), call["crashing"]):

@@ -1,6 +1,7 @@
 """Two processes, one batch: loss, gradients, statistics and a whole training equal those of one process."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,12 +13,13 @@ import safetensors.torch
 import torch
 from support.launched import ended, start_torchrun
 from support.processes import finish_processes, free_port, start_processes
-from support.stores import make_store, plain_vit, train_config
+from support.stores import flags, make_store, plain_vit, train_config
 
 from pipeline.base import distributed
 from pipeline.base.distributed import fill_buckets
 from pipeline.base.draws import RUN_VERSION
-from pipeline.base.errors import CheckpointError, ConfigError
+from pipeline.base.errors import EXIT_ERROR, CheckpointError, ConfigError
+from pipeline.base.launched.group import GroupError
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
 from pipeline.distillation import build_loss
@@ -293,3 +295,44 @@ def test_two_processes_stop_early_after_one_and_the_same_step(two: Path) -> None
     assert stop.step == len(losses) == above[0] + 1 < 12
     assert (run.student / "config.json").is_file()
     assert losses == [line["loss"] for line in RunFolder(two / "run").metrics() if line["kind"] == "step"][: stop.step]
+
+
+@pytest.mark.slow
+def test_where_the_first_process_fails_the_others_say_so_in_one_line(tmp_path: Path) -> None:
+    config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
+    store, run = make_store(tmp_path / "store.zarr"), tmp_path / "run"
+    train_student(store, run, config, estimate=False)
+    another = flags(config.model_copy(update={"lr": 5e-4}))
+    processes = start_processes(2, ["-m", "g2l", "train-student", store.folder, "--out", run, *another])
+    first, second = (process.communicate(timeout=120)[0] for process in processes)
+    assert [process.returncode for process in processes] == [EXIT_ERROR, EXIT_ERROR], (first, second)
+    assert f"error: {run} was started from other inputs" in first
+    (line,) = second.splitlines()
+    assert line.startswith("error: another process of this run has ended, and says why")
+    assert "Traceback" not in first + second
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:80"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited\nLast error:"),
+        torch.distributed.DistNetworkError("Connection reset by peer"),
+    ],
+)
+def test_errors_of_calls_that_processes_make_together_are_told(error: RuntimeError) -> None:
+    cause = re.escape(str(error).splitlines()[0])
+    with (
+        pytest.raises(GroupError, match=rf"another process .* says why; .* alone \({cause}\)"),
+        distributed.lost_processes_told(),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape '[2, 3]' is invalid for input of size 5"), torch.OutOfMemoryError("out of memory")]
+)
+def test_errors_of_the_computation_stay_what_they_are(error: RuntimeError) -> None:
+    with pytest.raises(RuntimeError) as caught, distributed.lost_processes_told():
+        raise error
+    assert caught.value is error

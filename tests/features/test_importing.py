@@ -235,6 +235,9 @@ def test_rows_are_the_plan_s_and_a_file_that_changes_is_told(tmp_path: Path, sli
     assert rows.read([0])[0, 0] == 1  # held from before
     with pytest.raises(StoreError, match=r"s0\.h5 has changed while it was imported. Run the same command again"):
         FeatureRows(plan, {"s0": found}, None).read([0])
+    advice = "Put the file back as it was, or import into another --out"  # the same command is refused: other inputs
+    with pytest.raises(StoreError, match=rf"s0\.h5 has changed while it was imported. {advice}"):
+        FeatureRows(plan, {"s0": found}, None, fills_store=True).read([0])
 
 
 def test_a_store_records_the_files_that_were_used(tmp_path: Path, slide_file: Path) -> None:

@@ -14,6 +14,7 @@ from support.commands import call_g2l, without_leftovers
 from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files, train_config
 from support.training import plain_curves, stop_after
 
+from pipeline.base import cores
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.config.base import read_options
 from pipeline.config.stages import TrainConfig
@@ -365,6 +366,21 @@ def test_another_store_is_refused(reference: Trained, cnn: TrainConfig, tmp_path
         train_student(other, reference.run.folder, cnn)
 
 
+def test_several_processes_of_a_machine_share_its_cores(
+    store: Store, cnn: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 8)
+    teachers, built = stage.choose_teachers(store, None, None), build_encoder(cnn.student, "scratch", store.patch_px)
+    rows = stage.choose_rows(teachers.stored, batch_size=8, val_rows=16, seed=0)
+    threads = []
+    for processes, workers in (("1", None), ("4", None), ("4", 3)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        config = cnn.model_copy(update={"workers": workers})
+        run = stage.prepare_run(teachers, rows, built, config, stage.RunDraws(0), torch.device("cpu"), "float32")
+        threads.append(run.workers)
+    assert threads == [8, 2, 3]
+
+
 def test_an_unfinished_store_is_refused(cnn: TrainConfig, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", shards=3)
     with pytest.raises(StoreError, match=r"is not finished: 1 of 4 shards are missing\. Run extract-teacher again"):
@@ -408,6 +424,24 @@ def test_no_held_out_rows_are_said_and_exported_all_the_same(
     assert "No rows were held out" in (trained.run.student / "README.md").read_text()
     assert "held-out" not in train_report(trained)
     assert train_student(store, tmp_path / "run", cnn).num_new_steps == 0
+
+
+@pytest.mark.slow
+def test_a_finished_run_whose_checkpoints_are_gone_begins_again_and_loses_nothing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without held-out rows no line is written before the first checkpoint."""
+    store, config = make_store(tmp_path / "store.zarr", val=()), train_config(plain_vit(tmp_path / "vit"), epochs=1)
+    trained = train_student(store, tmp_path / "run", config, estimate=False)
+    before = run_files(trained.run.folder)
+    shutil.rmtree(trained.run.checkpoints)
+    with monkeypatch.context() as failing:
+        failing.setattr(stage, "score_teachers", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_student(store, tmp_path / "run", config, estimate=False)
+    assert run_files(trained.run.folder) == before
+    assert train_student(store, tmp_path / "run", config, estimate=False).num_new_steps == trained.num_steps > 0
+    assert run_files(trained.run.folder) == before
 
 
 @pytest.mark.parametrize(("loss", "difference"), [("log-sum", np.log(4)), ("mse", 0), ("cosine", 0)])

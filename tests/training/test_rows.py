@@ -38,6 +38,7 @@ from pipeline.training.rows import (
     row_views,
     teacher_statistics,
 )
+from pipeline.training.subset import RowSubset
 from stages.plan import plan_slides
 
 
@@ -266,6 +267,38 @@ def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> N
     store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
     with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
         rows_of(store)
+
+
+def test_failed_rows_are_those_of_the_teacher_that_they_failed_with(tmp_path: Path) -> None:
+    sound, failing = (
+        make_store(tmp_path / name, train=(3,), val=(3,), rows_per_shard=6, failed=failed).first
+        for name, failed in (("a", ()), ("b", (0, 1, 4, 5)))
+    )
+    failing.name = "second"
+    for teachers in ([sound, failing], [failing, sound]):
+        with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 planned rows failed in \S+ of second: fix"):
+            choose_rows(teachers, batch_size=2, val_rows=4, seed=0)
+    more = [
+        make_store(tmp_path / name, train=(9,), val=(3,), rows_per_shard=12, failed=failed).first
+        for name, failed in (("c", ()), ("d", (9, 10)))
+    ]
+    more[1].name = "second"
+    (said,) = choose_rows(more, batch_size=2, val_rows=4, seed=0).notes
+    assert "one row is held out, and 2 are needed to score (2 of 3 planned rows failed in extract-teacher of " in said
+    assert "of second), so" in said
+
+
+def test_rows_that_the_user_left_out_have_not_failed(tmp_path: Path) -> None:
+    teacher = make_store(tmp_path / "s.zarr", train=(4, 4), val=(5,), rows_per_shard=13, failed=(0,)).first
+    with pytest.raises(ConfigError) as caught:
+        choose_rows([teacher], batch_size=2, val_rows=4, seed=0, subset=RowSubset(1, 1))
+    assert str(caught.value) == (
+        "--train-slides 1 and --train-patches-per-slide 1: 1 of 7 rows to train on, at least 2 are needed. Give "
+        "larger numbers"
+    )
+    empty = make_store(tmp_path / "t.zarr", train=(2,), val=(5,), rows_per_shard=7, failed=(0, 1)).first
+    with pytest.raises(ConfigError, match=r"0 rows to train on.* 2 planned rows failed"):
+        choose_rows([empty], batch_size=2, val_rows=4, seed=0, subset=RowSubset(1))
 
 
 def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort: Path, tmp_path: Path) -> None:

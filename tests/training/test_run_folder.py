@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.training.run_folder import MetricsLog, RunFolder
@@ -39,6 +40,15 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert "world_size" in words
     assert "epochs" not in words
     assert run.read_identity() == IDENTITY
+
+
+def test_differences_that_are_allowed_are_not_blamed(tmp_path: Path) -> None:
+    run, versioned = RunFolder(tmp_path / "run"), IDENTITY | {"version": RUN_VERSION, "versions": {"torch": "1"}}
+    run.start_or_continue(versioned)
+    other = {"world_size": 2, "versions": {"torch": "2"}, "options": {"lr": 0.2, "epochs": 3}}
+    with pytest.raises(CheckpointError) as caught:
+        run.start_or_continue(versioned | other)
+    assert str(caught.value).splitlines()[1:-1] == ["  options.lr: 0.1 -> 0.2"]
 
 
 def test_the_recipe_is_that_of_the_last_call_and_decides_nothing(tmp_path: Path) -> None:
@@ -78,7 +88,8 @@ def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path) -> No
         run.start_or_continue(identity("b.safetensors", "2"))
 
 
-def test_a_random_start_may_come_out_otherwise_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpoint", ["step-000000000.pt", "step-000000000"])
+def test_a_random_start_may_come_out_otherwise_elsewhere(tmp_path: Path, checkpoint: str) -> None:
     """Other versions of torch and other processors draw other last bits; the checkpoint has the weights."""
 
     def identity(sha: str, weights: str = "scratch", name: str = "vit") -> dict[str, Any]:
@@ -88,8 +99,7 @@ def test_a_random_start_may_come_out_otherwise_elsewhere(tmp_path: Path) -> None
     run.start_or_continue(identity("1"))
     assert run.start_or_continue(identity("2")) == []  # no checkpoint yet: it begins with the weights of now
     assert run.read_identity() == identity("2")
-    run.checkpoints.mkdir()
-    (run.checkpoints / "step-000000000.pt").write_bytes(b"")
+    (run.checkpoints / checkpoint).mkdir(parents=True)  # of a file only the name counts here
     (note,) = run.start_or_continue(identity("3"))
     assert note.startswith("note: this seed gives other random weights here than where ")
     assert run.read_identity() == identity("2")
@@ -167,8 +177,16 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None
     log.close()
     assert longer == run.metrics_path.stat().st_size
     assert [line["loss"] for line in run.metrics()] == [0.1 + 0.2, 8]
-    MetricsLog(run.metrics_path, 0).close()
+    log = MetricsLog(run.metrics_path, 0)
+    assert len(run.metrics()) == 2, "a run that begins has nothing to put in their place yet"
+    assert log.sync() == 0
+    log.close()
     assert run.metrics() == []
+    log = MetricsLog(run.metrics_path, 0)
+    log.append({"step": 1})
+    log.append({"step": 2})
+    log.close()
+    assert run.metrics() == [{"step": 1}, {"step": 2}]
 
 
 def test_lines_are_there_at_once(tmp_path: Path) -> None:
