@@ -30,7 +30,7 @@ BLACK_AT_ANY_RATE = 1.8
 WIDE_UM = 100.0
 """Black ink is plain where it is as wide. Our choice: crowded nuclei and pigment are as dark, but narrow."""
 BLUE_HAEMATOXYLIN = (0.2, -0.8, -0.4)
-"""Below the first logarithm, of red to green, and between the others, of blue to green, a pixel is haematoxylin, no ink.
+"""Below the first logarithm, of red to green, and between the others, of blue to green, a pixel is no ink but stain.
 Our choice: crowded nuclei of a blue scan have up to 0.15 and -0.5 to -0.75, whatever the eosin, and may be rarer than
 what the band is taken from; blue ink over eosin has with as much red less than -0.83.
 """
