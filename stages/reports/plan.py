@@ -34,7 +34,7 @@ MOST_LISTED = 20
 
 def audit_table(plan: Plan) -> str:
     """The audit for the terminal: all slides of a small plan; for a large one, a summary and the odd slides."""
-    order = sorted(plan.audit, key=lambda row: (NOT_BAD.get(row.status, 0), not row.warnings, row.slide_id))
+    order = sorted(plan.audit, key=_place_in_table)
     bad = [row for row in order if row.status not in NOT_BAD]
     shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
     lines = [_slides_table(shown)] if shown else []
@@ -45,6 +45,11 @@ def audit_table(plan: Plan) -> str:
         lines += _listing(kind, [(row.slide_id, row.reason) for row in order if row.status == status and row.reason])
     lines += _listing("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in order if row.warnings])
     return "\n".join(lines)
+
+
+def _place_in_table(row: AuditRow) -> tuple[int, bool, bool, str]:
+    """What went wrong comes first, and of that what gives no patch; then what is warned of."""
+    return NOT_BAD.get(row.status, 0), row.status == "damaged", not row.warnings, row.slide_id
 
 
 def _slides_table(rows: Sequence[AuditRow]) -> str:

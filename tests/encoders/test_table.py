@@ -15,11 +15,17 @@ from pipeline.encoders.table import ENCODERS, SWIGLU_GIANT, EncoderSpec, named_s
 META = torch.device("meta")
 
 
+made: dict[str, torch.nn.Module] = {}
+"""Architectures without their memory, each built once."""
+
+
 def on_meta(spec: EncoderSpec) -> torch.nn.Module:
-    """The architecture without its memory."""
-    with META:
-        model: torch.nn.Module = timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
-    return model
+    """The architecture without its memory; not to be changed."""
+    key = f"{spec.architecture} {spec.arguments}"
+    if key not in made:
+        with META:
+            made[key] = timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
+    return made[key]
 
 
 @pytest.mark.slow

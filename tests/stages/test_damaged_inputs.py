@@ -138,8 +138,8 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_damaged_feature_files(tmp_path: Path, layout: str) -> None:
-    print(f"{layout}: seeds 1000 to 1199")
-    assert fuzz_features(tmp_path / "f", layout, range(1000, 1200)) > 40
+    print(f"{layout}: seeds 1000 to 1079")
+    assert fuzz_features(tmp_path / "f", layout, range(1000, 1080)) > 16
 
 
 def fuzz_images(folder: Path, seeds: range) -> int:
