@@ -135,17 +135,14 @@ def tissue_from_file(
             has = ", ".join(found.classes) or "no class at all"
             hint = ", and capitals count" if capitals_apart(TISSUE_CLASS, found.classes) else ""
             raise AnnotationError(f"{path}: no class {TISSUE_CLASS}, which --tissue-from asks for; it has {has}{hint}")
+        outlines = {name: found.rings(name) for name in (TISSUE_CLASS, *ARTEFACT_CLASSES) if name in found.classes}
     except AnnotationError as error:
         raise SlideError(str(error), about="tissue") from None
-
-    def is_of(name: str) -> NDArray[np.bool_]:
-        return mask_of((ring / pixel_l0_px for ring in found.rings(name)), (rows, columns))
-
-    mask, reasons, rules = is_of(TISSUE_CLASS), np.zeros((rows, columns), np.uint8), []
-    for name, rule in ARTEFACT_CLASSES.items():
-        if name in found.classes:
-            reasons[is_of(name)] = reason_of(rule)
-            rules.append(rule)
+    masks = {name: mask_of((ring / pixel_l0_px for ring in rings), (rows, columns)) for name, rings in outlines.items()}
+    mask, reasons, rules = masks.pop(TISSUE_CLASS), np.zeros((rows, columns), np.uint8), []
+    for name, drawn in masks.items():
+        rules.append(ARTEFACT_CLASSES[name])
+        reasons[drawn] = reason_of(rules[-1])
     mask &= reasons == 0
     notes = tuple(f"{path.name} of --tissue-from: {note}" for note in (*found.notes, *_unused(found)))
     return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail, reasons, rules=tuple(rules)), notes
