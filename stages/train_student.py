@@ -79,6 +79,7 @@ from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.sharded.parts import like_run
 from pipeline.training.sharded.split import is_split, shard_student
 from pipeline.training.sharded.update import ShardedAdamW
+from pipeline.training.step.augment_batch import BatchAugmentation, augments_on
 from pipeline.training.step.rehearsal import StepTime, cost_words, load_timed, rehearse
 from pipeline.training.step.train_step import HowToStep, train_step
 from pipeline.training.subset import RowSubset
@@ -484,15 +485,18 @@ def cost_of(run: Run) -> str:
 
 def open_loader(run: Run, epoch: int) -> BatchLoader[NDArray[Any]]:
     """What reads an epoch's batches, of which this process has its share."""
-    reader = run.reader.reader(run.draws, epoch, run.config.augment)
+    device, augmentation = run.distillation.device, run.config.augment
+    on_gpu = BatchAugmentation(run.draws, epoch, augmentation) if augments_on(device, run.draws) else None
+    reader = run.reader.reader(run.draws, epoch, "none" if on_gpu else augmentation)
     return BatchLoader(
         reader.read,
         patch_px=run.reader.patch_px,
         batch_size=run.rows.batch_size // distributed.world_size(),
         workers=run.workers,
-        device=run.distillation.device,
+        device=device,
         read_some=reader.read_some,
         ahead=run.reader.read_ahead,
+        on_device=on_gpu,
     )
 
 

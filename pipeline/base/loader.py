@@ -29,6 +29,9 @@ patches.
 """
 BATCHES_AHEAD = 3
 
+OnDevice = Callable[[Sequence[int], Tensor], Tensor]
+"""What is done with a batch's pixels on the device: from the rows and their pixels, to pixels in other memory."""
+
 
 @dataclass
 class Batch(Generic[T]):
@@ -39,18 +42,20 @@ class Batch(Generic[T]):
         pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a view of a buffer; valid while it is one of the last `in_use`
             batches of the loader.
         results: what the reading function returned for each row.
+        on_device: what is done with the pixels on the device, given the rows.
     """
 
     rows: Sequence[int]
     pixels: Tensor
     results: list[T]
+    on_device: OnDevice | None = field(default=None, repr=False)
     copied: torch.cuda.Event | None = field(default=None, repr=False)
 
     def pixels_on(self, device: torch.device) -> Tensor:
-        """The pixels on `device`; copied asynchronously from pinned memory to a GPU."""
+        """The pixels on `device`, copied asynchronously from pinned memory to a GPU, after `on_device`."""
         moved = self.pixels.to(device, non_blocking=device.type == "cuda")
         self.copied = mark(device)
-        return moved
+        return moved if self.on_device is None else self.on_device(self.rows, moved)
 
 
 class BatchLoader(Generic[T]):
@@ -60,7 +65,8 @@ class BatchLoader(Generic[T]):
     `read_some(rows, out)`, if given, reads several rows at once where that costs less, to the same pixels and results.
     `in_use` is how many batches, at least 2, the consumer uses at the same time.
 
-    `ahead(rows)`, if given, is told of the rows of a batch before they are read.
+    `ahead(rows)`, if given, is told of the rows of a batch before they are read, and `on_device` has the last word on
+    what a batch's pixels are on the device.
 
     An exception in `read` reaches the consumer at that batch. Use as a context manager, which ends the threads.
     """
@@ -77,9 +83,11 @@ class BatchLoader(Generic[T]):
         read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
         in_use: int = 2,
         ahead: Callable[[Sequence[int]], object] | None = None,
+        on_device: OnDevice | None = None,
     ) -> None:
         self._read = read
         self._ahead = ahead
+        self._on_device = on_device
         self._read_some = read_some or self._read_each
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
@@ -123,7 +131,7 @@ class BatchLoader(Generic[T]):
                 return
             rows, buffer, futures = pending.popleft()
             results = [result for future in futures for result in future.result()]
-            batch = Batch(rows, buffer[: len(rows)], results)
+            batch = Batch(rows, buffer[: len(rows)], results, self._on_device)
             yield batch
             yielded.append(batch)
             if len(yielded) >= self._in_use and (event := yielded.popleft().copied) is not None:

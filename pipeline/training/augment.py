@@ -28,7 +28,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in brightness, ITU-R BT.601."""
 WHOLE_LUMA = (77, 150, 29)
 """The same in units of 1 / 256."""
-FACTOR_BITS = 9
+JITTER_BITS = 9
 """Fraction bits of factors in `jitter_whole`. Our choice: the most with which all sums fit into 16 bits."""
 GREY = 128
 """What grey levels are counted from in `jitter_whole`, so that they take 8 bits with their sign."""
@@ -108,8 +108,34 @@ def drawn_factors(key: int) -> tuple[float, float, float]:
 
 
 @dataclass(frozen=True)
+class DrawnJitter:
+    """What of a `WholeJitter` hangs on the key alone.
+
+    Attributes:
+        of_level, of_luma: as there.
+        constant, of_mean: grey levels that are added to each channel are constant + of_mean M.
+        half_rest: half of what Y has too little by, being rounded down.
+    """
+
+    of_level: int
+    of_luma: int
+    constant: float
+    of_mean: float
+    half_rest: float
+
+    @classmethod
+    def drawn(cls, key: int) -> "DrawnJitter":
+        """The change of `drawn_factors`."""
+        brightness, contrast, saturation = drawn_factors(key)
+        one, gain = 1 << JITTER_BITS, brightness * contrast
+        of_level = round(one * (saturation * gain - 1))  # of x - Y and of Y: what is added to x
+        rest = gain - 1 - of_level / one
+        return cls(of_level, round(one * rest), GREY * (gain - 1), brightness * (1 - contrast), rest / 2)
+
+
+@dataclass(frozen=True)
 class WholeJitter:
-    """A change of brightness, contrast and saturation as one linear map, in units of 1 / 512 (`FACTOR_BITS`).
+    """A change of brightness, contrast and saturation as one linear map, in units of 1 / 512 (`JITTER_BITS`).
 
     With x the grey level of a channel, Y that of the pixel, M the mean of the patch and factors b, c and s, a channel
     becomes s b c x + (1 - s) b c Y + b (1 - c) M. Here a channel becomes x + base plus the whole part of
@@ -130,13 +156,11 @@ class WholeJitter:
     @classmethod
     def drawn(cls, key: int, mean: float) -> "WholeJitter":
         """The change of `drawn_factors`, for a patch of this mean grey level."""
-        brightness, contrast, saturation = drawn_factors(key)
-        one, gain = 1 << FACTOR_BITS, brightness * contrast
-        of_level = round(one * (saturation * gain - 1))  # of x - Y and of Y: what is added to x
-        rest = gain - 1 - of_level / one
-        constant = GREY * (gain - 1) + brightness * (1 - contrast) * mean
+        by = DrawnJitter.drawn(key)
+        constant = by.constant + by.of_mean * mean
         base = floor(constant)
-        return cls(of_level, round(one * rest), round(one * (constant - base + 0.5 + rest / 2)), base)
+        rounding = round((1 << JITTER_BITS) * (constant - base + 0.5 + by.half_rest))
+        return cls(by.of_level, by.of_luma, rounding, base)
 
 
 def jitter_whole(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8]) -> None:
@@ -164,7 +188,7 @@ def jitter_whole(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8]) -> 
     change += luma
     change[1:] += luma[:-1]
     change[2:] += luma[:-2]
-    change >>= FACTOR_BITS
+    change >>= JITTER_BITS
     change += image
     level = GREY + by.base
     change.clip(np.int16(-level), np.int16(255 - level), out=change)
@@ -184,7 +208,7 @@ def jitter_by_opencv(patch: NDArray[np.uint8], key: int, out: NDArray[np.uint8],
     whatever order they are added.
     """
     by = WholeJitter.drawn(key, sum(opencv.sumElems(patch)[:3]) / patch.size)
-    luma, one = opencv.transform(patch, LUMA_ROUNDED_DOWN, dst=spare_patch(patch)), 1 << FACTOR_BITS
+    luma, one = opencv.transform(patch, LUMA_ROUNDED_DOWN, dst=spare_patch(patch)), 1 << JITTER_BITS
     constant = by.base + (by.rounding - GREY * (by.of_level + by.of_luma)) / one
     opencv.addWeighted(patch, 1 + by.of_level / one, luma, by.of_luma / one, constant - 0.5 + NEVER_HALF, dst=out)
 

@@ -27,7 +27,7 @@ EXTRAS = {
     "wandb": "`--log wandb`",
     "mlflow": "`--log mlflow`",
     "objects": "stores in buckets (s3://, gs://, az://)",
-    "opencv": "fast flips and changes of colour in training",
+    "opencv": "fast flips and changes of colour in training without a GPU",
     "demo": "`g2l demo`",
 }
 """What each of the optional sets of packages is for."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.base.cores import usable_cores
 from pipeline.base.images import BESIDE_BOUNDARY
@@ -187,6 +188,19 @@ def test_pixels_move_to_a_device() -> None:
         moved = batch.pixels_on(CPU)
     assert torch.equal(moved, batch.pixels)
     assert batch.copied is None
+
+
+def test_what_is_done_on_the_device_has_the_last_word() -> None:
+    def doubled(rows: Sequence[int], pixels: Tensor) -> Tensor:
+        told.append(list(rows))
+        return pixels * 2
+
+    told: list[list[int]] = []
+    with BatchLoader(fill, patch_px=4, batch_size=5, workers=3, device=CPU, on_device=doubled) as reader:
+        for batch in reader.batches([[1, 2, 3], [9]]):
+            assert torch.equal(batch.pixels_on(CPU), batch.pixels * 2)
+            assert is_whole(batch)
+    assert told == [[1, 2, 3], [9]]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
