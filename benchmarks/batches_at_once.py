@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=list(NUM_BATCHES), metavar="TIMM_NAME")
     parser.add_argument("--beside", type=int, nargs="+", default=[0, 1], help="busy threads beside [0 1]")
     args = parser.parse_args()
-    keep_freed_memory(inputs.DEVICE)
+    keep_freed_memory()
     at_once, lines, ratios, quiet = batches_at_once(inputs.DEVICE), [], [], True
     for name in args.models:
         module = build_encoder(name, SCRATCH, inputs.PATCH_PX).module

@@ -183,9 +183,7 @@ def report(args: argparse.Namespace) -> int:
 
     panels: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        import inputs
-
-        keep_freed_memory(inputs.DEVICE)
+        keep_freed_memory()
         demo = DemoScale(Path(folder), args.rows)
         work = {
             "stage one": demo.one.stage,

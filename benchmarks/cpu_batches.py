@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=max(SIZES), help="largest batch [%(default)s]")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory(inputs.DEVICE)
+    keep_freed_memory()
     sizes = [size for size in SIZES if size <= args.most]
     worst = 0.0
     for name in args.model or MODELS:

@@ -53,7 +53,7 @@ def start_device(name: str, *, deterministic: bool = False) -> tuple[torch.devic
         device = choose_device(name)
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    keep_freed_memory(device)
+    keep_freed_memory()
     if deterministic:
         use_deterministic_kernels(True)
     return device, choose_precision("auto", device)

@@ -23,6 +23,7 @@ from PIL import Image
 from support.slides import make_big_slide  # of the tests; `inputs` sets the path
 
 from pipeline.base.console import table
+from pipeline.base.devices import keep_freed_memory
 from pipeline.base.images import reduce_by_torch
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.groups import Resampling
@@ -118,6 +119,7 @@ def main() -> int:
     inputs.slide_option(parser)
     args = parser.parse_args()
     lines, faster, of_least, quiet = [], [], [], True
+    keep_freed_memory()  # as stage one
     with tempfile.TemporaryDirectory() as folder:
         path = args.slide or make_big_slide(Path(folder) / "slide.svs", width=20_000, height=20_000)
         for resampling, mpp, threads in itertools.product(args.resampling, args.mpp, args.threads):

@@ -116,7 +116,7 @@ def main() -> int:
     parser.add_argument("--slide-share", type=float, default=0.3, help="of the variance, between slides [%(default)s]")
     args = parser.parse_args()
 
-    keep_freed_memory(DEVICE)
+    keep_freed_memory()
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         store = make(Path(folder) / "store.zarr", args.num_rows)

@@ -90,7 +90,7 @@ def main() -> int:
     parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args()
-    keep_freed_memory(DEVICE)
+    keep_freed_memory()
     torch.set_num_threads(1)
     tiles = tissue_patches(args.batch_size, TILE_PX)
     step = Step(np.ascontiguousarray(tiles[:, 16:240, 16:240]))

@@ -1,8 +1,8 @@
 """A library is a guest in the caller's process: what a call needs changed there is put back when the call ends.
 
 The command has a process of its own and may set it up (decision 0029); a library must not (decision 0084). Importing
-this module loads `pipeline`, whose settings of the environment are taken back at once. Left out: on a CPU the memory of
-freed tensors stays with the process (`pipeline.base.devices.keep_freed_memory`); it cannot be asked what was before.
+this module loads `pipeline`, whose settings of the environment are taken back at once. Left out: the memory of freed
+tensors stays with the process (`pipeline.base.devices.keep_freed_memory`); it cannot be asked what was before.
 """
 
 import logging

@@ -144,7 +144,7 @@ def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: d
         ConfigError: no such device or arithmetic.
     """
     device = own_device(choose_device(config.device))
-    keep_freed_memory(device)
+    keep_freed_memory()
     precision = choose_precision(config.precision, device)
     encoder = named.build()
     if encoder.note:

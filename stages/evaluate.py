@@ -58,7 +58,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     store = next(filter(None, (kind.store_of(of_kind) for kind, of_kind in options.items())), None)
     workers = run.workers or usable_cores()
     device = choose_device(run.device)
-    keep_freed_memory(device)
+    keep_freed_memory()
     precision = choose_precision(run.precision, device)
     with exclusive(out, "g2l evaluate"):
         require_usable(out, config, precision)

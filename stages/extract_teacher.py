@@ -260,7 +260,7 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
         EncoderError: the teacher cannot be built for the plan's patches.
     """
     device = own_device(choose_device(config.device))
-    keep_freed_memory(device)
+    keep_freed_memory()
     precision = choose_precision(config.precision, device)
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
     if encoder.note:

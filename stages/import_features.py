@@ -433,7 +433,7 @@ def prove_or_say_why(plan: Plan, looked: Looked, teacher: BuiltEncoder | None, c
         why = "--check-rows 0"
     else:
         device = choose_device(config.device)
-        keep_freed_memory(device)
+        keep_freed_memory()
         teacher.module.to(device)
         seen: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None
         workers = config.workers or usable_cores()

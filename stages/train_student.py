@@ -150,7 +150,7 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
     store.expect(teachers.stored)
     config = config.for_views(views_to_show(teachers, config.views_per_epoch).count)
     device = choose_device(config.device)
-    keep_freed_memory(device)
+    keep_freed_memory()
     use_deterministic_kernels(config.deterministic)
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()

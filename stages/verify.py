@@ -227,7 +227,7 @@ def embed_again(
     if not len(chosen):
         return None
     device = choose_device(device_name)
-    keep_freed_memory(device)
+    keep_freed_memory()
     encoder = build_encoder(recorded_encoder(teacher.name, teacher.folder / METADATA), weights, teacher.patch_px)
     if encoder.note:
         say(encoder.note)

@@ -29,16 +29,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BYTES = 1 << 30
 
 
-def keep_freed_memory(device: torch.device) -> None:
-    """On a CPU, reuse the memory of freed tensors instead of returning it to the system.
+def keep_freed_memory() -> None:
+    """Reuse the memory of freed arrays and tensors instead of returning it to the system.
 
-    glibc maps and unmaps every tensor above 32 MB, and the kernel clears its pages each time. This makes a CNN's
-    forward pass 2.5 times as slow (benchmarks/memory_reuse.py). Of other threads it maps what is larger than their own
-    64 MB whatever the thresholds, so all share the main one's memory. Process-wide; does nothing on a GPU or without
-    glibc.
+    glibc maps and unmaps every tensor above 32 MB, and often each decoded tile of a slide (192 kB), and the kernel
+    clears the pages each time. A CNN's forward pass on a CPU then takes 2.5 times as long, and reading patches, which a
+    GPU waits for as well, 1.3 times (benchmarks/memory_reuse.py). Memory of other threads ends at 64 MB whatever the
+    thresholds, so all share the main one's. Process-wide; does nothing without glibc.
     """
-    if device.type != "cpu":
-        return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)

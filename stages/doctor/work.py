@@ -256,7 +256,7 @@ def seconds_of_teacher(name: str, patch_px: int) -> tuple[Finding, float | None]
     """Build an encoder with random weights, which are as fast as its own, and time it here; seconds a patch."""
     try:
         device = choose_device(ExtractConfig(teacher=name).device)
-        keep_freed_memory(device)
+        keep_freed_memory()
         built = build_encoder(name, SCRATCH, patch_px)
         built.module.to(device).eval()
         forward = EncoderForward(built.module, device, choose_precision("auto", device))

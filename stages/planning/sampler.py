@@ -169,7 +169,7 @@ def build_sampler(text: str, patch_px: int, device_name: str, workers: int) -> E
     if named.patch_px != patch_px:
         raise ConfigError(f"{OPTION} {text} takes patches of {named.patch_px} px, not of --patch-px {patch_px}")
     device = choose_device(device_name)
-    keep_freed_memory(device)
+    keep_freed_memory()
     built = named.build()
     for note in filter(None, (named.note, built.note)):
         say(f"note: {note}")

@@ -116,7 +116,7 @@ import torch
 
 from pipeline.base.devices import keep_freed_memory
 
-keep_freed_memory(torch.device("cpu"))
+keep_freed_memory()
 
 
 def count() -> None:

@@ -129,7 +129,7 @@ def measure_cost(
 
     A batch that does not fit the memory, or is expected to take too long, is a row with a note.
     """
-    keep_freed_memory(device)
+    keep_freed_memory()
     for module in models.values():
         module.to(device).eval()
     rows: list[CostRow] = []
