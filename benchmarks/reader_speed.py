@@ -100,7 +100,7 @@ class Reading:
         def resample(box_index: int) -> None:
             box = boxes[box_index].box_level_px
             if self.geometry.resampling == "lanczos-torch":
-                reduce_by_torch(region, box[2], patch_px)
+                reduce_by_torch(region[None], box[2], patch_px)
             else:
                 Image.fromarray(region).resize((patch_px, patch_px), RESAMPLING, box=box)
 

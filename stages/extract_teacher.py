@@ -484,7 +484,7 @@ def look_at_teacher(
         plan, seen, slides_root, tell=say, accepts_changed=accepts_changed, copies=copies
     )
     file = weights_here(running.encoder.spec, running.weights)
-    seen_patches = ViewedPatches(patches.read, Views(patch_px=plan.config.patch_px), plan.config.read_px)
+    seen_patches = ViewedPatches(patches.read_some, Views(patch_px=plan.config.patch_px), plan.config.read_px)
     return preflight(running.encoder, seen_patches.read, plan, settings, work, device=running.device, file=file)
 
 
@@ -545,14 +545,14 @@ def embed_shards(
     claimed = patches.claimed_ahead(shards, teacher.ledger.rows) if shared else shards
     to_read = patches.looking_back(claimed, teacher.ledger.rows)
     is_plain = teacher.views.count == 1 and not own and teacher.tile_px == teacher.patch_px
-    read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px, own).read
+    seen = patches if is_plain else ViewedPatches(patches.read_some, teacher.views, teacher.tile_px, own)
     with (
         StoreWriter(
             teacher, patches.describe, describe_device(device), shared.done if shared else None, patches.seen_before
         ) as writer,
         read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
-            read,
+            seen.read,
             row_batches(teacher, to_read, batch_size),
             device,
             patch_px=teacher.patch_px,
@@ -563,6 +563,7 @@ def embed_shards(
             is_readable=lambda read: read.status is Status.OK,
             views=teacher.views.count,
             at_once=batches_at_once(device),
+            read_some=seen.read_some,
         ) as batches,
         patches.staged(() if shared else map(teacher.ledger.rows, shards)),
         counted_work(teacher, shards, what, shared) as work,

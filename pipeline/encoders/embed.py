@@ -143,12 +143,13 @@ def read_and_embed(
     views: int = 1,
     ahead: Callable[[Sequence[int]], object] | None = None,
     at_once: int = 1,
+    read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
 ) -> Iterator[Iterator[EmbeddedBatch[T]]]:
     """Read batches of rows in threads and embed them in order; gives the embedded batches. At the end of the block the
     threads end.
 
     Args:
-        read: reads a row, as for a `BatchLoader`; likewise `ahead`.
+        read: reads a row, as for a `BatchLoader`; likewise `ahead` and `read_some`.
         row_batches: the rows of each batch, at most `batch_size`.
         width, no_room, is_readable, at_once: as for `embed_batches`.
     """
@@ -161,6 +162,7 @@ def read_and_embed(
         views=views,
         in_use=at_once + 1,
         ahead=ahead,
+        read_some=read_some,
     ) as loader:
         batches = loader.batches(row_batches)
         embedded = embed_batches(

@@ -4,7 +4,7 @@ On a GPU the host is one batch ahead of the results. Memory is a ring of batches
 that cannot be read, or whose embedding is no number, are left out and reported, never filled up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,15 +185,16 @@ def embed_slide(
     features = np.empty((num, embedder.width), embedder.dtype)
     results: list[PatchRead] = []
 
-    def read_patch(row: int, out: NDArray[np.uint8]) -> PatchRead:
-        result = patches.read(row, out)
-        if result.status is Status.NO_SLIDE:  # there is never a file of half a slide
-            raise SlideError(result.reason)
-        return result
+    def read_some(rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
+        results = patches.read_some(rows, out)
+        for result in results:
+            if result.status is Status.NO_SLIDE:  # there is never a file of half a slide
+                raise SlideError(result.reason)
+        return results
 
     with read_and_embed(
         embedder.embed,
-        read_patch,
+        patches.read,
         [range(start, min(start + size, num)) for start in range(0, num, size)],
         embedder.device,
         patch_px=slide.plan.geometry.patch_px,
@@ -203,6 +204,7 @@ def embed_slide(
         no_room="Give a smaller --batch-size; finished slides are kept",
         is_readable=lambda result: result.status is Status.OK,
         at_once=batches_at_once(embedder.device),
+        read_some=read_some,
     ) as batches:
         for embedded in batches:
             start, reads = len(results), embedded.results

@@ -169,8 +169,15 @@ class TiledTiff:
         }
         return half
 
-    def read(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> NDArray[np.uint8]:
+    def read(
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
         """Read a region of a level, uint8 (height, width, 3) RGB; corner (x, y) and size (width, height) in its pixels.
+        It is in `out` if that is given; where reading fails, that holds anything.
 
         Raises:
             NotDirectError: the region is not wholly within the level, or a tile of it is missing or does not decode.
@@ -179,7 +186,8 @@ class TiledTiff:
         tiles, (x, y), (width, height) = self.levels[level], corner_level_px, size_level_px
         if min(x, y) < 0 or x + width > tiles.width or y + height > tiles.height:
             raise NotDirectError("the region is not within the level")
-        out = np.empty((height, width, 3), np.uint8)
+        if out is None:
+            out = np.empty((height, width, 3), np.uint8)
         for row in range(y // tiles.tile_height, -(-(y + height) // tiles.tile_height)):
             top = row * tiles.tile_height
             down = slice(max(y - top, 0), min(y + height - top, tiles.tile_height))
@@ -395,13 +403,17 @@ class DirectReader:
                 self._tiff = self._half = None
 
     def read(
-        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8] | None:
         """The region as `TiledTiff.read` gives it; `None` if OpenSlide is to read it."""
         if self._tiff is None or not self._is_usable(level):
             return None
         try:
-            return self._tiff.read(level, corner_level_px, size_level_px)
+            return self._tiff.read(level, corner_level_px, size_level_px, out)
         except (NotDirectError, OSError):
             return None
 

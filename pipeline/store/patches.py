@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Tell, counted
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
@@ -25,7 +26,7 @@ from pipeline.slides.artefacts.patch_checks import LOOKS_BACK, PatchFault
 from pipeline.slides.artefacts.patch_qc import PatchChecks
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
-from pipeline.slides.reader import Accepts, SlidePool
+from pipeline.slides.reader import Accepts, Slide, SlidePool
 from pipeline.slides.staging.ahead import Copies, KnownCopy, Staging
 from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.store.format import Status
@@ -53,6 +54,10 @@ class PatchRead:
     value: float | None = None
     bound: float | None = None
     digest: bytes = b""
+
+
+SomeRows = Callable[[Sequence[int], NDArray[np.uint8]], list[PatchRead]]
+"""Reads rows into uint8 (N, T, T, 3)."""
 
 
 class PlannedPatches:
@@ -180,31 +185,46 @@ class PlannedPatches:
 
         A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
         """
-        if row in self._dropped:
-            return self._dropped[row]
-        index = int(self._slide_of_row[row])
-        planned = self._plan.slides[index]
-        path = self._plan.slide_path(planned, self._slides_root)
-        if self._in_order and index > self._latest and isinstance(self._copies, KnownCopy):
-            for following in self._to_open_after(index):
-                threading.Thread(target=self._open_ahead, args=(following,), name="g2l-open", daemon=True).start()
-        try:
-            with self._copies.use(path, self._pool.close) as copy:
-                patch = self._read_patch(row, planned, path, copy)
-        except SlideError as error:  # it is in a bucket, and cannot be copied
-            patch = PatchRead(Status.NO_SLIDE, reason=str(error))
+        return self.read_some([row], out[None])[0]
+
+    def read_some(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
+        """`read` of several rows, into uint8 (N, T, T, 3); neighbours of one slide together, which costs less."""
+        results = [self._dropped.get(row) for row in rows]
+        to_read = [place for place, result in enumerate(results) if result is None]
+        for index, places in groupby(to_read, key=lambda place: int(self._slide_of_row[rows[place]])):
+            of_slide = list(places)
+            patches = self._read_of_slide(index, [rows[place] for place in of_slide])
+            for place, patch in zip(of_slide, patches, strict=True):
+                results[place] = self._keep(self._plan.slides[index].slide_id, patch, out[place])
+        return [result for result in results if result is not None]
+
+    def _keep(self, slide_id: str, patch: NDArray[np.uint8] | PatchRead, out: NDArray[np.uint8]) -> PatchRead:
+        """Put what was read into `out`, and encode it if the store keeps it."""
         if isinstance(patch, PatchRead):
             return patch
-        digest = b"" if self._checks is None else self._checks.digest(planned.slide_id, patch)
+        digest = b"" if self._checks is None else self._checks.digest(slide_id, patch)
         if is_plain(patch):
             with self._lock:
-                self._plain[planned.slide_id] = self._plain.get(planned.slide_id, 0) + 1
+                self._plain[slide_id] = self._plain.get(slide_id, 0) + 1
         if self._format is None:
             out[:] = patch
             return PatchRead(Status.OK, digest=digest)
         encoded = encode_image(patch, self._format)
         out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format, len(patch))
         return PatchRead(Status.OK, encoded, digest=digest)
+
+    def _read_of_slide(self, index: int, rows: Sequence[int]) -> list[NDArray[np.uint8] | PatchRead]:
+        """Tiles or patches of rows of one slide, uint8 (T, T, 3) each, or why one cannot be read, or is dropped."""
+        planned = self._plan.slides[index]
+        path = self._plan.slide_path(planned, self._slides_root)
+        if self._in_order and index > self._latest and isinstance(self._copies, KnownCopy):
+            for following in self._to_open_after(index):
+                threading.Thread(target=self._open_ahead, args=(following,), name="g2l-open", daemon=True).start()
+        try:
+            with self._copies.use(path, self._pool.close, len(rows)) as copy:
+                return self._read_patches(rows, planned, path, copy)
+        except SlideError as error:  # it is in a bucket, and cannot be copied
+            return [PatchRead(Status.NO_SLIDE, reason=str(error))] * len(rows)
 
     def _rows_before(self, row: int) -> range:
         """The rows of the slide of a row that come before it: rows lie in the order of slides."""
@@ -237,7 +257,7 @@ class PlannedPatches:
             path = self._plan.slide_path(planned, self._slides_root)
             try:
                 with self._copies.use(path, self._pool.close) as copy:
-                    patch = self._read_patch(earlier, planned, path, copy)
+                    (patch,) = self._read_patches([earlier], planned, path, copy)
             except SlideError:  # it is in a bucket, and cannot be copied
                 return b""
             return (
@@ -254,24 +274,32 @@ class PlannedPatches:
                     first_of.setdefault(digest, earlier)
         return first_of
 
-    def _read_patch(self, row: int, planned: SlidePlan, path: Path, copy: Path | None) -> NDArray[np.uint8] | PatchRead:
-        """A row's tile or patch, uint8 (T, T, 3), or why it cannot be read, or is dropped."""
+    def _read_patches(
+        self, rows: Sequence[int], planned: SlidePlan, path: Path, copy: Path | None
+    ) -> list[NDArray[np.uint8] | PatchRead]:
+        """As `_read_of_slide`, of a slide whose copy is there."""
         try:
             slide = self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry, copy)
-            x, y = self._coords[row]
-            tile = slide.read_patch(int(x), int(y), planned.geometry)
-            if self._checks is None:
-                return tile
-            mpp, coords = planned.geometry.target_mpp, planned.coords_l0_px
-            read = partial(slide.read_patch, geometry=planned.geometry)
-            found = self._checks.find(planned.slide_id, coords, mpp, tile, read)
-            return tile if found is None else dropped_read(found)
-        except EmptyPatchError as error:
-            return PatchRead(Status.EMPTY, reason=str(error))
-        except PatchError as error:
-            return PatchRead(Status.UNREADABLE, reason=str(error))
         except SlideError as error:
-            return PatchRead(Status.NO_SLIDE, reason=str(error))
+            return [failed_read(error)] * len(rows)
+        corners = [(int(x), int(y)) for x, y in self._coords[np.asarray(rows)]]
+        return [self._checked(planned, slide, patch) for patch in slide.read_patches(corners, planned.geometry)]
+
+    def _checked(
+        self, planned: SlidePlan, slide: Slide, tile: NDArray[np.uint8] | G2LError
+    ) -> NDArray[np.uint8] | PatchRead:
+        """A tile that the checks keep, or what became of the row."""
+        if isinstance(tile, G2LError):
+            return failed_read(tile)
+        if self._checks is None:
+            return tile
+        mpp, coords = planned.geometry.target_mpp, planned.coords_l0_px
+        read = partial(slide.read_patch, geometry=planned.geometry)
+        try:
+            found = self._checks.find(planned.slide_id, coords, mpp, tile, read)
+        except (PatchError, SlideError) as error:
+            return failed_read(error)
+        return tile if found is None else dropped_read(found)
 
     def _to_open_after(self, index: int) -> list[int]:
         """The slides to open while that one is read: those of the next `ROWS_AHEAD` rows; each is named once."""
@@ -290,6 +318,19 @@ class PlannedPatches:
         with contextlib.suppress(SlideError):
             path = self._plan.slide_path(planned, self._slides_root)
             self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
+
+
+def failed_read(error: G2LError) -> PatchRead:
+    """What became of a row whose reading ended so.
+
+    Raises:
+        G2LError: that is neither the patch's nor the slide's.
+    """
+    statuses = ((EmptyPatchError, Status.EMPTY), (PatchError, Status.UNREADABLE), (SlideError, Status.NO_SLIDE))
+    for kind, status in statuses:
+        if isinstance(error, kind):
+            return PatchRead(status, reason=str(error))
+    raise error
 
 
 def dropped_read(found: PatchFault) -> PatchRead:
@@ -354,28 +395,35 @@ class StoredPatches:
         out[:] = self._store.read_pixels(row)
         return PatchRead(Status.OK)
 
+    def read_some(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
+        """As `PlannedPatches.read_some`."""
+        return [self.read(row, patch) for row, patch in zip(rows, out, strict=True)]
+
 
 class ViewedPatches:
-    """All views of rows: `read` fills (K, P, P, 3), from view number `first` on, where `source` fills the tile
-    (T, T, 3). Of a single view, `read` fills (P, P, 3).
+    """All views of rows: `read_some` fills (N, K, P, P, 3), from view number `first` on, where that of `source` fills
+    tiles (N, T, T, 3). Of a single view, it fills (N, P, P, 3).
     """
 
-    def __init__(
-        self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views, tile_px: int, first: int = 0
-    ) -> None:
+    def __init__(self, source: SomeRows, views: Views, tile_px: int, first: int = 0) -> None:
         self._source = source
         self._views = views
         self._first = first
         self._tile_px = tile_px
 
     def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """As the source's, of all views: (K, P, P, 3)."""
+        return self.read_some([row], out[None])[0]
+
+    def read_some(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
         """As the source's, of all views."""
-        tile = np.empty((self._tile_px, self._tile_px, 3), np.uint8)
-        result = self._source(row, tile)
-        if result.status is Status.OK:
-            for view, seen in enumerate(out if self._views.count > 1 else [out], self._first):
-                seen[:] = self._views.apply(tile, row, view)
-        return result
+        tiles = np.empty((len(rows), self._tile_px, self._tile_px, 3), np.uint8)
+        results = self._source(rows, tiles)
+        for row, tile, of_row, result in zip(rows, tiles, out, results, strict=True):
+            if result.status is Status.OK:
+                for view, seen in enumerate(of_row if self._views.count > 1 else [of_row], self._first):
+                    seen[:] = self._views.apply(tile, row, view)
+        return results
 
 
 def describe_row(

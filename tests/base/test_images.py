@@ -104,7 +104,7 @@ def test_flipped_bits_raise_nothing_but_a_value_error(image_format: ImageFormat)
 def test_torch_reduces_as_pillow_to_a_grey_level_or_two(side: float, kind: str) -> None:
     px = int(np.ceil(side))
     region = make_pixels("tissue", px, px, mpp=0.25).copy() if kind == "tissue" else noise(px, px, 3)
-    ours = reduce_by_torch(region, side, 224)
+    (ours,) = reduce_by_torch(region[None], side, 224)
     box = (0, 0, side, side)
     theirs = np.asarray(Image.fromarray(region).resize((224, 224), Image.Resampling.LANCZOS, box=box))
     assert (ours.shape, ours.dtype, ours.flags.c_contiguous) == ((224, 224, 3), np.uint8, True)
@@ -114,12 +114,21 @@ def test_torch_reduces_as_pillow_to_a_grey_level_or_two(side: float, kind: str) 
     assert (difference > 1).mean() < 1e-4
 
 
+@pytest.mark.parametrize("side", [448, 449.3])
+def test_each_of_several_regions_comes_out_as_it_does_alone(side: float) -> None:
+    regions = noise(9, 450, 450, 3)
+    together = reduce_by_torch(regions, side, 224)
+    assert (together.shape, together.flags.c_contiguous) == ((9, 224, 224, 3), True)
+    for region, patch in zip(regions, together, strict=True):
+        np.testing.assert_array_equal(reduce_by_torch(region[None].copy(), side, 224)[0], patch)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(8, 64), st.floats(1, 4))
 def test_any_side_gives_the_patch(patch_px: int, times: float) -> None:
     side = patch_px * times
     region = np.full((int(np.ceil(side)), int(np.ceil(side)), 3), (10, 200, 90), np.uint8)
-    assert (reduce_by_torch(region, side, patch_px) == (10, 200, 90)).all()
+    assert (reduce_by_torch(region[None], side, patch_px) == (10, 200, 90)).all()
 
 
 PROGRAM = """
@@ -127,7 +136,7 @@ import sys
 import numpy as np
 from pipeline.base.images import reduce_by_torch
 region = np.random.default_rng(0).integers(0, 256, (450, 450, 3), np.uint8)
-sys.stdout.buffer.write(b"".join(reduce_by_torch(region, side, 224).tobytes() for side in (448, 449.3)))
+sys.stdout.buffer.write(b"".join(reduce_by_torch(region[None], side, 224).tobytes() for side in (448, 449.3)))
 """
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import support.slides as sf
+from numpy.typing import NDArray
 from PIL import Image
 from support.failing import failing
 
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.base.images import reduce_by_torch
 from pipeline.slides import reader
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity
@@ -535,3 +538,73 @@ def test_over_a_tile_that_does_not_decode_openslide_decides_at_half(tmp_path: Pa
     np.testing.assert_array_equal(ours, place)
     with pytest.raises(EmptyPatchError):
         slide.read_patch(2 * 256 + 20, 290, halved(full))
+
+
+# Several at once
+
+
+WAYS: list[Callable[[PatchGeometry], PatchGeometry]] = [
+    lambda geometry: geometry,
+    lambda geometry: geometry.reduced_by("lanczos-torch"),
+    halved,
+]
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.2521, 0.5])
+@pytest.mark.parametrize("at_once", [2, 10**6])
+@pytest.mark.parametrize("how", ["zero", "missing"])
+def test_patches_read_together_are_those_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mpp: float, at_once: int, how: sf.Damage
+) -> None:
+    """To the bit, however they are reduced, and each with its own failure: on damage, unscanned glass, outside."""
+    monkeypatch.setattr("pipeline.slides.reader.REGIONS_BYTES", at_once * 3 * 195 * 195)
+    sound = sf.make_slide(tmp_path / "a.svs", width=1301, height=1103, mpp=mpp, sampling=(2, 2), downsamples=(1,))
+    slide = Slide(sf.damage_tiles(sound, DAMAGED, how=how, out=tmp_path / "b.svs"))
+    rng = np.random.default_rng(3)
+    corners = [(int(x), int(y)) for x, y in rng.integers(0, (1301 - 195, 1103 - 195), (14, 2))]
+    corners += [(512, 512), (600, 540), (1300, 1102), (-70, 5), (0, 0), (1301 - 195, 1103 - 195), (590, 530)]
+    for way in WAYS if mpp < 0.5 else WAYS[:1]:
+        geometry = way(slide.geometry(96, 0.5))
+        together = slide.read_patches(corners, geometry)
+        assert {type(each) for each in together} >= {np.ndarray, EmptyPatchError if how == "missing" else PatchError}
+        for (x, y), seen in zip(corners, together, strict=True):
+            if isinstance(seen, Exception):
+                with pytest.raises(type(seen), match=f"^{re.escape(str(seen))}$"):
+                    slide.read_patch(x, y, geometry)
+            else:
+                np.testing.assert_array_equal(seen, slide.read_patch(x, y, geometry))
+
+
+def test_of_a_slide_that_goes_away_each_patch_says_so(tissue_path: Path, tmp_path: Path) -> None:
+    path = sf.damage_tiles(tissue_path, DAMAGED, out=tmp_path / "bad.svs")
+    slide = Slide(path)
+    path.unlink()
+    failed = slide.read_patches([(512, 512), (520, 512)], slide.geometry(224, 0.5))
+    assert [type(each) for each in failed] == [SlideError] * 2
+
+
+def test_neighbours_are_reduced_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1200, height=900, mpp=0.25, downsamples=(1,)))
+    sizes: list[int] = []
+
+    def counted(regions: NDArray[np.uint8], side: float, patch_px: int) -> NDArray[np.uint8]:
+        sizes.append(len(regions))
+        return reduce_by_torch(regions, side, patch_px)
+
+    monkeypatch.setattr("pipeline.slides.reader.reduce_by_torch", counted)
+    geometry = slide.geometry(96, 0.5).reduced_by("lanczos-torch")
+    assert slide.read_patches([(x, 40) for x in range(0, 900, 100)], geometry)
+    monkeypatch.setattr("pipeline.slides.reader.REGIONS_BYTES", 5 * 3 * 192 * 192)
+    assert slide.read_patches([(x, 40) for x in range(0, 900, 100)], geometry)
+    assert sizes == [9, 5, 4]
+    assert slide.read_patches([], geometry) == []
+
+
+def test_what_is_too_large_to_read_at_once_asks_for_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1200, height=900, mpp=0.25, downsamples=(1,)))
+    geometry = slide.geometry(96, 0.5).reduced_by("lanczos-torch")
+    monkeypatch.setattr("pipeline.slides.reader.MAX_REGION_PX", 191 * 192)
+    monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("asked for"))
+    assert [str(each) for each in slide.read_patches([(0, 0), (9, 9)], geometry)] == [
+        "a region of 192 x 192 pixels is too large to read at once"
+    ] * 2

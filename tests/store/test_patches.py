@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,29 @@ def test_what_is_kept_is_what_the_teacher_sees(cohort: Path, image_format: Image
         if image_format is not None:
             assert read.encoded is not None
             np.testing.assert_array_equal(decode_image(read.encoded, image_format, 64), seen)
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", None])
+def test_rows_read_together_are_those_read_one_by_one(
+    cohort: Path, tmp_path: Path, image_format: ImageFormat | None
+) -> None:
+    """Over several slides, of which one is gone and one damaged, in any order, with rows that were dropped."""
+    plan = plan_cohort(shutil.copytree(cohort.parent, tmp_path / "slides") / cohort.name)
+    plan.slide_path(plan.slides[1]).unlink()
+    damaged = plan.slide_path(plan.slides[2])
+    sf.damage_tiles(damaged, [(x, y) for x in range(1, 5) for y in range(1, 4)], out=tmp_path / "bad.svs")
+    os.replace(tmp_path / "bad.svs", damaged)
+    dropped = {5: PatchRead(Status.EMPTY, reason="dropped before")}
+    patches = PlannedPatches(as_earlier_version(plan), image_format, tell=[].append, dropped=dropped)
+    rows = [*range(plan.num_rows), *np.random.default_rng(1).permutation(plan.num_rows).tolist()]
+    together = np.empty((len(rows), 64, 64, 3), np.uint8)
+    results, alone = patches.read_some(rows, together), np.empty((64, 64, 3), np.uint8)
+    for row, result, seen in zip(rows, results, together, strict=True):
+        assert patches.read(row, alone) == result
+        if result.status is Status.OK:
+            np.testing.assert_array_equal(seen, alone)
+    assert {Status.OK, Status.NO_SLIDE, Status.UNREADABLE, Status.EMPTY} == {result.status for result in results}
+    assert patches.read_some([], together[:0]) == []
 
 
 @pytest.mark.slow
@@ -188,11 +211,10 @@ def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None
     patch = noise(8, 8, 3)
     views = Views(3, seed=5)
 
-    def source(row: int, out: NDArray[np.uint8]) -> PatchRead:
-        if row == 1:
-            return PatchRead(Status.EMPTY, reason="bare")
+    def source(rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
         out[:] = patch
-        return PatchRead(Status.OK, b"encoded")
+        bare = PatchRead(Status.EMPTY, reason="bare")
+        return [bare if row == 1 else PatchRead(Status.OK, b"encoded") for row in rows]
 
     out = np.zeros((3, 8, 8, 3), np.uint8)
     assert ViewedPatches(source, views, 8).read(7, out) == PatchRead(Status.OK, b"encoded")
@@ -200,6 +222,12 @@ def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None
     out[:] = 0
     assert ViewedPatches(source, views, 8).read(1, out) == PatchRead(Status.EMPTY, reason="bare")
     assert not out.any()
+    some = np.zeros((3, 3, 8, 8, 3), np.uint8)
+    results = ViewedPatches(source, views, 8).read_some([4, 1, 7], some)
+    assert [each.status for each in results] == [Status.OK, Status.EMPTY, Status.OK]
+    for row, seen in ((4, some[0]), (7, some[2])):
+        np.testing.assert_array_equal(seen, np.stack([patch, views.apply(patch, row, 1), views.apply(patch, row, 2)]))
+    assert not some[1].any()
 
 
 def test_slides_of_claimed_shards_are_copied_one_shard_ahead(tmp_path: Path) -> None:

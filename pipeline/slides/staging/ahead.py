@@ -47,8 +47,8 @@ Close = Callable[[Path], object]
 class Copies(Protocol):
     """Where a reader finds the copies of slides."""
 
-    def use(self, path: Path, close: Close) -> AbstractContextManager[Path | None]:
-        """A block that uses a slide: gives its copy, or `None` to read the slide where it is."""
+    def use(self, path: Path, close: Close, times: int = 1) -> AbstractContextManager[Path | None]:
+        """A block that uses a slide so many times: gives its copy, or `None` to read the slide where it is."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class KnownCopy:
     copy: Path | None
 
     @contextmanager
-    def use(self, path: Path, close: Close) -> Iterator[Path | None]:
+    def use(self, path: Path, close: Close, times: int = 1) -> Iterator[Path | None]:
         """As `Copies`."""
         yield self.copy
 
@@ -193,12 +193,13 @@ class Staging:
                 self._changed.notify_all()
 
     @contextmanager
-    def use(self, path: Path, close: Close) -> Iterator[Path | None]:
-        """As `Copies`, counting the use."""
+    def use(self, path: Path, close: Close, times: int = 1) -> Iterator[Path | None]:
+        """As `Copies`, counting the uses."""
         try:
             yield self.copy_of(path)
         finally:
-            self.done(path, close)
+            for _ in range(times):
+                self.done(path, close)
 
     def _run(self, room: StageRoom) -> None:
         """Stage one slide after the other, until the block ends."""

@@ -61,7 +61,7 @@ class LastCopy:
         self._held.close()
 
     @contextmanager
-    def use(self, path: Path, close: Close) -> Iterator[Path | None]:
+    def use(self, path: Path, close: Close, times: int = 1) -> Iterator[Path | None]:
         """As `Copies`.
 
         Raises:

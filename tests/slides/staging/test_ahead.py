@@ -79,6 +79,16 @@ def test_copies_are_there_ahead_and_go_after_use(tmp_path: Path, slides: list[Pa
     assert list((tmp_path / "stage").iterdir()) == []
 
 
+def test_a_block_may_use_a_slide_several_times(tmp_path: Path, slides: list[Path]) -> None:
+    with stage_in(tmp_path, 10 * SIZE) as staging:
+        staging.expect([ExpectedSlide(slides[0], uses=7)])
+        for times, is_there in ((4, True), (2, True), (1, False)):
+            with staging.use(slides[0], ignore, times) as copy:
+                assert copy is not None
+                assert copy.is_file()
+            assert copy.exists() == is_there
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("fit", [1, 2, 5])
 def test_the_bound_holds_at_every_moment(tmp_path: Path, slides: list[Path], fit: int, threads: int) -> None:
