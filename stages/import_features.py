@@ -518,7 +518,12 @@ def copy_shards(
     size = teacher.settings["batch_size"]
     claimed = patches.claimed_ahead(shards, teacher.ledger.rows) if shared else shards
     loader = BatchLoader(
-        patches.read, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")
+        patches.read,
+        patch_px=teacher.patch_px,
+        batch_size=size,
+        workers=workers,
+        device=torch.device("cpu"),
+        read_some=patches.read_some,
     )
     with (
         StoreWriter(teacher, patches.describe, "imported", shared.done if shared else None) as writer,
