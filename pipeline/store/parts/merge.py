@@ -9,8 +9,9 @@ Left out: further teachers, which see the merged store.
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,21 +81,33 @@ def merge_parts(
     places = sorted({os.path.realpath(folder) for folder in folders})
     if os.path.realpath(out) in places:
         raise StoreError(f"{out} is one of the parts. Choose another --out")
-    with ExitStack() as held:
-        held.enter_context(exclusive(out, "g2l merge"))
+    with exclusive(out, "g2l merge"):
         for folder in places:
-            if os.access(folder, os.W_OK):  # nobody continues one that is read-only
-                held.enter_context(exclusive(Path(folder), "g2l merge"))
+            with held_part(Path(folder)):  # one after the other: an array may have more parts than files may be open
+                pass
         parts = parts_in_order([Store(folder) for folder in folders])
         require_alike(parts)
         merged = Merged(start_merged(parts[0], out))
         for store in parts:
-            for shard in store.first.shards:
-                merge_shard(store.first, shard, merged, link=link)
-                step(len(store.first.ledger.rows(shard)))
+            with held_part(store.folder):
+                require_finished(store)  # still
+                for shard in store.first.shards:
+                    merge_shard(store.first, shard, merged, link=link)
+                    step(len(store.first.ledger.rows(shard)))
         merge_notes(parts, merged.teacher.folder)
         write_failures(merged.teacher)
     return merged
+
+
+@contextmanager
+def held_part(folder: Path) -> Iterator[None]:
+    """See that no other process writes a part while the block runs; nobody continues one that is read-only.
+
+    Raises:
+        BusyError: one does.
+    """
+    with exclusive(folder, "g2l merge") if os.access(folder, os.W_OK) else nullcontext():
+        yield
 
 
 def parts_in_order(stores: Sequence[Store]) -> list[Store]:
@@ -138,7 +151,7 @@ def require_finished(store: Store) -> StorePart:
 
 
 def require_alike(parts: Sequence[Store]) -> None:
-    """See that all parts are of one plan, teacher and settings.
+    """See that all parts are of one plan, teacher and settings. Plans count by their hash: only the first one is read.
 
     Raises:
         StoreError: they are not; says what differs.
@@ -147,7 +160,7 @@ def require_alike(parts: Sequence[Store]) -> None:
     for other in parts[1:]:
         changes = differences(deciding(first.first), deciding(other.first), {"settings": UNSAID_SETTINGS})
         changes = [line for line in changes if not line.startswith("teacher.weights:")]  # weights count by their hash
-        if changes or other.plan.hash != first.plan.hash:
+        if changes:
             listing = "\n".join(f"  {line}" for line in changes[:20])
             raise StoreError(
                 f"{other.folder} was made with other inputs than {first.folder}, and they are not merged "
@@ -157,7 +170,12 @@ def require_alike(parts: Sequence[Store]) -> None:
 
 def deciding(teacher: StoredTeacher) -> dict[str, Any]:
     """What the bytes of a store depend on."""
-    return {"plan_hash": teacher.plan_hash, "teacher": teacher.record, "settings": teacher.settings}
+    return {
+        "plan_hash": teacher.plan_hash,
+        "rows": teacher.num_rows,
+        "teacher": teacher.record,
+        "settings": teacher.settings,
+    }
 
 
 def start_merged(part: Store, out: Path) -> StoredTeacher:
@@ -171,7 +189,7 @@ def start_merged(part: Store, out: Path) -> StoredTeacher:
         require_part(out, Store(out).first.part, None)
     else:
         notes = {name: value for name, value in first.attributes.items() if name not in OF_EVERY_STORE}
-        create_store(out, part.plan, first.spec, first.attributes["versions"], **notes)
+        create_store(out, part.plan, first.spec, first.attributes.get("versions", {}), **notes)
     merged = open_to_continue(out, part.plan, first.spec).first
     if is_there(part.folder / "config.toml"):
         try:
@@ -222,14 +240,19 @@ def bring(source: Path, target: Path, file: Mapping[str, Any], *, link: bool) ->
     Raises:
         StoreError: it is missing or damaged.
     """
+    try:
+        status = os.stat(source)
+    except FileNotFoundError:
+        raise StoreError(f"{source}: the shard file is missing. `g2l verify` lists all damage") from None
+    if not stat.S_ISREG(status.st_mode) or status.st_size != file["bytes"]:  # a device may have no end
+        raise StoreError(
+            f"{source}: {status.st_size} bytes, {file['bytes']} were written. `g2l verify` lists all damage"
+        )
     make_folders(target.parent)
     with written_by_library(target) as aside:
-        try:
-            is_linked = link and replaced_by_link(aside, source)
-            if not is_linked:
-                shutil.copyfile(source, aside)
-        except FileNotFoundError:
-            raise StoreError(f"{source}: the shard file is missing. `g2l verify` lists all damage") from None
+        is_linked = link and replaced_by_link(aside, source)
+        if not is_linked:
+            shutil.copyfile(source, aside)
         if not is_whole(aside, file):
             raise StoreError(
                 f"{source}: its bytes have changed (SHA-256 does not match). `g2l verify` lists all damage"
@@ -239,16 +262,12 @@ def bring(source: Path, target: Path, file: Mapping[str, Any], *, link: bool) ->
 
 def replaced_by_link(path: Path, source: Path) -> bool:
     """Put a hard link to `source` in the place of the empty file `path`; false where none can be made: on another file
-    system, or one without hard links.
-
-    Raises:
-        FileNotFoundError: there is no `source`.
+    system, or one without hard links. Where `source` is a link by name, the file that it leads to is linked: the parts
+    may be deleted afterwards.
     """
     path.unlink()
     try:
-        os.link(source, path)
-    except FileNotFoundError:
-        raise
+        os.link(os.path.realpath(source), path)
     except OSError:
         return False
     return True
