@@ -7,6 +7,7 @@ preflight's findings, `config.toml`. Seconds and device in a ledger entry are th
 Left out: further teachers, which see the merged store.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -75,12 +76,14 @@ def merge_parts(
 
     Raises:
         G2LError: they are not all parts of one plan, of one teacher and the same settings; one is missing, twice there,
-            unfinished, damaged or in use; or `out` is something else. What was merged stays.
-        OSError: the disk is full.
+            unfinished, damaged or in use; `out` is something else; or the disk is full. What was merged stays.
+        OSError: a file cannot be read or written.
     """
     places = sorted({os.path.realpath(folder) for folder in folders})
     if os.path.realpath(out) in places:
         raise StoreError(f"{out} is one of the parts. Choose another --out")
+    if around := [place for place in places if Path(os.path.realpath(out)).is_relative_to(place)]:
+        raise StoreError(f"{out} lies in the part {around[0]}, and would be deleted with it. Choose another --out")
     with exclusive(out, "g2l merge"):
         for folder in places:
             with held_part(Path(folder)):  # one after the other: an array may have more parts than files may be open
@@ -91,9 +94,7 @@ def merge_parts(
         for store in parts:
             with held_part(store.folder):
                 require_finished(store)  # still
-                for shard in store.first.shards:
-                    merge_shard(store.first, shard, merged, link=link)
-                    step(len(store.first.ledger.rows(shard)))
+                merge_part(store.first, merged, link=link, step=step)
         merge_notes(parts, merged.teacher.folder)
         write_failures(merged.teacher)
     return merged
@@ -199,6 +200,28 @@ def start_merged(part: Store, out: Path) -> StoredTeacher:
         options.pop("part", None)
         write_text(out / "config.toml", to_toml({"extract-teacher": options | {"out": str(out.absolute())}}))
     return merged
+
+
+def merge_part(source: StoredTeacher, merged: Merged, *, link: bool, step: Callable[[int], None]) -> None:
+    """Bring all shards of a part into the merged store.
+
+    Raises:
+        StoreError: as `merge_shard`; or the disk is full.
+        OSError: a file cannot be read or written otherwise.
+    """
+    for shard in source.shards:
+        try:
+            merge_shard(source, shard, merged, link=link)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            target = merged.teacher
+            done = target.num_shards - len(target.ledger.pending())
+            raise StoreError(
+                f"cannot write to {target.folder}: {error.strerror}. {done} of {target.num_shards} shards are merged "
+                "and safe; make room and run the same command again"
+            ) from error
+        step(len(source.ledger.rows(shard)))
 
 
 def merge_shard(source: StoredTeacher, shard: int, merged: Merged, *, link: bool) -> None:

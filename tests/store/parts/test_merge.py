@@ -339,3 +339,30 @@ def test_a_part_that_is_taken_up_again_meanwhile_is_not_merged(parts: list[Path]
     with exclusive(parts[0], "g2l extract-teacher"), pytest.raises(BusyError, match="part-1 is in use"):
         merge_parts(parts, tmp_path / "n", link=True)
     assert not (tmp_path / "n").exists()
+
+
+def test_a_full_disk_says_what_is_safe_and_the_same_command_continues(
+    parts: list[Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, copied = shutil.copyfile, list[Path]()
+
+    def copy_until_full(source: Path, target: Path) -> None:
+        copied.append(source)
+        if len(copied) > 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+        copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", copy_until_full)
+        with pytest.raises(StoreError, match=r"cannot write to .*/m: No space .* 2 of 6 shards are merged and safe"):
+            merge_parts(parts, tmp_path / "m", link=False)
+    assert merge_parts(parts, tmp_path / "m", link=False).num_before == 2
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+    without_leftovers(tmp_path / "m")
+
+
+def test_a_place_within_a_part_is_refused(parts: list[Path]) -> None:
+    before = store_files(parts[1])
+    with pytest.raises(StoreError, match=r"new lies in the part .*part-2, and would be deleted with it"):
+        merge_parts(parts, parts[1] / "new", link=True)
+    assert store_files(parts[1]) == before
