@@ -161,7 +161,7 @@ def written_by_library(path: Path) -> Iterator[Path]:
     """A path aside for a library that writes to a path; synced and renamed to `path` if the block succeeds.
 
     The file's permissions follow the umask, whatever the library sets (safetensors: readable by the owner only), if the
-    file system lets them be set.
+    file system lets them be set. A hard link keeps those that it has, for they are its other names' as well.
 
     Raises:
         OSError: as `write_aside`.
@@ -176,8 +176,9 @@ def written_by_library(path: Path) -> Iterator[Path]:
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    """Set a file's permissions if they differ and the file system has any."""
-    if os.stat(path).st_mode & 0o777 == mode:
+    """Set a file's permissions if they differ, the file system has any, and the file has no other name."""
+    status = os.stat(path)
+    if status.st_mode & 0o777 == mode or status.st_nlink > 1:
         return
     try:
         os.chmod(path, mode)

@@ -68,7 +68,7 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
 
 def create_empty_like(teacher: StoredTeacher, folder: Path) -> dict[str, Any]:
     """Make arrays without rows of the same plan, teacher and settings in `folder`; returns their attributes."""
-    plan, versions = teacher.store.plan_as_stored, teacher.attributes["versions"]
+    plan, versions = teacher.store.plan_as_stored, teacher.attributes.get("versions", {})
     if teacher.is_first:
         create_store(folder, plan, teacher.spec, versions)
         return read_store_attributes(folder, STORE_FORMAT)

@@ -16,7 +16,7 @@ from pipeline.disk.at_hand import noted
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import require_same
-from pipeline.store.format import StoreSpec
+from pipeline.store.format import TEACHERS_FOLDER, StoreSpec, teacher_folder
 from pipeline.store.patches import patches_to_embed
 from pipeline.store.store import Store, StoredTeacher
 from stages.extract_teacher import embed_shards, start_teacher
@@ -40,7 +40,7 @@ def help_extract(group: LaunchedGroup, out: Path, config: ExtractConfig) -> None
                 running = start_teacher(config, plan)
                 slides = (plan.slide_path(slide, root) for slide in plan.slides)
                 held.enter_context(noted(out, slides, call["crashing"]))
-            teacher = made_when_seen(store.teacher(config.teacher), call["view"])
+            teacher = made_when_seen(teacher_when_seen(store, config.teacher), call["view"])
             settings = {**teacher.settings, "precision": running.precision}
             require_same(teacher, plan, StoreSpec(running.encoder.record(), settings))
             accepts = noting_changed(out) if config.retry_failures else None
@@ -69,6 +69,17 @@ def made_when_seen(teacher: StoredTeacher, view: int) -> StoredTeacher:
     return made
 
 
+def teacher_when_seen(store: Store, name: str) -> StoredTeacher:
+    """The first teacher of a store, or a further one whose folder another process has just made.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    if name != store.first.name:
+        await_made(store.folder / TEACHERS_FOLDER / teacher_folder(name))
+    return store.teacher(name)
+
+
 def open_when_seen(out: Path) -> Store:
     """The store that another process has just made.
 
@@ -92,6 +103,7 @@ def await_made(folder: Path) -> None:
                 f"{folder}: the first process has made this folder, and here it is not there. Do all machines see the "
                 "same folder?"
             )
-        with contextlib.suppress(OSError):  # makes a client of NFS ask its server
-            os.listdir(folder.absolute().parent)
+        for above in folder.absolute().parents[1::-1]:  # makes a client of NFS ask its server
+            with contextlib.suppress(OSError):
+                os.listdir(above)
         time.sleep(1)

@@ -69,7 +69,9 @@ def data_card(store: Store, slides_terms: str, repository: str = UNNAMED_REPOSIT
         teachers="\n".join(_teacher_line(each) for each in stored),
         patients=patients_note(store),
         settings=json.dumps(plan.config.record(), indent=2).replace("`", JSON_BACKTICK),
-        versions=", ".join(f"{name} {version}" for name, version in in_markdown(first.attributes["versions"]).items()),
+        versions=", ".join(
+            f"{name} {version}" for name, version in in_markdown(first.attributes.get("versions", {})).items()
+        ),
         terms=terms_of_store(stored, slides_terms),
     )
     header = DatasetCardData(

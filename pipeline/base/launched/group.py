@@ -29,6 +29,7 @@ from pipeline.base import console
 from pipeline.base.console import Progress
 from pipeline.base.errors import G2LError, first_line
 from pipeline.base.launched.claims import Claims, KeyValue, register
+from pipeline.base.outside import printable
 
 BEAT_SECONDS = 0.5
 PATIENCE_SECONDS = 300.0
@@ -277,7 +278,7 @@ class LaunchedGroup:
 
     def _send(self, text: str) -> None:
         with contextlib.suppress(GroupError):
-            self.store.set(f"said/{self.store.add('said', 1)}", text)
+            self.store.set(f"said/{self.store.add('said', 1)}", printable(text))  # it takes no odd bytes of names
 
     def _await_call(self) -> dict[str, Any] | None:
         """What a leader that lives calls to next, `None` once it has ended. One that is gone may have left its call, or

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ class Bucket:
         self._stopped.set()
 
     def sizes(self) -> dict[str, int]:
-        """Names and sizes of all objects, those with names that no path can have left out.
+        """Names and sizes of all objects, those with names that no path can have, and folders, left out.
 
         Raises:
             ObjectError: they cannot be listed.
@@ -128,7 +128,9 @@ class Bucket:
         def listed() -> dict[str, int]:
             found = (meta for some in self._library.list(self._store) for meta in some)
             sizes = {meta["path"].removeprefix(self._above): meta["size"] for meta in found}
-            return {name: size for name, size in sizes.items() if _is_path(name)}
+            sizes = {name: size for name, size in sizes.items() if _is_path(name)}
+            folders = _folders_of(sizes)
+            return {name: size for name, size in sizes.items() if name not in folders}
 
         return self._tried("", "listed", listed)
 
@@ -142,8 +144,8 @@ class Bucket:
         return self._tried(name, "looked at", lambda: _facts(self._library.head(self._store, name)))
 
     def look_below(self, prefix: str) -> dict[str, ObjectFacts]:
-        """The same of all objects below a folder, by their names from there; those with names that no path can have
-        left out.
+        """The same of all objects below a folder, by their names from there; those with names that no path can have,
+        and folders, left out.
 
         Raises:
             ObjectError: they cannot be listed.
@@ -151,11 +153,22 @@ class Bucket:
 
         def listed() -> dict[str, ObjectFacts]:
             found = (meta for some in self._library.list(self._store, prefix=prefix) for meta in some)
-            above = f"{self._above}{prefix}/"
-            below = {meta["path"].removeprefix(above): _facts(meta) for meta in found}
-            return {name: facts for name, facts in below.items() if _is_path(name)}
+            below = {name: _facts(meta) for name, meta in _names_below(f"{self._above}{prefix}/", found)}
+            folders = _folders_of(below)
+            return {name: facts for name, facts in below.items() if name not in folders}
 
-        return self._tried(prefix, "listed", listed)
+        facts_of = self._tried(prefix, "listed", listed)
+        return {
+            name: facts for name, facts in facts_of.items() if facts.num_bytes or self._is_there(f"{prefix}/{name}")
+        }
+
+    def _is_there(self, name: str) -> bool:
+        """Whether there is such an object: a folder that holds nothing is listed by a name that it does not have."""
+        try:
+            self.look(name)
+        except NoObjectError:
+            return False
+        return True
 
     def sizes_in(self, folder: str) -> dict[str, int]:
         """Names and sizes of the objects directly in a folder, "" for the address itself, ascending by name; those that
@@ -168,8 +181,8 @@ class Bucket:
         def listed() -> dict[str, int]:
             found = self._library.list_with_delimiter(self._store, prefix=folder or None)["objects"]
             above = f"{self._above}{folder}/" if folder else self._above
-            sizes = sorted((meta["path"].removeprefix(above), meta["size"]) for meta in found)
-            return {name: size for name, size in sizes if _is_path(name) and "/" not in name}
+            sizes = sorted((name, meta["size"]) for name, meta in _names_below(above, found))
+            return {name: size for name, size in sizes if "/" not in name}
 
         return self._tried(folder, "listed", listed)
 
@@ -287,6 +300,29 @@ def _facts(meta: Mapping[str, Any]) -> ObjectFacts:
     """What obstore's record of an object says."""
     modified = meta["last_modified"].timestamp()
     return ObjectFacts(meta["size"], modified, meta.get("version") or meta.get("e_tag") or repr(modified))
+
+
+def _names_below(above: str, listed: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The records of what was listed below a folder, `above` with its slash, by their names from there; without the
+    folder itself, which some clients put there as an object, and names that no path can have.
+    """
+    for meta in listed:
+        name = meta["path"].removeprefix(above)
+        if meta["path"].startswith(above) and _is_path(name):
+            yield name, meta
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """The folders that objects of these names lie in. Clients (S3's console, s3fs, Hadoop) put empty objects there that
+    are called as the folder and a slash; obstore lists them without it.
+    """
+    folders = set[str]()
+    for name in names:
+        above = name.rpartition("/")[0]
+        while above and above not in folders:
+            folders.add(above)
+            above = above.rpartition("/")[0]
+    return folders
 
 
 def _is_path(name: str) -> bool:

@@ -7,10 +7,12 @@ preflight's findings, `config.toml`. Seconds and device in a ledger entry are th
 Left out: further teachers, which see the merged store.
 """
 
+import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,27 +76,39 @@ def merge_parts(
 
     Raises:
         G2LError: they are not all parts of one plan, of one teacher and the same settings; one is missing, twice there,
-            unfinished, damaged or in use; or `out` is something else. What was merged stays.
-        OSError: the disk is full.
+            unfinished, damaged or in use; `out` is something else; or the disk is full. What was merged stays.
+        OSError: a file cannot be read or written.
     """
     places = sorted({os.path.realpath(folder) for folder in folders})
     if os.path.realpath(out) in places:
         raise StoreError(f"{out} is one of the parts. Choose another --out")
-    with ExitStack() as held:
-        held.enter_context(exclusive(out, "g2l merge"))
+    if around := [place for place in places if Path(os.path.realpath(out)).is_relative_to(place)]:
+        raise StoreError(f"{out} lies in the part {around[0]}, and would be deleted with it. Choose another --out")
+    with exclusive(out, "g2l merge"):
         for folder in places:
-            if os.access(folder, os.W_OK):  # nobody continues one that is read-only
-                held.enter_context(exclusive(Path(folder), "g2l merge"))
+            with held_part(Path(folder)):  # one after the other: an array may have more parts than files may be open
+                pass
         parts = parts_in_order([Store(folder) for folder in folders])
         require_alike(parts)
         merged = Merged(start_merged(parts[0], out))
         for store in parts:
-            for shard in store.first.shards:
-                merge_shard(store.first, shard, merged, link=link)
-                step(len(store.first.ledger.rows(shard)))
+            with held_part(store.folder):
+                require_finished(store)  # still
+                merge_part(store.first, merged, link=link, step=step)
         merge_notes(parts, merged.teacher.folder)
         write_failures(merged.teacher)
     return merged
+
+
+@contextmanager
+def held_part(folder: Path) -> Iterator[None]:
+    """See that no other process writes a part while the block runs; nobody continues one that is read-only.
+
+    Raises:
+        BusyError: one does.
+    """
+    with exclusive(folder, "g2l merge") if os.access(folder, os.W_OK) else nullcontext():
+        yield
 
 
 def parts_in_order(stores: Sequence[Store]) -> list[Store]:
@@ -138,7 +152,7 @@ def require_finished(store: Store) -> StorePart:
 
 
 def require_alike(parts: Sequence[Store]) -> None:
-    """See that all parts are of one plan, teacher and settings.
+    """See that all parts are of one plan, teacher and settings. Plans count by their hash: only the first one is read.
 
     Raises:
         StoreError: they are not; says what differs.
@@ -147,7 +161,7 @@ def require_alike(parts: Sequence[Store]) -> None:
     for other in parts[1:]:
         changes = differences(deciding(first.first), deciding(other.first), {"settings": UNSAID_SETTINGS})
         changes = [line for line in changes if not line.startswith("teacher.weights:")]  # weights count by their hash
-        if changes or other.plan.hash != first.plan.hash:
+        if changes:
             listing = "\n".join(f"  {line}" for line in changes[:20])
             raise StoreError(
                 f"{other.folder} was made with other inputs than {first.folder}, and they are not merged "
@@ -157,7 +171,12 @@ def require_alike(parts: Sequence[Store]) -> None:
 
 def deciding(teacher: StoredTeacher) -> dict[str, Any]:
     """What the bytes of a store depend on."""
-    return {"plan_hash": teacher.plan_hash, "teacher": teacher.record, "settings": teacher.settings}
+    return {
+        "plan_hash": teacher.plan_hash,
+        "rows": teacher.num_rows,
+        "teacher": teacher.record,
+        "settings": teacher.settings,
+    }
 
 
 def start_merged(part: Store, out: Path) -> StoredTeacher:
@@ -171,7 +190,7 @@ def start_merged(part: Store, out: Path) -> StoredTeacher:
         require_part(out, Store(out).first.part, None)
     else:
         notes = {name: value for name, value in first.attributes.items() if name not in OF_EVERY_STORE}
-        create_store(out, part.plan, first.spec, first.attributes["versions"], **notes)
+        create_store(out, part.plan, first.spec, first.attributes.get("versions", {}), **notes)
     merged = open_to_continue(out, part.plan, first.spec).first
     if is_there(part.folder / "config.toml"):
         try:
@@ -181,6 +200,28 @@ def start_merged(part: Store, out: Path) -> StoredTeacher:
         options.pop("part", None)
         write_text(out / "config.toml", to_toml({"extract-teacher": options | {"out": str(out.absolute())}}))
     return merged
+
+
+def merge_part(source: StoredTeacher, merged: Merged, *, link: bool, step: Callable[[int], None]) -> None:
+    """Bring all shards of a part into the merged store.
+
+    Raises:
+        StoreError: as `merge_shard`; or the disk is full.
+        OSError: a file cannot be read or written otherwise.
+    """
+    for shard in source.shards:
+        try:
+            merge_shard(source, shard, merged, link=link)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            target = merged.teacher
+            done = target.num_shards - len(target.ledger.pending())
+            raise StoreError(
+                f"cannot write to {target.folder}: {error.strerror}. {done} of {target.num_shards} shards are merged "
+                "and safe; make room and run the same command again"
+            ) from error
+        step(len(source.ledger.rows(shard)))
 
 
 def merge_shard(source: StoredTeacher, shard: int, merged: Merged, *, link: bool) -> None:
@@ -222,14 +263,19 @@ def bring(source: Path, target: Path, file: Mapping[str, Any], *, link: bool) ->
     Raises:
         StoreError: it is missing or damaged.
     """
+    try:
+        status = os.stat(source)
+    except FileNotFoundError:
+        raise StoreError(f"{source}: the shard file is missing. `g2l verify` lists all damage") from None
+    if not stat.S_ISREG(status.st_mode) or status.st_size != file["bytes"]:  # a device may have no end
+        raise StoreError(
+            f"{source}: {status.st_size} bytes, {file['bytes']} were written. `g2l verify` lists all damage"
+        )
     make_folders(target.parent)
     with written_by_library(target) as aside:
-        try:
-            is_linked = link and replaced_by_link(aside, source)
-            if not is_linked:
-                shutil.copyfile(source, aside)
-        except FileNotFoundError:
-            raise StoreError(f"{source}: the shard file is missing. `g2l verify` lists all damage") from None
+        is_linked = link and replaced_by_link(aside, source)
+        if not is_linked:
+            shutil.copyfile(source, aside)
         if not is_whole(aside, file):
             raise StoreError(
                 f"{source}: its bytes have changed (SHA-256 does not match). `g2l verify` lists all damage"
@@ -239,16 +285,12 @@ def bring(source: Path, target: Path, file: Mapping[str, Any], *, link: bool) ->
 
 def replaced_by_link(path: Path, source: Path) -> bool:
     """Put a hard link to `source` in the place of the empty file `path`; false where none can be made: on another file
-    system, or one without hard links.
-
-    Raises:
-        FileNotFoundError: there is no `source`.
+    system, or one without hard links. Where `source` is a link by name, the file that it leads to is linked: the parts
+    may be deleted afterwards.
     """
     path.unlink()
     try:
-        os.link(source, path)
-    except FileNotFoundError:
-        raise
+        os.link(os.path.realpath(source), path)
     except OSError:
         return False
     return True

@@ -10,6 +10,7 @@ import pytest
 from support.commands import child_environment
 from support.launched import MemoryStore, free_port
 from support.places import ROOT
+from torch.distributed import HashStore
 
 from pipeline.base import console
 from pipeline.base.console import Progress
@@ -278,3 +279,13 @@ def test_a_leader_calls_again_and_helpers_follow_its_successor(store: MemoryStor
     assert heard == [("1/1", 1), ("1/2", 2), ("2/1", 3)]
     assert (store.add("1/1/steps", 0), store.add("1/2/steps", 0)) == (0, 3)
     assert store.add("2/left/1", 0) == 1
+
+
+def test_a_note_with_a_name_that_is_not_utf_8_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """The launcher's store takes text only; a link may lead to such a folder."""
+    store = ReachedStore(HashStore())
+    leader, helper = LaunchedGroup(store, 0, 2), LaunchedGroup(store, 1, 2)
+    with helper.helping():
+        console.say("note: /slides/caf\udce9 has no room")
+    leader._beat()
+    assert r"note: /slides/caf\udce9 has no room" in capsys.readouterr().err

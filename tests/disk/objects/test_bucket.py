@@ -4,7 +4,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.object_kinds import Kind, store_of_kind
@@ -13,6 +16,9 @@ from support.object_server import BUCKET, KEY, SECRET, ObjectServer, object_serv
 from pipeline.base.errors import G2LError
 from pipeline.disk.objects import bucket as module
 from pipeline.disk.objects.bucket import Bucket, NoObjectError, ObjectError
+
+FACTS = {"last_modified": datetime(2026, 1, 1, tzinfo=UTC), "e_tag": "1"}
+"""What a store says of each object beside its name and size."""
 
 
 @pytest.fixture
@@ -59,6 +65,27 @@ def test_names_that_lead_elsewhere_are_left_out(name: str) -> None:
     assert not module._is_path(name)
 
 
+def test_folders_that_clients_put_there_as_objects_are_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3's console, s3fs and others make an empty object of each folder; obstore lists it without its slash."""
+
+    def list_objects(store: object, prefix: str = "") -> list[list[dict[str, Any]]]:
+        sizes = {"a": 0, "a/b": 0, "a/b/c": 3, "a/empty": 0, "a/no": 0, "ab": 1}
+        return [[{"path": path, "size": size, **FACTS} for path, size in sizes.items() if path.startswith(prefix)]]
+
+    def head(store: object, name: str) -> dict[str, Any]:
+        if name != "a/empty":
+            raise FileNotFoundError
+        return {"path": name, "size": 0, **FACTS}
+
+    bucket = Bucket(f"file://{folder}")
+    directly = {"objects": [{"path": "a", "size": 0}, {"path": "a/d", "size": 4}]}
+    library = SimpleNamespace(list=list_objects, head=head, list_with_delimiter=lambda store, prefix: directly)
+    monkeypatch.setattr(bucket, "_library", library)
+    assert bucket.sizes() == {"a/b/c": 3, "a/empty": 0, "a/no": 0, "ab": 1}
+    assert list(bucket.look_below("a")) == ["b/c", "empty"]  # "no" is a folder that holds nothing
+    assert bucket.sizes_in("a") == {"d": 4}
+
+
 def test_an_error_is_told_without_addresses_and_answers() -> None:
     text = (
         "Generic S3 error: Error performing GET http://h/b?X-Amz-Signature=1 in 2ms - Server returned non-2xx status "
@@ -90,6 +117,16 @@ def test_a_server_is_read_by_its_own_words(server: ObjectServer, tmp_path: Path)
         bucket.read("er/one", 400_000, 10)
     with pytest.raises(ObjectError, match=r"s3://other/x: cannot be listed .*404 Not Found"):
         Bucket("s3://other/x").sizes()
+
+
+@pytest.mark.slow
+def test_a_server_with_folders_as_objects(server: ObjectServer) -> None:
+    for name, data in {"m/": b"", "m/x.mrxs": b"1", "m/x/": b"", "m/x/none/": b"", "m/x/1.dat": b"22"}.items():
+        server.put(name, data)
+    assert Bucket(f"s3://{BUCKET}/m").sizes() == {"x.mrxs": 1, "x/1.dat": 2, "x/none": 0}
+    bucket = Bucket(f"s3://{BUCKET}")
+    assert list(bucket.look_below("m/x")) == ["1.dat"]
+    assert bucket.sizes_in("m") == {"x.mrxs": 1}
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """Stage one in several processes (`torchrun`), on one node and on two: the store is that of one, to the byte."""
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.commands import leftovers, succeed
-from support.extraction import TEACHER, array_files, extract, plan_cohort, write_cohort, write_teacher
+from support.extraction import FURTHER, TEACHER, array_files, extract, plan_cohort, write_cohort, write_teacher
 from support.launched import MemoryStore, beating_in_a_thread, ended, start_torchrun
 
 from pipeline.base.errors import ConfigError, StoreError
@@ -122,3 +124,24 @@ def test_a_store_that_another_machine_does_not_see(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(extract_helper, "VISIBLE_SECONDS", 0.0)
     with pytest.raises(StoreError, match="Do all machines see the same folder"):
         open_when_seen(tmp_path / "s")
+
+
+def test_a_further_teacher_that_is_seen_late_is_waited_for(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the store and a round are: a file server shows another machine's new folder after up to a minute."""
+    out, weights = shutil.copytree(made / "one", tmp_path / "s"), write_teacher(tmp_path / "f.safetensors", FURTHER)
+    options = {"teacher": FURTHER, "weights": weights}
+    extract_teacher(Store(out).plan, out, config(made, **options))
+    hidden = (out / "teachers").rename(tmp_path / "hidden")
+
+    def sleep(_: float) -> None:
+        hidden.rename(out / "teachers")
+
+    monkeypatch.setattr(extract_helper, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    store = MemoryStore()
+    leader = LaunchedGroup(store, 0, 2)
+    leader.call({"pending": [], "failed": 0, "crashing": {}, "view": 0, "stages": False})
+    with beating_in_a_thread(leader, "1/came/1"):
+        help_extract(LaunchedGroup(store, 1, 2), out, config(made, **options))
+    assert (out / "teachers").is_dir()

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.disk.locks import exclusive
 from pipeline.store.changed_slides import CHANGED_FILE, read_changed
 from pipeline.store.parts.merge import merge_parts
+from pipeline.store.plan_arrays import read_stored_plan
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 
@@ -226,3 +229,140 @@ def test_failed_rows_are_listed(planned: Plan, tmp_path: Path, weights: Path, ma
     merged = merge_parts(parts, tmp_path / "m", link=True)
     assert merged.teacher.ledger.status_counts()["NO_SLIDE"] == 4
     assert len((tmp_path / "m" / "failures.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_files_that_are_links_by_name_are_merged_as_files(
+    parts: list[Path], made: Path, tmp_path: Path, relative: bool
+) -> None:
+    """Shard files may be links into a store of objects (git-annex, DVC), which goes with the parts."""
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    for number, file in enumerate(sorted(path for path in (parts[0] / "embedding" / "c").rglob("*") if path.is_file())):
+        kept = file.rename(objects / str(number))
+        file.symlink_to(os.path.relpath(kept, file.parent) if relative else kept)
+    merge_parts(parts, tmp_path / "elsewhere" / "m", link=True)
+    shutil.rmtree(objects)
+    assert store_files(tmp_path / "elsewhere" / "m") == store_files(made / "whole")
+    assert not any(path.is_symlink() for path in (tmp_path / "elsewhere").rglob("*"))
+
+
+def test_linking_leaves_the_rights_of_the_parts_files(parts: list[Path], tmp_path: Path) -> None:
+    """They may be for a group, or read-only on purpose, whatever the umask of whoever merges."""
+    files = [path for part in parts for path in part.glob("*/c/**/*") if path.is_file()]
+    for path in files:
+        path.chmod(0o444)
+    before = os.umask(0o077)
+    try:
+        merge_parts(parts, tmp_path / "m", link=True)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o444}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "larger"])
+def test_what_is_no_shard_file_is_refused_before_it_is_copied(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A link to a device would have no end."""
+    file = next(path for path in sorted((parts[1] / "status" / "c").rglob("*")) if path.is_file())
+    if kind == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        os.truncate(file, 1 << 30)
+    copy = shutil.copyfile
+
+    def copy_others(source: Path, target: Path) -> None:
+        assert source != file
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_others)
+    with pytest.raises(StoreError, match=r"part-2/status/.*: [0-9]+ bytes, [0-9]+ were written"):
+        merge_parts(parts, tmp_path / "m", link=False)
+
+
+def test_versions_that_are_not_known_hinder_nothing(parts: list[Path], made: Path, tmp_path: Path) -> None:
+    path = parts[0] / "zarr.json"
+    metadata = json.loads(path.read_text())
+    del metadata["attributes"]["g2l"]["versions"]
+    path.write_text(json.dumps(metadata))
+    merge_parts(parts, tmp_path / "m", link=True)
+    assert Store(tmp_path / "m").first.content_hash() == Store(made / "whole").first.content_hash()
+
+
+def test_one_plan_is_read_however_many_parts_there_are(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would take seconds and megabytes for ten thousand slides."""
+    read: list[str] = []
+
+    def counted(folder: Path, plan_hash: str, place: str = "") -> Plan:
+        read.append(place)
+        return read_stored_plan(folder, plan_hash, place)
+
+    monkeypatch.setattr("pipeline.store.store.read_stored_plan", counted)
+    merge_parts(parts, tmp_path / "m", link=True)
+    assert read == [str(parts[0] / "plan")]
+
+
+def test_another_number_of_rows_is_refused(parts: list[Path], tmp_path: Path) -> None:
+    change(parts[1], rows=21)
+    with pytest.raises(StoreError, match="rows: 24 -> 21"):
+        merge_parts(parts, tmp_path / "m", link=True)
+
+
+def test_parts_are_held_one_after_the_other(parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array may have a thousand tasks, and a process may often open no more than 1,024 files."""
+    held: list[Path] = []
+
+    @contextmanager
+    def counted(output: Path, what: str) -> Iterator[None]:
+        assert len(held) < 2, held  # the merged store, and a part
+        held.append(output)
+        with exclusive(output, what):
+            yield
+        held.remove(output)
+
+    monkeypatch.setattr("pipeline.store.parts.merge.exclusive", counted)
+    merge_parts(parts, tmp_path / "m", link=True)
+
+
+def test_a_part_that_is_taken_up_again_meanwhile_is_not_merged(parts: list[Path], tmp_path: Path) -> None:
+    """`--retry-failures` withdraws shards, and does them again."""
+
+    def take_up(_: int) -> None:
+        (parts[2] / "shards" / "5.json").unlink(missing_ok=True)
+
+    with pytest.raises(StoreError, match="part-3 is not finished"):
+        merge_parts(parts, tmp_path / "m", link=True, step=take_up)
+    with exclusive(parts[0], "g2l extract-teacher"), pytest.raises(BusyError, match="part-1 is in use"):
+        merge_parts(parts, tmp_path / "n", link=True)
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_full_disk_says_what_is_safe_and_the_same_command_continues(
+    parts: list[Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, copied = shutil.copyfile, list[Path]()
+
+    def copy_until_full(source: Path, target: Path) -> None:
+        copied.append(source)
+        if len(copied) > 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+        copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", copy_until_full)
+        with pytest.raises(StoreError, match=r"cannot write to .*/m: No space .* 2 of 6 shards are merged and safe"):
+            merge_parts(parts, tmp_path / "m", link=False)
+    assert merge_parts(parts, tmp_path / "m", link=False).num_before == 2
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+    without_leftovers(tmp_path / "m")
+
+
+def test_a_place_within_a_part_is_refused(parts: list[Path]) -> None:
+    before = store_files(parts[1])
+    with pytest.raises(StoreError, match=r"new lies in the part .*part-2, and would be deleted with it"):
+        merge_parts(parts, parts[1] / "new", link=True)
+    assert store_files(parts[1]) == before
