@@ -35,7 +35,7 @@ from pipeline.disk.raw_arrays import METADATA
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
-from pipeline.slides.annotations.tissue_geojson import TISSUE_ENDING
+from pipeline.slides.annotations.tissue_geojson import TISSUE_ENDING, is_as_written
 from pipeline.slides.artefacts.dropped import DROPPED_SHEET
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.slides.staging.one import with_own_copy
@@ -217,20 +217,34 @@ def require_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -
     """See that nothing is overwritten by a plan and the files beside it; writes nothing.
 
     Raises:
-        G2LError: one exists that no earlier attempt wrote.
+        G2LError: one exists that no earlier attempt wrote, or that was changed since, as tissue is in QuPath.
     """
     if out.is_file():
         remove_notes(out)
     require_new_file(out, "Delete it first, or choose another --out.")
     *tables, record_path = files_beside(out)
-    if not is_attempt(record_path, out):
-        hint = "Delete it first, or choose another place."
+    hint, filled = "Delete it first, or choose another place.", set[Path]()
+    if is_attempt(record_path, out):
+        filled = folders_of_attempt(record_path)
+    else:
         for path in (*tables, record_path):
             require_new_file(path, hint)
-        for folder in folders:
-            sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if folder.ending == PICTURE_ENDING else []
-            for name in (*sheets, *(f"{row.slide_id}{folder.ending}" for row in manifest.rows)):
-                require_absent(folder.path / name, hint)
+    for folder in folders:
+        sheets = [DROPPED_SHEET, str(CLUSTER_SHEET)] if folder.ending == PICTURE_ENDING else []
+        is_filled = folder.path.absolute() in filled
+        for name in sheets if not is_filled else ():
+            require_absent(folder.path / name, hint)
+        for row in manifest.rows:
+            path = folder.path / f"{row.slide_id}{folder.ending}"
+            if not is_filled or (folder.ending == TISSUE_ENDING and not is_as_written(path, row.slide_id)):
+                require_absent(path, hint)
+
+
+def folders_of_attempt(record_path: Path) -> set[Path]:
+    """The folders that an earlier attempt filled, by its record of options."""
+    options = read_options(record_path, "plan")
+    named = (options.get(name) for name in ("overlays", "tissue_geojson"))
+    return {Path(str(folder)).absolute() for folder in named if folder}
 
 
 def make_way(manifest: Manifest, out: Path, folders: Sequence[SlideFolder]) -> None:

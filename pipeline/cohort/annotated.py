@@ -40,7 +40,7 @@ def slide_annotations(
     path = manifest.annotations_path(row)
     if path is None:
         return None
-    names = {row.slide_id, Path(row.path).name, slide.path.name}
+    names = {row.slide_id, Path(row.path).stem, slide.path.stem}
     try:
         return read_annotations(
             path,

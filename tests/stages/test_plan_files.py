@@ -1,5 +1,6 @@
 """The files of a plan: none is written over, and an earlier plan is taken again only where nothing has changed."""
 
+import json
 import os
 import re
 import shutil
@@ -228,6 +229,28 @@ def test_a_refused_plan_leaves_nothing(
     with pytest.raises(G2LError, match=words):
         write_new_plan(cohort, config, Path("p.h5"))
     assert (tmp_path / "p.config.toml").read_text() == attempt
+
+
+def test_an_attempt_that_is_repeated_spares_what_others_wrote(cohort: Path, tmp_path: Path) -> None:
+    """It overwrites its own files, but no corrected tissue, and nothing in folders that the first attempt had not."""
+    out, tissue, other = tmp_path / "p.h5", tmp_path / "tissue", tmp_path / "masks"
+    config = PlanConfig(patch_px=64, workers=1, max_slides=1, tissue_geojson=tissue)
+    write_new_plan(cohort, config, out)
+    out.unlink()
+    write_new_plan(cohort, config, out)  # its own files
+    out.unlink()
+    path = next(tissue.iterdir())
+    corrected = json.dumps(json.loads(path.read_text()), indent=2)
+    path.write_text(corrected)
+    with pytest.raises(G2LError, match=rf"{path.name} exists and is not overwritten"):
+        write_new_plan(cohort, config, out)
+    assert path.read_text() == corrected
+    other.mkdir()
+    mask = other / f"{path.stem}.png"
+    mask.write_bytes(b"a mask")
+    with pytest.raises(G2LError, match=rf"{mask.name} exists and is not overwritten"):
+        write_new_plan(cohort, PlanConfig(patch_px=64, workers=1, overlays=other), out)
+    assert mask.read_bytes() == b"a mask"
 
 
 def test_a_teacher_is_asked_for_before_slides_are_audited(cohort: Path, tmp_path: Path) -> None:

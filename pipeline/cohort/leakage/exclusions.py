@@ -20,6 +20,7 @@ from pipeline.base.outside import read_bytes, reading
 from pipeline.cohort.barcodes import barcodes_in, find_barcode
 from pipeline.cohort.cases import CASE_COLUMNS
 from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.case_lists import case_list_names, case_list_text
 from pipeline.disk.label_words import case_value
 from pipeline.disk.tables import composed, read_table, refuse, unguarded
@@ -154,26 +155,37 @@ def key_of(name: str) -> str:
 
 def _keys_of(row: ManifestRow) -> set[str]:
     """All keys that a row may be listed by."""
-    file_name = row.path.replace("\\", "/").rpartition("/")[2]
-    return {*map(key_of, (row.case_id, row.slide_id, row.path, file_name)), *_ends(row.path)}
+    path = _without_ending(row.path)
+    files = [place.replace("\\", "/").rpartition("/")[2] for place in (row.path, path)]
+    return {*map(key_of, (row.case_id, row.slide_id, row.path, *files)), *_ends(row.path), *_ends(path)}
 
 
 def _keys_of_listed(listed: Listed, known: Set[str]) -> dict[str, str]:
     """All keys that a line or row lists, each with the name that it is from, in words.
 
     A path counts by as many of its last parts as one of the `known` paths of slides has, at least by the file's name:
-    where slides lie is rarely the same on two computers.
+    where slides lie is rarely the same on two computers. A slide's file counts without its ending as well: slides are
+    converted, and not every list names their files with it.
     """
     keys: dict[str, str] = {}
     for name in listed.names:
         keys.setdefault(key := key_of(name), key)
+        bare = _without_ending(name)
         for barcode in barcodes_in(name):
             keys.setdefault(barcode.case_id, barcode.case_id)
         if "/" in name or "\\" in name:
-            longest = next((end for end in _ends(name) if end in known), None)
+            longest = next((end for place in (name, bare) for end in _ends(place) if end in known), None)
             if longest is not None:
                 keys[longest] = key
+        else:
+            keys.setdefault(key_of(bare), key)
     return keys
+
+
+def _without_ending(name: str) -> str:
+    """A name or path without the ending of a slide's file, if it has one."""
+    ending = Path(name.strip()).suffix
+    return name.strip().removesuffix(ending).removesuffix(".ome") if ending.lower() in SLIDE_SUFFIXES else name
 
 
 def _ends(path: str) -> list[str]:

@@ -174,7 +174,8 @@ def _without_holes(
     is_island = np.zeros(len(shapes), np.bool_)
     is_island[island] = True
     all_holes = shapely.union_all(holes)
-    for place in np.flatnonzero(~is_island & shapely.covered_by(shapes, all_holes)).tolist():
+    shapely.prepare(all_holes)
+    for place in np.flatnonzero(~is_island & shapely.covers(all_holes, shapes)).tolist():
         notes.add("holes take all of it away", numbered[place][0])
     kept = [_areal(shapely.difference(shapely.union_all(shapes[~is_island]), all_holes))]
     of_holes = shapely.STRtree(holes)
@@ -211,8 +212,12 @@ def _without_stray_holes(rings: Sequence[NDArray[np.float64]], region: DrawnRegi
     """A polygon without those of its holes that lie outside its outline, and take nothing away: `make_valid` takes such
     a hole for a second outline, and adds its area to the region.
     """
-    filled = [_made_valid(shapely.Polygon(points)) for points in rings]
-    strays = [not hole.is_empty and not shapely.intersection(filled[0], hole).area for hole in filled[1:]]
+    outline, *holes = (_made_valid(shapely.Polygon(points)) for points in rings)
+    shapely.prepare(outline)  # most holes lie well inside, which is then quick to see
+    is_open = ~shapely.is_empty(holes) & ~shapely.contains_properly(outline, holes)
+    strays = is_open.tolist()
+    for place in np.flatnonzero(is_open).tolist():
+        strays[place] = not shapely.intersection(outline, holes[place]).area
     if any(strays):
         notes.add("a hole that lies outside its outline was left out", region.number)
     kept = [points for points, is_stray in zip(rings[1:], strays, strict=True) if not is_stray]
@@ -252,7 +257,9 @@ def _ring(points: NDArray[np.float64], number: int, where: str) -> NDArray[np.fl
         raise AnnotationError(f"{where}: region {number} has a coordinate that is infinite, huge or not a number")
     while len(points) > 1 and (points[0] == points[-1]).all():
         points = points[:-1]
-    return points if len(np.unique(points, axis=0)) >= 3 else points[:0]
+    others = points[(points != points[:1]).any(axis=1)]
+    has_three = bool((others != others[:1]).any())
+    return points if has_three else points[:0]
 
 
 def _repeats(points: NDArray[np.float64]) -> bool:
@@ -279,7 +286,7 @@ def _on_slide(
     """What lies on the slide of each class; most of it must lie where the slide was scanned."""
     frame, words = _frame(size_l0_px, scanned, slide_name)
     total = math.fsum(shape.area for shape in drawn.values())
-    kept = math.fsum(shapely.area(shapely.intersection(list(drawn.values()), frame)))
+    kept = math.fsum(_part_within(shape, frame).area for shape in drawn.values())
     if kept < LEAST_INSIDE * total:
         x, y = scanned.corner_l0_px if scanned is not None and scanned.counts_from_it else (0, 0)
         left, top, right, bottom = shapely.total_bounds(list(drawn.values())) - (x, y, x, y)
@@ -289,18 +296,28 @@ def _on_slide(
             f"are not pixels of level 0{words.otherwise}"
         )
     slide = shapely.box(0, 0, *size_l0_px)
-    inside = {name: _areal(shapely.intersection(shape, slide)) for name, shape in drawn.items()}
+    inside = {name: _areal(_part_within(shape, slide)) for name, shape in drawn.items()}
     for name, shape in drawn.items():
         lost = shape.area - inside[name].area
         if lost > NOTICED_OUTSIDE * shape.area:
             notes.say(f"class {name}: {lost / shape.area:.1%} of its area lies beyond the slide and was cut off")
-        unscanned = inside[name].area - shapely.intersection(inside[name], frame).area
+        unscanned = inside[name].area - _part_within(inside[name], frame).area
         if unscanned > NOTICED_OUTSIDE * shape.area:
             notes.say(
                 f"class {name}: {unscanned / shape.area:.1%} of its area lies where the slide was not scanned"
                 f"{words.otherwise}"
             )
     return {name: shape for name, shape in inside.items() if not shape.is_empty}
+
+
+def _part_within(shape: shapely.Geometry, box: shapely.Geometry) -> shapely.Geometry:
+    """The part of a shape in an upright box: the shape itself, if that is all of it, for GEOS takes long to cut many
+    regions with holes.
+    """
+    left, top, right, bottom = box.bounds
+    x0, y0, x1, y1 = shape.bounds
+    is_inside = x0 >= left and y0 >= top and x1 <= right and y1 <= bottom
+    return shape if is_inside else shapely.intersection(shape, box)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ SIZE_TOLERANCE = 0.02
 """Share by which a mask that states its scale may reach beyond the slide. Our choice: the rule for a manifest's mpp."""
 NOTED_LACK = 0.02
 """Share of the slide's area that a mask lacks and that is worth a note. Our choice."""
-UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "um": 1.0, "nm": 1e-3}
-"""OME's units of length, micrometres each."""
+UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3}
+"""OME's units of length, micrometres each; some programs write the Greek letter mu for the micro sign."""
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 """TIFF's units of resolution: inch, centimetre."""
 SQUARE = 0.01

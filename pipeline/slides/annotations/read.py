@@ -23,6 +23,7 @@ from pipeline.base.outside import (
     require_room,
 )
 from pipeline.config.groups import AnnotationOrigin
+from pipeline.disk.tables import composed
 from pipeline.slides.annotations.drawn import Notes, shapes_by_class
 from pipeline.slides.annotations.geojson import geojson_regions
 from pipeline.slides.annotations.mask import mask_on_slide
@@ -55,7 +56,7 @@ def read_annotations(
     Args:
         size_l0_px: (width, height) of the slide's level 0.
         mpp: um/px of level 0.
-        slide_names: by which a file may name the slide: its id, its file.
+        slide_names: by which a file may name the slide: its id, and its file's name without the ending.
         scanned_l0_px: (x, y, width, height) of its scanned area, level 0; `None` is all of it.
         origin: where coordinates count from.
 
@@ -123,19 +124,19 @@ def _bounded(data: bytes) -> bytes:
 
 def require_named(images: Collection[str], slide_names: Collection[str], where: str) -> None:
     """See that the images that a file names are the slide. Folders, endings and what follows the name do not count
-    ("slide.svs - Series 1").
+    ("slide.svs - Series 1"). The slide's names, which have no ending, count whole: 12.1 is not 12.2.
 
     Raises:
         AnnotationError: one is another.
     """
-    stems = {_stem(name) for name in slide_names}
+    known = {_plain(name).removesuffix(".ome") for name in slide_names}
     for image in images:
-        name = PureWindowsPath(image).name.lower()  # knows both kinds of slashes
-        if not any(re.match(re.escape(stem) + r"(?![\w-])", name) for stem in stems) and _stem(image) not in stems:
+        name = _plain(PureWindowsPath(image).name)  # knows both kinds of slashes
+        if not any(re.match(re.escape(own) + r"(?![\w-])", name) for own in known):
             shown = min(sorted(slide_names), key=len, default="")
             raise AnnotationError(f"{where}: says that it is of {image}, not of slide {shown}")
 
 
-def _stem(name: str) -> str:
-    """A file name without folders and ending, in small letters."""
-    return PureWindowsPath(name).stem.lower()
+def _plain(name: str) -> str:
+    """A name as it is compared: accents composed, capitals small."""
+    return composed(name).lower()

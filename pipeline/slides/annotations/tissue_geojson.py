@@ -11,6 +11,7 @@ the name and colour of its classification.
 import json
 import math
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AnnotationError, SlideError
-from pipeline.base.outside import file_trouble
+from pipeline.base.outside import UnsafeError, file_trouble, read_bytes
 from pipeline.config.class_rules import capitals_apart
 from pipeline.config.groups import AnnotationOrigin
 from pipeline.config.tissue_rules import ARTEFACT_RULES, RuleName
@@ -86,7 +87,7 @@ def _features(
     for number, polygon in enumerate(polygons_of(mask)):
         yield {
             "type": "Feature",
-            "id": str(uuid.uuid5(NAMESPACE, f"{slide_id}\0{name}\0{number}")),
+            "id": _object_id(slide_id, name, number),
             "geometry": {"type": "Polygon", "coordinates": _coordinates(polygon, pixel_l0_px, corner_l0_px)},
             "properties": {
                 "objectType": "annotation",
@@ -95,12 +96,35 @@ def _features(
         }
 
 
+def _object_id(slide_id: str, name: str, number: int) -> str:
+    """The id of an object, by its class and its place among those of the class."""
+    return str(uuid.uuid5(NAMESPACE, f"{slide_id}\0{name}\0{number}"))
+
+
 def _coordinates(polygon: Polygon, pixel_l0_px: float, corner_l0_px: tuple[int, int]) -> list[list[list[float]]]:
     """The rings of a polygon in pixels of level 0 from a corner; whole numbers are written as such."""
     rings = (ring * pixel_l0_px - np.array(corner_l0_px) for ring in polygon)
     return [
         [[int(value) if value.is_integer() else value for value in point] for point in ring.tolist()] for ring in rings
     ]
+
+
+def is_as_written(path: Path, slide_id: str) -> bool:
+    """Whether a slide's file of tissue is as `write_tissue` left it, by its spelling and the ids of its objects: QuPath
+    and other programs write neither so.
+    """
+    numbers = Counter[str]()
+    try:
+        data = read_bytes(path)
+        collection = json.loads(data)
+        for feature in collection["features"]:
+            name = feature["properties"]["classification"]["name"]
+            if feature["id"] != _object_id(slide_id, name, numbers[name]):
+                return False
+            numbers[name] += 1
+    except (OSError, UnsafeError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return bool(data == f"{json.dumps(collection)}\n".encode())
 
 
 def tissue_from_file(
@@ -121,7 +145,7 @@ def tissue_from_file(
     slide.direct.forget_tiles()
     rows, columns = unreadable.shape
     size_l0_px = (math.ceil(columns * pixel_l0_px), math.ceil(rows * pixel_l0_px))  # the last pixels may pass the slide
-    names, covers_all = {slide_id, slide.path.name}, slide.info.bounds_l0_px == (0, 0, *slide.info.size_l0_px)
+    names, covers_all = {slide_id, slide.path.stem}, slide.info.bounds_l0_px == (0, 0, *slide.info.size_l0_px)
     try:
         found = read_annotations(
             path,

@@ -18,6 +18,7 @@ ROWS = (
     ManifestRow("g", "seven.svs", "private 7"),
     ManifestRow("h", "x/scan.svs", "Case #3"),
     ManifestRow("i", "y/scan.svs", "12/345"),
+    ManifestRow("j", "z/normal_001.ome.TIFF", "private 8"),
 )
 UUID = "378778d2-b331-4867-a93b-c64028c8b4c7"
 
@@ -63,6 +64,14 @@ def excluded_by(folder: Path, text: str, name: str = "list.txt") -> set[str]:
         ("/data/x/scan.svs", "h"),  # as many folders as a slide's path has
         ("y/scan.svs", "i"),
         ("z/scan.svs", "hi"),
+        ("normal_001", "j"),  # by the name of its file, which is neither its id nor its case
+        ("Normal_001.svs", "j"),  # the file before it was converted
+        ("z/normal_001.svs", "j"),
+        ("y/scan.tif", "i"),
+        ("normal_001.txt", ""),
+        ("normal_0", ""),
+        ("e.ndpi", "e"),
+        ("private 8.svs", "j"),
     ],
 )
 def test_a_text_names_cases_in_many_ways(tmp_path: Path, text: str, excluded: str) -> None:

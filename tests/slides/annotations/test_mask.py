@@ -55,6 +55,7 @@ def of(data: bytes, size: tuple[int, int] = (640, 480), mpp: float = 0.25) -> An
 
 OME: Any = {"axes": "YX", "PhysicalSizeX": 4.0, "PhysicalSizeY": 4.0}
 OME_MM: Any = OME | {"PhysicalSizeX": 0.004, "PhysicalSizeY": 0.004} | {f"PhysicalSize{a}Unit": "mm" for a in "XY"}
+OME_MU: Any = OME | {f"PhysicalSize{a}Unit": "\u03bcm" for a in "XY"}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,7 @@ OME_MM: Any = OME | {"PhysicalSizeX": 0.004, "PhysicalSizeY": 0.004} | {f"Physic
         (tiff(VALUES, resolution=(72, 72), resolutionunit="INCH"), False),
         (tiff(VALUES, ome=True, metadata=OME), True),
         (tiff(VALUES, ome=True, metadata=OME_MM), True),
+        (tiff(VALUES, ome=True, metadata=OME_MU), True),
         (tiff(VALUES, ome=True, metadata={"axes": "YX"}), False),
         (pyramid(), True),
     ],
@@ -86,6 +88,7 @@ OME_MM: Any = OME | {"PhysicalSizeX": 0.004, "PhysicalSizeY": 0.004} | {f"Physic
         "print",
         "ome",
         "mm",
+        "mu",
         "ome-without",
         "pyramid",
     ],

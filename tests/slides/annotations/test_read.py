@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.base.errors import AnnotationError
 from pipeline.config.groups import AnnotationOrigin
 from pipeline.slides.annotations import read
-from pipeline.slides.annotations.read import read_annotations
+from pipeline.slides.annotations.read import read_annotations, require_named
 from pipeline.slides.annotations.regions import Annotations
 
 RING = [[10, 10], [90, 10], [90, 90], [10, 90], [10, 10]]
@@ -51,7 +51,7 @@ def zipped(**files: bytes) -> bytes:
 
 def of(path: Path, data: bytes) -> Annotations:
     path.write_bytes(data)
-    return read_annotations(path, size_l0_px=(100, 100), mpp=1.0, slide_names={"slide-1", "slide-1.svs"})
+    return read_annotations(path, size_l0_px=(100, 100), mpp=1.0, slide_names={"slide-1"})
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,29 @@ def test_the_slide_may_be_named(tmp_path: Path, name: str) -> None:
 def test_another_slide_is_refused_and_both_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(AnnotationError, match=f"says that it is of {name}, not of slide slide-1"):
         of(tmp_path / "a", TEXT.replace(b'"objectType"', f'"image": "{name}", "objectType"'.encode()))
+
+
+@pytest.mark.parametrize(
+    ("names", "image", "is_it"),
+    [
+        (("12.1",), "12.1.svs", True),
+        (("12.1",), "12.1", True),
+        (("12.1",), "12.2.svs", False),
+        (("12.1",), "12.2", False),
+        (("S.A", "scan"), "S.B.svs", False),
+        (("S.A", "scan"), "scan.ndpi - Series 0", True),
+        (("a.ome",), "a.ome.tiff", True),
+        (("a.ome",), "a", True),
+        (("Tum\u00f6r",), "Tumo\u0308r.svs", True),
+    ],
+)
+def test_a_point_within_a_name_begins_no_ending(names: tuple[str, ...], image: str, is_it: bool) -> None:
+    """Blocks are called 12.1 and 12.2; the second's annotations were taken for the first's."""
+    if is_it:
+        require_named([image], names, "f")
+    else:
+        with pytest.raises(AnnotationError, match=f"says that it is of {image}, not of slide"):
+            require_named([image], names, "f")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.tissue_geojson import (
     CLASS_COLOURS,
     corrected_path,
+    is_as_written,
     tissue_from_file,
     write_tissue,
     written_corner,
@@ -52,6 +53,22 @@ def test_what_the_finder_found_comes_back(slide: Slide, tmp_path: Path) -> None:
     assert back.pixel_l0_px == found.pixel_l0_px
     assert not back.unreadable.any()
     assert notes == ()
+
+
+def test_a_file_is_as_written_until_somebody_changes_it(slide: Slide, tmp_path: Path) -> None:
+    path = corrected_path(tmp_path, "a")
+    assert not is_as_written(path, "a")
+    write_tissue(find_tissue(slide), "a", tmp_path)
+    written = path.read_text()
+    assert is_as_written(path, "a")
+    assert not is_as_written(path, "b")
+    collection = json.loads(written)
+    moved = json.loads(written)
+    moved["features"][0]["id"] = "4a7a5f0c-0000-4000-8000-000000000000"  # as QuPath gives a new object
+    others = [json.dumps(collection, indent=2), json.dumps(collection, separators=(",", ":")), json.dumps(moved) + "\n"]
+    for text in (*others, "", "[]", "{}", '{"features": [1]}', "[" * 100_000):
+        path.write_text(text)
+        assert not is_as_written(path, "a")
 
 
 def test_a_slide_that_was_scanned_whole_has_no_scanned_part(slide: Slide, tmp_path: Path) -> None:
