@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.draws import RunDraws
-from pipeline.training.augment import JITTER_BITS, GREY, WHOLE_LUMA, Augmentation, DrawnJitter
+from pipeline.training.augment import GREY, JITTER_BITS, WHOLE_LUMA, Augmentation, DrawnJitter
 from pipeline.training.rows import row_keys
 
 ROWS_AT_ONCE = 64
