@@ -21,6 +21,7 @@ from pipeline.base.errors import (
     EXIT_PIPE,
     ConfigError,
     G2LError,
+    first_line,
     words_of,
 )
 from pipeline.base.outside import printable
@@ -571,6 +572,8 @@ def _run() -> int:
     except UnicodeEncodeError as error:
         return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or use a link to it", error)
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail(f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept", error)
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
         show = getattr(error, "show", None)
@@ -579,6 +582,15 @@ def _run() -> int:
         show()
         return EXIT_ERROR
     return code or EXIT_OK
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, as where weights are too large for a device. What knows more says more."""
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from pipeline.base.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def flush_output() -> None:

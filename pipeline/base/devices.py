@@ -54,7 +54,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # a number comes back: the device meta has none
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
         raise ConfigError(f"--device {name}: not usable here ({reason})") from None

@@ -58,10 +58,11 @@ def join_group(device: torch.device) -> torch.device:
     device.
 
     Raises:
-        ConfigError: the machine has fewer GPUs than processes.
+        ConfigError: the machine has fewer GPUs than processes, or they cannot train together on such a device.
         GroupError: the launcher's store cannot be reached, or not all processes came.
     """
     if launched_processes() > 1 and not dist.is_initialized():
+        require_for_several(device)
         device = own_device(device)
         store, number, world = launcher_store()
         store = dist.PrefixStore(f"g2l/together/{world}", store)  # type: ignore[attr-defined]
@@ -70,6 +71,25 @@ def join_group(device: torch.device) -> torch.device:
         with lost_processes_told():
             dist.init_process_group(backend, store=store, rank=number, world_size=world)
     return device
+
+
+def require_for_several(device: torch.device) -> None:
+    """See that several processes can train together on the device that was asked for.
+
+    Raises:
+        ConfigError: it is neither of CUDA nor a CPU, or one card for several processes, which NCCL refuses.
+    """
+    if device.type not in ("cuda", "cpu"):
+        raise ConfigError(
+            f"--device {device}: several processes train together on GPUs of CUDA or on CPUs only. Start one process, "
+            "without torchrun, or use --device cpu"
+        )
+    here = launch_number("LOCAL_WORLD_SIZE", 1, least=1)
+    if device.type == "cuda" and device.index is not None and here > 1:
+        raise ConfigError(
+            f"--device {device}: the {here} processes of this machine would share one card, and each needs its own. "
+            "Use --device cuda, which gives each the card of its number, and CUDA_VISIBLE_DEVICES to choose among cards"
+        )
 
 
 @contextmanager

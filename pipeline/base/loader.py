@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.devices import mark
+from pipeline.base.errors import ConfigError
 from pipeline.base.images import BESIDE_BOUNDARY
+from pipeline.base.units import format_bytes
 
 T = TypeVar("T")
 
@@ -69,6 +71,9 @@ class BatchLoader(Generic[T]):
     what a batch's pixels are on the device.
 
     An exception in `read` reaches the consumer at that batch. Use as a context manager, which ends the threads.
+
+    Raises:
+        ConfigError: there is too little memory for the batches that are read ahead.
     """
 
     def __init__(
@@ -93,7 +98,13 @@ class BatchLoader(Generic[T]):
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
         self._in_use = in_use
         shape = (BATCHES_AHEAD + in_use, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
-        memory = torch.empty(prod(shape) + BESIDE_BOUNDARY, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        try:
+            memory = torch.empty(prod(shape) + BESIDE_BOUNDARY, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        except RuntimeError as error:
+            raise ConfigError(
+                f"too little memory for the {shape[0]} batches of {batch_size} patches that are read ahead, "
+                f"{format_bytes(prod(shape))}. Give a smaller --batch-size"
+            ) from error
         self._buffers = memory[BESIDE_BOUNDARY:].view(shape)
 
     def __enter__(self) -> Self:

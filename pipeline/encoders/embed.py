@@ -23,6 +23,7 @@ from pipeline.base.console import Progress
 from pipeline.base.devices import autocast, describe_device, mark
 from pipeline.base.errors import ConfigError
 from pipeline.base.loader import Batch, BatchLoader
+from pipeline.base.memory import is_out_of_memory
 from pipeline.encoders.build import BuiltEncoder, Encoder
 
 T = TypeVar("T")
@@ -258,7 +259,9 @@ def _told_of_room(device: torch.device, num_patches: int, no_room: str) -> Itera
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise ConfigError(
             f"{describe_device(device)} has no room for batches of {num_patches} patches. {no_room}"
         ) from None

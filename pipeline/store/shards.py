@@ -114,14 +114,49 @@ class ShardWriter:
         return {"sha256": self._digest.hexdigest(), "bytes": self.num_bytes}
 
 
+def pack_index(entries: NDArray[np.uint64], end: int) -> NDArray[np.uint64] | NDArray[np.uint32]:
+    """An index, (N, 2), as the places where chunks end, uint32 (N + 1,), if they follow each other from the start of
+    the file on, before `end`, as `ShardWriter` puts them; a missing one ends where it begins. Any other as it is.
+    """
+    there = (entries != MISSING).any(axis=1)
+    lengths = np.where(there, entries[:, 1], np.uint64(0))
+    if end >= 1 << 32 or (lengths > end).any() or not lengths[there].all():
+        return entries
+    ends = np.concatenate([np.zeros(1, np.uint64), np.cumsum(lengths, dtype=np.uint64)])
+    if ends[-1] > end or not np.array_equal(ends[:-1][there], entries[there, 0]):
+        return entries
+    return ends.astype(np.uint32)
+
+
+class _Descriptor:
+    """An open file; it is closed when nobody refers to it any more, a thread that reads it included."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe there is too short
+        self.found = os.fstat(self.number)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+    @property
+    def version(self) -> tuple[int, int, int, int]:
+        """What another file in its place, or one that was written to, has otherwise: device, number, bytes, time."""
+        return self.found.st_dev, self.found.st_ino, self.found.st_size, self.found.st_mtime_ns
+
+
 class ShardFile:
-    """One shard file, open for reading; safe to use from many threads. Its index is held in memory: 16 bytes a chunk.
+    """One shard file, open for reading; safe to use from many threads. Its index is held in memory: 4 bytes a chunk, or
+    16 where chunks do not follow each other or the file has 4 GiB.
 
     Messages call it `name`, by default its path.
 
     Raises:
         StoreError: the file is missing or unreadable, or its index is damaged.
     """
+
+    _descriptor: _Descriptor | None
+    _version: tuple[int, int, int, int]
 
     def __init__(self, path: Path, num_chunks: int, name: str = "") -> None:
         self.path = path
@@ -132,38 +167,63 @@ class ShardFile:
         if self._index_start < 0:
             raise self._damaged("too short")
         index = without_crc(self._read(self._index_start, index_bytes), f"{self.name}: its index")
-        self._entries = np.frombuffer(index, "<u8").reshape(num_chunks, 2)
+        self._entries = pack_index(np.frombuffer(index, "<u8").reshape(num_chunks, 2), self._index_start)
 
     @property
     def is_current(self) -> bool:
         """Whether there is no faster way to the file by now."""
         return True
 
+    def rest(self) -> None:
+        """Close the file, once nobody reads it, until it is read again; its index stays in memory."""
+        self._descriptor = None
+
+    def wake(self) -> bool:
+        """Open it again after `rest`; returns whether it is still the file that the index is of.
+
+        Raises:
+            StoreError: the file is missing or unreadable.
+        """
+        descriptor = self._find()
+        if descriptor.version != self._version:
+            return False
+        self._descriptor = descriptor
+        return True
+
     def _open(self) -> int:
         """Open the file; returns its size in bytes."""
+        self._descriptor = self._find()
+        self._version = self._descriptor.version
+        return self._descriptor.found.st_size
+
+    def _find(self) -> _Descriptor:
+        """The file that is there now, open; raises as `wake`."""
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe there is too short
-            return os.fstat(self._fd).st_size
+            return _Descriptor(self.path)
         except FileNotFoundError:
             raise StoreError(f"{self.name}: the shard file is missing. `g2l verify` lists all damage") from None
         except OSError as error:
             raise StoreError(f"{self.name}: the shard file cannot be read ({error.strerror})") from error
 
-    def __del__(self) -> None:
-        if hasattr(self, "_fd"):
-            os.close(self._fd)
-
     def _damaged(self, how: str) -> StoreError:
         return StoreError(f"{self.name}: damaged ({how}). `g2l verify` lists all damage")
 
     def _read(self, offset: int, length: int) -> bytes:
+        descriptor = self._descriptor
+        if descriptor is None:  # another thread has let it rest
+            descriptor = self._find()
+            if descriptor.version[2:] != self._version[2:]:  # some mounts number their files anew
+                raise self._damaged("it has changed since it was opened")
         try:
-            return os.pread(self._fd, length, offset)
+            return os.pread(descriptor.number, length, offset)
         except OSError as error:
             raise StoreError(f"{self.name}: the shard file cannot be read ({error.strerror})") from error
 
     def _entry(self, index: int) -> tuple[int, int] | None:
         """(offset, length) of an inner chunk with its checksum, or `None` if it is missing."""
+        if self._entries.ndim == 1:
+            start, end = self._entries[index : index + 2].tolist()
+            return (start, end - start) if end > start else None
         offset, length = self._entries[index].tolist()
         if offset == MISSING and length == MISSING:
             return None
@@ -277,7 +337,9 @@ class LocalShards:
 
 
 class ShardCache:
-    """The shard files used last, kept open: a fixed number, however many the store has. `open_file` opens one."""
+    """The shard files of an array. Those used last are kept open, a fixed number, however many the store has; of the
+    others the index stays in memory, for a random row should not cost that of a whole shard. `open_file` opens one.
+    """
 
     def __init__(
         self, num_chunks: int, capacity: int = 64, open_file: Callable[[Path, int], ShardFile] = ShardFile
@@ -287,14 +349,22 @@ class ShardCache:
         self._open_file = open_file
         self._lock = threading.Lock()
         self._files: OrderedDict[Path, ShardFile] = OrderedDict()
+        self._resting: dict[Path, ShardFile] = {}
 
     def open(self, path: Path) -> ShardFile:
         """The shard file at `path`; one that drops out is closed when its last reader is done."""
         with self._lock:
             file = self._files.get(path)
             if file is None or not file.is_current:
-                file = self._files[path] = self._open_file(path, self._num_chunks)
+                file = self._files[path] = self._awake(path) or self._open_file(path, self._num_chunks)
                 if len(self._files) > self._capacity:
-                    self._files.popitem(last=False)
+                    oldest, dropped = self._files.popitem(last=False)
+                    dropped.rest()
+                    self._resting[oldest] = dropped
             self._files.move_to_end(path)
         return file
+
+    def _awake(self, path: Path) -> ShardFile | None:
+        """A file that was open before, if it is still the same one."""
+        file = self._resting.pop(path, None)
+        return file if file is not None and file.is_current and file.wake() else None

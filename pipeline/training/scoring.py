@@ -20,6 +20,7 @@ from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.rows import StoredRows
 from pipeline.training.similarity import explained_variance, fidelity
+from pipeline.training.step.room import advice_on_room
 
 CALIBRATION_ROWS = 1024
 """Rows that give the statistics before the first step. Our choice: means to within 3 %."""
@@ -61,6 +62,7 @@ def embed_for_scores(
     `batches` are the same rows split into batches; by default full batches in order.
     """
     parts = list(batches or batches_in_order(chosen, min(batch_size, len(chosen))))
+    largest = max(map(len, parts))
     students, teachers = [], []
     with read_and_embed(
         distillation.embed,
@@ -68,10 +70,10 @@ def embed_for_scores(
         parts,
         distillation.device,
         patch_px=rows.patch_px,
-        batch_size=max(map(len, parts)),
+        batch_size=largest,
         workers=workers,
         width=distillation.student.spec.width,
-        no_room="Give a smaller --batch-size",
+        no_room=advice_on_room(distillation, min(distillation.micro_batch or largest, largest)),
         ahead=rows.read_ahead,
     ) as embedded_batches:
         for embedded in embedded_batches:

@@ -33,7 +33,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x", "meta"])
 def test_a_device_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--device {name}: not usable here"):
         choose_device(name)

@@ -273,6 +273,31 @@ def test_each_launched_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) 
         distributed.own_device(gpu)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mps", "--device mps: several processes train together on GPUs of CUDA or on CPUs only"),
+        ("cuda:1", "--device cuda:1: the 2 processes of this machine would share one card"),
+    ],
+)
+def test_a_device_that_processes_cannot_share_is_refused_before_they_meet(
+    monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    """gloo has no MPS, which `auto` takes on a Mac, and NCCL no two processes on one card."""
+    monkeypatch.setattr(distributed, "launcher_store", lambda: pytest.fail("they meet"))
+    for variable in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match=words):
+        distributed.join_group(torch.device(name))
+
+
+def test_a_named_card_is_each_machines_where_it_has_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    for name in ("cuda:1", "cuda", "cpu"):
+        distributed.require_for_several(torch.device(name))
+
+
 def test_one_process_is_the_identity() -> None:
     value = torch.tensor([1.0, 2.0], requires_grad=True)
     assert distributed.global_sum(value) is value

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.cores import usable_cores
+from pipeline.base.errors import ConfigError
 from pipeline.base.images import BESIDE_BOUNDARY
 from pipeline.base.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader
 
@@ -240,3 +241,9 @@ def test_batches_begin_where_jpeg_is_decoded_fast() -> None:
         for batch in batches.batches([[1, 2]] * 6):
             assert batch.pixels.data_ptr() % 64 == BESIDE_BOUNDARY
             assert batch.pixels.is_contiguous()
+
+
+def test_batches_that_memory_has_no_room_for_are_named() -> None:
+    """Before anything is read: torch's own words were a traceback."""
+    with pytest.raises(ConfigError, match=r"the 5 batches of 1000000000 patches .*, 753 TB\. Give a smaller --batch"):
+        BatchLoader(lambda *_: None, patch_px=224, batch_size=10**9, workers=2, device=torch.device("cpu"))

@@ -105,11 +105,14 @@ def test_each_batch_is_given_when_the_next_one_has_been_started() -> None:
     assert list(embed_batches(forward, [], CPU, width=3, no_room="")) == []
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_a_device_without_room_for_a_batch_is_told(at_once: int) -> None:
+def test_a_device_without_room_for_a_batch_is_told(at_once: int, error: Exception) -> None:
     batch = Batch(range(4), patches(4), [True] * 4)
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Advice"):
-        list(embed_batches(failing(torch.OutOfMemoryError()), [batch], CPU, width=3, no_room="Advice", at_once=at_once))
+        list(embed_batches(failing(error), [batch], CPU, width=3, no_room="Advice", at_once=at_once))
 
 
 @contextmanager

@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.pixels import noise
 
 from pipeline.base.errors import StoreError
 from pipeline.base.images import ImageFormat, encode_image
 from pipeline.store import zarr_format
-from pipeline.store.shards import ShardCache, ShardFile, ShardWriter, make_folders, with_crc, without_crc
+from pipeline.store.shards import (
+    MISSING,
+    ShardCache,
+    ShardFile,
+    ShardWriter,
+    make_folders,
+    pack_index,
+    with_crc,
+    without_crc,
+)
 
 ROWS = 20
 SHARD_ROWS, CHUNK_ROWS = 8, 4
@@ -235,6 +246,82 @@ def test_the_cache_serves_many_threads_with_few_files(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) - before <= capacity
     with pytest.raises(StoreError, match="missing"):
         cache.open(tmp_path / "none")
+
+
+def test_the_index_of_a_file_is_read_once_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are read in random order: of more files than are kept open, nearly each row comes to one that is closed."""
+    num_files, rounds = 6, 3
+    for i in range(num_files):
+        write_shard(tmp_path / str(i), [b"row"], 100)
+    pread, lengths = os.pread, []
+
+    def counted(number: int, length: int, offset: int) -> bytes:
+        lengths.append(length)
+        return pread(number, length, offset)
+
+    monkeypatch.setattr("pipeline.store.shards.os.pread", counted)
+    cache = ShardCache(100, 2)
+    for _ in range(rounds):
+        for i in range(num_files):
+            assert cache.open(tmp_path / str(i)).read_chunk(0) == b"row"
+    assert sum(length > 100 for length in lengths) == num_files
+    assert sum(length <= 100 for length in lengths) == num_files * rounds
+
+
+def test_a_file_that_was_made_again_while_it_was_closed_is_read_anew(tmp_path: Path) -> None:
+    for name in "abc":
+        write_shard(tmp_path / name, [b"first", b"x"], 2)
+    cache = ShardCache(2, 2)
+    held = cache.open(tmp_path / "a")
+    for name in "bc":
+        cache.open(tmp_path / name)
+    assert held.read_chunk(0) == b"first", "closed by the cache, and still held"
+    write_shard(tmp_path / "a", [b"another", b"y"], 2)
+    for read in (held.read_chunk, held.read_checksum, lambda index: held.read_slice(index, 0, 1)):
+        with pytest.raises(StoreError, match="it has changed since it was opened"):
+            read(0)
+    assert cache.open(tmp_path / "a").read_chunk(0) == b"another"
+    with pytest.raises(StoreError, match="it has changed"):
+        held.read_slice(1, 0, 1)
+    (tmp_path / "b").unlink()
+    with pytest.raises(StoreError, match="b: the shard file is missing"):
+        cache.open(tmp_path / "b")
+
+
+@given(chunks=st.lists(st.none() | st.binary(max_size=5), min_size=1, max_size=6), more=st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_an_index_takes_four_bytes_a_chunk_and_says_the_same(chunks: list[bytes | None], more: int) -> None:
+    written, start = [], 0
+    for chunk in [*chunks, *[None] * more]:
+        length = 0 if chunk is None else len(chunk) + 4
+        written.append((MISSING, MISSING) if chunk is None else (start, length))
+        start += length
+    entries = np.array(written, "<u8")
+    packed = pack_index(entries, start)
+    assert packed.nbytes == 4 * (len(entries) + 1)
+    for (offset, length), first, last in zip(written, packed[:-1].tolist(), packed[1:].tolist(), strict=True):
+        assert (first == last) if offset == MISSING else (first, last) == (offset, offset + length)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(4, 5)],  # bytes before it
+        [(0, 5), (0, 5)],  # one place twice
+        [(5, 5), (0, 5)],  # the last one first
+        [(0, 0)],  # without a checksum
+        [(0, 11)],  # beyond the end
+        [(0, 5), (5, 2**64 - 1)],  # a sum that does not fit
+        [(0, 5), (MISSING, 5)],
+        [(0, 5), (5, MISSING)],
+    ],
+)
+def test_another_index_stays_as_it_is(entries: list[tuple[int, int]]) -> None:
+    array = np.array(entries, "<u8")
+    assert pack_index(array, 10) is array
+    assert pack_index(np.array([(0, 5)], "<u8"), 1 << 32).ndim == 2
 
 
 def test_folders_are_synced_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,8 @@ def test_passes_that_gather_statistics_take_turns() -> None:
         out[:] = row
         return np.zeros(2, np.float32)
 
-    student = SimpleNamespace(spec=SimpleNamespace(width=3))
-    distillation: Any = SimpleNamespace(embed=embed, device=torch.device("cpu"), student=student)
+    student = SimpleNamespace(spec=SimpleNamespace(width=3), module=torch.nn.Identity())
+    distillation: Any = SimpleNamespace(embed=embed, device=torch.device("cpu"), student=student, micro_batch=None)
     rows: Any = SimpleNamespace(read=read, patch_px=2, read_ahead=None)
     threads = torch.get_num_threads()
     torch.set_num_threads(4)

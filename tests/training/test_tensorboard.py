@@ -1,5 +1,6 @@
 """What TensorBoard shows is what `metrics.jsonl` holds."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -60,3 +61,32 @@ def test_nothing_is_written_without_a_folder_or_without_the_extra(
     board.append(LINES[1])
     board.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_on_without_one_that_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody asked for it: it is written where it is installed, in whatever state that is."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    board = TensorBoard(tmp_path / "board", 0)
+    board.append(LINES[1])
+    board.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: TensorBoard: ModuleNotFoundError: ")
+    assert line.endswith("The run goes on without it")
+
+
+@pytest.mark.parametrize("method", ["add_scalar", "close"])
+def test_a_run_goes_on_without_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("Descriptors cannot be created directly.\nMore")
+
+    monkeypatch.setattr(f"torch.utils.tensorboard.SummaryWriter.{method}", fail)
+    board = TensorBoard(tmp_path, 0)
+    for line in LINES:
+        board.append(line)
+    board.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "TypeError: Descriptors cannot be created directly.. The run goes on" in line

@@ -63,6 +63,13 @@ class RangedShard(ShardFile):
         """Whether the file is not on this machine yet."""
         return self._object.name not in self._copies
 
+    def rest(self) -> None:
+        """Nothing is open."""
+
+    def wake(self) -> bool:
+        """As `ShardFile`."""
+        return True
+
     def begin(self, chunks: Iterable[int]) -> None:
         """Ask for chunks that will be read once each."""
         for chunk in chunks:

@@ -32,6 +32,7 @@ from pipeline.training.sharded.split import require_shardable
 from pipeline.training.sharded.update import clip_over_all
 from pipeline.training.step.batch_norm import BatchNormOverAll, batch_norms, can_synchronise
 from pipeline.training.step.compiled import TrainingPass, compiled_pass, require_compiler
+from pipeline.training.step.room import told_of_room
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,25 @@ def train_step(
     """Train on one batch; returns loss and gradient norm, on the device.
 
     `clip` is the largest norm of the gradient; 0 for any. `gradients` averages them where there are several processes.
+
+    Raises:
+        ConfigError: the device has too little memory; says what to do.
     """
     assert gradients is not None or distributed.world_size() == 1, "who averages the gradients?"
+    with told_of_room(distillation, len(batch.rows)):
+        return _train_step(distillation, batch, loss_of, optimizer, clip, early_stop, gradients)
+
+
+def _train_step(
+    distillation: Distillation,
+    batch: Batch[NDArray[Any]],
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
+    clip: float,
+    early_stop: EarlyStop | None,
+    gradients: GradientBuckets | None,
+) -> tuple[Tensor, Tensor]:
+    """`train_step`, with torch's own error where memory is short."""
     parts = distillation.parts(batch.pixels_on(distillation.device))
     teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True).float()
     before = random_states(distillation.device) if len(parts) > 1 else {}
