@@ -208,6 +208,15 @@ def describe_device(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of this process on the device. To CUDA it goes by pinned memory, so that the host does not wait for the
+    work queued before it.
+    """
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 class HostCopy:
     """A scalar on its way to the host. On CUDA the copy waits for the work queued before it only: made before the
     backward pass and read after that was queued, it leaves the device busy.

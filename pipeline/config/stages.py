@@ -264,7 +264,7 @@ class TrainConfig(Config):
         added=True,
     )
     workers: int | None = option(
-        None, ge=1, description="Threads that decode and augment [number of cores].", decides="nothing"
+        None, ge=1, description="Threads that decode and, without a GPU, augment [number of cores].", decides="nothing"
     )
     deterministic: bool = option(True, description="Use only reproducible kernels: resuming is then exact to the bit.")
     slides_root: Path | None = option(

@@ -22,6 +22,7 @@ from pipeline.base.devices import (
     describe_device,
     mark,
     one_thread,
+    sent,
     use_deterministic_kernels,
     use_tf32,
 )
@@ -99,6 +100,26 @@ def test_an_event_is_behind_what_was_given() -> None:
     assert not event.query()
     event.synchronize()
     assert event.query()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_what_is_sent_arrives_whole(device: str) -> None:
+    values = torch.arange(10**6).reshape(1000, 1000)
+    arrived = sent(values, torch.device(device))
+    assert arrived.device.type == device
+    assert torch.equal(arrived.cpu(), values)
+
+
+@needs_gpu
+def test_sending_does_not_wait_for_the_device() -> None:
+    device, values = torch.device("cuda"), torch.zeros(4 << 20)
+    sent(values, device)
+    torch.cuda.synchronize()
+    torch.cuda._sleep(10**9)
+    queued = mark(device)
+    sent(values, device)
+    assert queued is not None
+    assert not queued.query()
 
 
 def test_deterministic_kernels_go_on_and_off() -> None:

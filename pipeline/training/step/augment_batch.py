@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.base.devices import sent
 from pipeline.base.draws import RunDraws
 from pipeline.training.augment import GREY, JITTER_BITS, WHOLE_LUMA, Augmentation, DrawnJitter
 from pipeline.training.rows import row_keys
@@ -50,7 +51,7 @@ def augment_batch(pixels: Tensor, keys: NDArray[np.uint64], augmentation: Augmen
     out = torch.empty_like(pixels)
     for start in range(0, len(pixels), ROWS_AT_ONCE):
         some = slice(start, start + ROWS_AT_ONCE)
-        which = torch.from_numpy((keys[some] & np.uint64(7)).astype(np.uint8)).to(pixels.device, non_blocking=True)
+        which = sent(torch.from_numpy((keys[some] & np.uint64(7)).astype(np.uint8)), pixels.device)
         turned = turn_rows(pixels[some], which)
         if augmentation == "flips+jitter":
             turned = jitter_rows(turned, [DrawnJitter.drawn(key) for key in keys[some].tolist()])
@@ -73,7 +74,7 @@ def jitter_rows(pixels: Tensor, drawn: Sequence[DrawnJitter]) -> Tensor:
     each is one operation in float64, rounded as IEEE 754 says. A division by a Python number would not be, on CUDA.
     """
     columns = [[by.of_level, by.of_luma, by.constant, by.of_mean, by.half_rest] for by in drawn]
-    numbers = torch.tensor(columns, dtype=torch.float64).to(pixels.device, non_blocking=True)
+    numbers = sent(torch.tensor(columns, dtype=torch.float64), pixels.device)
     of_level, of_luma, constant, of_mean, half_rest = numbers.unbind(1)
     sums = pixels.sum(dim=(1, 2, 3), dtype=torch.int64).double()
     constant = constant + of_mean * (sums / torch.full_like(sums, pixels[0].numel()))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base import distributed
-from pipeline.base.devices import HostCopy
+from pipeline.base.devices import HostCopy, sent
 from pipeline.base.distributed import GradientBuckets
 from pipeline.base.errors import ConfigError
 from pipeline.base.loader import Batch
@@ -154,7 +154,7 @@ def _train_step(
 ) -> tuple[Tensor, Tensor]:
     """`train_step`, with torch's own error where memory is short."""
     parts = distillation.parts(batch.pixels_on(distillation.device))
-    teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True).float()
+    teachers = sent(torch.from_numpy(np.stack(batch.results)), distillation.device).float()
     before = random_states(distillation.device) if len(parts) > 1 else {}
     embedding = distillation.embed(parts[0]) if len(parts) == 1 else embed_without_graph(distillation, parts)
     losses = [head.weight * loss_of(*head.projector(embedding, z)) for head, z in distillation.by_head(teachers)]
