@@ -167,7 +167,7 @@ def _row_counts(teacher: StoredTeacher) -> str:
     """How many rows have which status; those that `--patch-qc` dropped apart."""
     counts = teacher.ledger.status_counts(teacher.shards)
     words = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and not Status[name].is_dropped)
-    dropped = dropped_words(counts)
+    dropped = dropped_words(teacher, counts)
     return f"{words}; dropped by --patch-qc: {dropped}" if dropped else words
 
 

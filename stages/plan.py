@@ -175,9 +175,11 @@ def plan_slides(
     if audit_csv is not None:
         write_audit(sorted(audit_rows, key=attrgetter("slide_id")), audit_csv)
     refuse_near_copies(manifest, same)
+    dropped = [patch for a in audited for patch in a.dropped]
+    if overlays is not None and not any(len(part.coords_l0_px) for part in parts):
+        draw_dropped(dropped, overlays)  # there will be no plan; which rules took all patches can be seen all the same
     slides, in_plan = in_order(parts, audit_rows)
     plan = Plan(slides, root, config.for_plan(sampler.name if sampler else None), in_plan, spent)
-    dropped = [patch for a in audited for patch in a.dropped]
     dropped += draw_late_overlays(plan, parts, manifest, overlays, tissue, stage)
     if overlays is not None:
         draw_dropped(dropped, overlays)

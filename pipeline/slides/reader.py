@@ -57,6 +57,9 @@ across a slide of 40,000 pixels.
 """
 MAX_WORDS = 300
 """Most characters of another library's error in a message."""
+UNSUPPORTED = "unsupported"
+"""Word of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
+CONVERT = "OpenSlide reads no file of this kind. Convert it, such as to a pyramidal TIFF with JPEG tiles"
 
 
 @contextmanager
@@ -178,9 +181,9 @@ class Slide:
         except openslide.OpenSlideUnsupportedFormatError:
             raise SlideError(f"{self.path}: not a slide that OpenSlide can read") from None
         except openslide.OpenSlideError as error:
-            raise SlideError(
-                f"{self.path}: the slide does not open ({self._words(error)}). Is the file whole?"
-            ) from None
+            words = self._words(error)
+            mend = CONVERT if UNSUPPORTED in words.lower() else "Is the file whole?"
+            raise SlideError(f"{self.path}: the slide does not open ({words}). {mend}") from None
 
     def _words(self, error: Exception) -> str:
         """OpenSlide's words, which may name the file that was read, as if it had been the slide's own."""

@@ -5,12 +5,14 @@ are cut as a repository of the paper's authors cuts them (decision 0048); their 
 out: ours is used. Left out as well: sampling and splits.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.base.console import counted
 from pipeline.config.groups import Grid
 from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES, in_rule_order
 from pipeline.slides.annotations.patch_classes import PatchClasses
@@ -79,7 +81,18 @@ class TissueGrid:
             return f"it is smaller than a patch ({self.geometry.patch_l0_px:.0f} pixels of level 0)"
         groups = f" with its centre, in a group of {MIN_GROUP}" if self.is_grouped else ""
         covered = " without artefacts on more of it than --max-artefact allows" if self.rejected_covered.any() else ""
-        return f"no patch has {self.min_tissue:.0%} of its area on tissue{covered}{groups}"
+        return f"no patch has {self.min_tissue:.0%} of its area on tissue{covered}{groups}{self._taken_by_rules()}"
+
+    def _taken_by_rules(self) -> str:
+        """Which rules dropped what would be patches, in words; empty if none did."""
+        counts = Counter(RULE_NAMES[number - 1] for number in dropped_patches(self)[1].tolist())
+        if not counts:
+            return ""
+        named = ", ".join(f"{name} {counts[name]:,}" for name in RULE_NAMES if name in counts)
+        return (
+            f"; {counted(counts.total(), 'patch', 'patches')} would be taken without rules (most of each dropped by: "
+            f"{named}). If the pictures of `g2l plan --overlays` show that this is tissue: --skip-rule NAME"
+        )
 
 
 def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> TissueGrid:

@@ -13,6 +13,7 @@ from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.remote.opening import open_store
+from pipeline.student.student_json import STUDENT_JSON
 from stages.doctor.estimate import TriedSlides
 from stages.doctor.findings import Finding, describe, trouble
 from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
@@ -118,6 +119,8 @@ def _what_then(path: Path) -> str:
         return f"There is a store in it: g2l doctor {stores[0]}"
     if path.is_dir() and (tables := sorted(path.glob("*.csv"))):
         return f"There is a table in it: g2l doctor {tables[0]}"
+    if (path / STUDENT_JSON).is_file():
+        return f"It is an exported student: g2l inspect {path} shows it"
     if path.is_dir():
         return (
             f"If slides are in it, make a manifest of them first: g2l make-manifest {path} --out slides.csv, and then "

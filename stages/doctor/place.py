@@ -1,21 +1,26 @@
 """Look at the folder that outputs go to: room, speed, and whether locks, links and renames hold on its file system.
 
-A folder of files is made in it for some seconds, and removed.
+A folder of files is made in it for some seconds, and removed, also when a signal ends the process. What a killed call
+left goes with the next one.
 """
 
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from pipeline.base import interrupts
 from pipeline.base.units import format_bytes
+from pipeline.disk.asides import aside_name, remove, remove_asides_of
 from pipeline.disk.locks import NO_FLOCK
 from stages.doctor.findings import Finding, good, note, trouble
 
+TRIED_FOLDER = ".g2l-doctor"
+"""Name of the folder that is tried out; always written aside."""
 PROBE_BYTES = 64 << 20
 """Bytes written to measure the speed. Our choice: a second on a slow disk."""
 NUM_SYNCS = 5
@@ -38,14 +43,34 @@ def look_at_place(folder: Path) -> Iterator[Finding]:
     words = f"{format_bytes(free)} free in {folder}"
     yield note("room", words, "see the estimate of `g2l plan`, or choose another disk") if few else good("room", words)
     try:
-        with tempfile.TemporaryDirectory(prefix=".g2l-doctor-", dir=folder) as probe:
-            yield from _look_at_speed(Path(probe), free)
-            yield look_at_locks(Path(probe))
-            yield _look_at_links(Path(probe))
+        with probe_folder(folder) as probe:
+            yield from _look_at_speed(probe, free)
+            yield look_at_locks(probe)
+            yield _look_at_links(probe)
     except OSError as error:
         yield trouble(
             "folder", f"cannot write to {folder} ({error.strerror})", "choose another --out, or mend its rights"
         )
+
+
+@contextmanager
+def probe_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, removed after the block or when a signal ends the process; first those go that killed
+    calls left.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_asides_of(folder / TRIED_FOLDER, locked=False)
+    probe = folder / aside_name(TRIED_FOLDER)
+    with interrupts.guard:
+        probe.mkdir()
+        key = interrupts.undo_at_end(lambda: remove(probe), probe)
+    try:
+        yield probe
+    finally:
+        remove(probe)
+        interrupts.settled(key)
 
 
 def _look_at_speed(probe: Path, free: int) -> Iterator[Finding]:

@@ -55,9 +55,17 @@ def failed_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and is_failure(name))
 
 
-def dropped_words(counts: dict[str, int]) -> str:
-    """How many rows `--patch-qc` dropped, by reason; "" if none."""
-    return ", ".join(f"{n:,} {Status[name].words}" for name, n in counts.items() if n and Status[name].is_dropped)
+def dropped_words(teacher: StoredTeacher, counts: dict[str, int]) -> str:
+    """How many rows `--patch-qc` dropped, by reason, or "none"; "" if patches were not checked."""
+    words = ", ".join(f"{n:,} {Status[name].words}" for name, n in counts.items() if n and Status[name].is_dropped)
+    return words or ("none" if "patch_qc" in teacher.settings else "")
+
+
+def dropped_line(teacher: StoredTeacher, counts: dict[str, int]) -> list[str]:
+    """The report's line of the rows that `--patch-qc` dropped; no line if patches were not checked."""
+    words = dropped_words(teacher, counts)
+    where = "" if words == "none" else f"; listed in {teacher.folder / 'dropped.csv'}"
+    return [f"rows dropped by --patch-qc: {words}{where}"] if words else []
 
 
 def extract_report(extracted: Extracted) -> str:
@@ -81,9 +89,7 @@ def extract_report(extracted: Extracted) -> str:
             lines.append(
                 f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. --retry-failures tries them again"
             )
-    if dropped := dropped_words(extracted.counts):
-        lines.append(f"rows dropped by --patch-qc: {dropped}; listed in {teacher.folder / 'dropped.csv'}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *dropped_line(teacher, extracted.counts)])
 
 
 def merge_report(merged: "Merged") -> str:
@@ -97,9 +103,7 @@ def merge_report(merged: "Merged") -> str:
     lines.append(f"files linked: {merged.num_linked:,}, copied: {merged.num_copied:,}; every shard file was checked")
     if num_failed:
         lines.append(f"failed rows: {num_failed:,}; listed in {teacher.folder / 'failures.csv'}")
-    if dropped := dropped_words(counts):
-        lines.append(f"rows dropped by --patch-qc: {dropped}; listed in {teacher.folder / 'dropped.csv'}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *dropped_line(teacher, counts)])
 
 
 def import_report(imported: Extracted) -> str:

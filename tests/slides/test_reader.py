@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import support.slides as sf
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from support.failing import failing
@@ -218,6 +219,15 @@ def test_slide_cut_to_60_percent(tmp_path: Path, ifds: sf.Ifds, message: str) ->
     whole = sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, ifds=ifds)
     with pytest.raises(SlideError, match=f"a-truncated.svs: .*{message}"):
         Slide(sf.truncate(whole))
+
+
+def test_a_whole_slide_of_a_kind_that_openslide_does_not_read(tmp_path: Path) -> None:
+    """It is not asked whether the file is whole: it is to be converted."""
+    path = sf.make_slide(tmp_path / "a.svs", width=300, height=300, downsamples=(1,))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["Compression"].overwrite(50001)  # WebP
+    with pytest.raises(SlideError, match=r"a\.svs: the slide does not open \(Unsupported .*\)\. OpenSlide .* Convert"):
+        Slide(path)
 
 
 def test_slide_cut_to_60_percent_that_opens(tmp_path: Path) -> None:

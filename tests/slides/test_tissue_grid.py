@@ -161,7 +161,11 @@ def test_a_patch_under_artefacts_is_dropped_though_most_of_it_is_tissue(
     whole = replace(folded, reasons=np.full_like(reasons, reason_of("pen")))
     monkeypatch.setattr(tissue_grid, "find_tissue", lambda *_: whole)
     bare = lay_grid(slide, PlanConfig(patch_px=64).grid)
-    assert bare.why_empty.endswith("of its area on tissue without artefacts on more of it than --max-artefact allows")
+    assert bare.why_empty.endswith(
+        "of its area on tissue without artefacts on more of it than --max-artefact allows; 35 patches would be taken "
+        "without rules (most of each dropped by: pen 35). If the pictures of `g2l plan --overlays` show that this is "
+        "tissue: --skip-rule NAME"
+    )
 
 
 def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:

@@ -168,6 +168,17 @@ def test_reports_count_them_apart(checked: Store, folder: Path, plan: Plan) -> N
     assert "--patch-qc dropped 6 of them" in missing_note(excluded)
 
 
+def test_that_none_was_dropped_is_said(folder: Path, tmp_path: Path) -> None:
+    """So one sees that patches were checked; of a store without checks nothing is said."""
+    (folder / "b.csv").write_text("slide_id,path,case_id\nb,b.svs,d\n")
+    plan = plan_cohort(folder / "b.csv", patches_per_slide=8, val_fraction=0.0)
+    made = extract(plan, tmp_path / "s.zarr", folder / "t.safetensors", patch_qc=True, **SIZES)
+    assert extract_report(made).endswith("rows dropped by --patch-qc: none")
+    assert "8 ok; dropped by --patch-qc: none" in describe_store(made.store)
+    plain = extract(plan, tmp_path / "plain.zarr", folder / "t.safetensors", **SIZES)
+    assert "--patch-qc" not in extract_report(plain) + describe_store(plain.store)
+
+
 def test_verify_knows_them(checked: Store) -> None:
     assert check_metadata(checked.first) == []
     assert [check_shard(checked.first, shard) for shard in range(checked.first.num_shards)] == [[], []]

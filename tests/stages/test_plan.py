@@ -379,6 +379,15 @@ def test_no_slide_gives_a_patch(tmp_path: Path) -> None:
         make_plan(cohort_of(tmp_path, a=blank))
 
 
+def test_rules_that_take_all_patches_are_named_and_seen(tmp_path: Path) -> None:
+    """Pink all over, without texture: the rule `blank` takes it. There is no plan; the sheet shows what was taken."""
+    pink = sf.write_slide(tmp_path / "a.svs", np.full((600, 600, 3), (220, 150, 190), np.uint8), mpp=0.5)
+    config, folder = PlanConfig.build(SMALL), tmp_path / "overlays"
+    with pytest.raises(PlanError, match=r"  a: no patch .*; 81 patches would be taken without rules .*: blank 81\)"):
+        plan_slides(read_manifest(cohort_of(tmp_path, a=pink)), config, workers=1, overlays=folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "dropped-patches.jpg"]
+
+
 # Which slide it is
 
 

@@ -77,16 +77,18 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_hint_says_what_to_look_at_instead(tmp_path: Path) -> None:
-    """Of a folder of slides, one with a manifest, one with a store, and a plan."""
-    for folder in ("slides", "tables", "stores/s.zarr"):
+    """Of a folder of slides, one with a manifest, one with a store, an exported student, and a plan."""
+    for folder in ("slides", "tables", "stores/s.zarr", "student"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tables" / "m.csv").touch()
     (tmp_path / "stores" / "s.zarr" / "zarr.json").touch()
+    (tmp_path / "student" / "student.json").touch()
     (tmp_path / "p.h5").touch()
     hints = {
         "slides": "g2l make-manifest .*slides --out slides.csv, and then g2l doctor slides.csv --slides-root .*slides$",
         "tables": "g2l doctor .*m.csv$",
         "stores": "g2l doctor .*s.zarr$",
+        "student": "It is an exported student: g2l inspect .*student shows it$",
         "p.h5": "the manifest that it was made from; g2l inspect .*p.h5 shows the plan$",
     }
     for name, words in hints.items():

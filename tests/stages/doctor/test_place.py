@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.base import interrupts
+from pipeline.base.processes import ProcessIdentity
+from pipeline.disk.asides import aside_name
 from stages.doctor import place
 from stages.doctor.findings import Finding
 
@@ -33,6 +36,31 @@ def test_a_sound_folder_is_in_order_and_empty_afterwards(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_left_when_a_signal_ends_the_process(tmp_path: Path) -> None:
+    findings = place.look_at_place(tmp_path)
+    assert [next(findings).subject, next(findings).subject] == ["room", "disk"]
+    (probe,) = tmp_path.iterdir()
+    assert interrupts.is_being_written(probe)
+    for undo in list(interrupts._undoings.values()):  # as `interrupts.end` does
+        undo()
+    assert not list(tmp_path.iterdir())
+    findings.close()  # type: ignore[attr-defined]
+    assert not interrupts.is_being_written(probe)
+
+
+def test_what_a_killed_call_left_goes_with_the_next(tmp_path: Path) -> None:
+    """And nothing else: what another call, which runs, is writing stays."""
+    me = ProcessIdentity.current()
+    name = aside_name(place.TRIED_FOLDER).replace(f"-{me.pid}-{me.started}-", f"-{me.pid}-1-")  # of an earlier process
+    left = tmp_path / name
+    left.mkdir()
+    (left / "large").write_bytes(b"x")
+    with place.probe_folder(tmp_path) as running:
+        found(tmp_path)
+        assert list(tmp_path.iterdir()) == [running]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_and_slow_disk_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
     monkeypatch.setattr(place, "SLOW_SYNC", 0.0)
@@ -44,7 +72,7 @@ def test_a_folder_that_cannot_be_written_is_trouble(tmp_path: Path, monkeypatch:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(place.tempfile, "TemporaryDirectory", refuse)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Path, "mkdir", refuse)
     assert found(tmp_path)["folder"].level == "trouble"
     assert found(tmp_path / "absent")["folder"].level == "trouble"
 
