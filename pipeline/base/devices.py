@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
 
     glibc maps and unmaps every tensor above 32 MB, and often each decoded tile of a slide (192 kB), and the kernel
     clears the pages each time. A CNN's forward pass on a CPU then takes 2.5 times as long, and reading patches, which a
-    GPU waits for as well, 1.3 times (benchmarks/memory_reuse.py). Memory of other threads ends at 64 MB whatever the
+    GPU waits for as well, 1.2 times (benchmarks/memory_reuse.py). Memory of other threads ends at 64 MB whatever the
     thresholds, so all share the main one's. Process-wide; does nothing without glibc.
     """
     libc = ctypes.CDLL(None)
