@@ -109,7 +109,7 @@ def drawn_factors(key: int) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class DrawnJitter:
-    """What of a `WholeJitter` hangs on the key alone.
+    """The part of a `WholeJitter` that depends on the key alone.
 
     Attributes:
         of_level, of_luma: as there.

@@ -1,7 +1,8 @@
 """Augmentation of a whole batch on the GPU that trains, to the bit as the reading threads make it a patch at a time.
 
-A GPU has the time, the threads that decode for it have not: turns and changes of colour take a third of what decoding a
-JPEG takes. On a CPU it stays with them, patch by patch while each lies in the processor's cache (decision 0110).
+Training on a GPU waits for the reading threads, and turning a patch and changing its colours takes them a third of the
+time that decoding its JPEG does. On a CPU they do it all the same, patch by patch while each lies in the cache
+(decision 0110).
 """
 
 from collections.abc import Sequence
@@ -70,8 +71,9 @@ def turn_rows(pixels: Tensor, which: Tensor) -> Tensor:
 def jitter_rows(pixels: Tensor, drawn: Sequence[DrawnJitter]) -> Tensor:
     """`WholeJitter` of each of uint8 (B, P, P, 3).
 
-    What hangs on a patch's mean is computed on the device, which nobody waits for, in the steps of `WholeJitter.drawn`:
-    each is one operation in float64, rounded as IEEE 754 says. A division by a Python number would not be, on CUDA.
+    What depends on a patch's mean is computed on the device, so that the host never waits for it, in the steps of
+    `WholeJitter.drawn`: each is one operation in float64, rounded as IEEE 754 says. On CUDA a division by a Python
+    number would not be: torch multiplies by its reciprocal.
     """
     columns = [[by.of_level, by.of_luma, by.constant, by.of_mean, by.half_rest] for by in drawn]
     numbers = sent(torch.tensor(columns, dtype=torch.float64), pixels.device)
