@@ -32,6 +32,8 @@ PARTS = 8
 """Into which a slide is divided along each side, so that one stroke of a pen is not all of its sheet. Our choice."""
 COLUMNS = 8
 CELL_PX, FRAME_PX, TEXT_PX, GAP_PX, MARGIN_PX = 148, 4, 34, 8, 16
+HEADER_PX, LINE_PX = 60, 20
+"""Height of the title with one line of the legend, and of each further line."""
 NAME_INK, PLACE_INK = (25, 25, 25), (110, 110, 110)
 QUALITY = 90
 """Of the JPEG. Our choice: blocks are not seen."""
@@ -109,19 +111,19 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
         return
     rows = -(-len(chosen) // COLUMNS)
     width = 2 * MARGIN_PX + COLUMNS * (CELL_PX + GAP_PX) - GAP_PX
-    header_px = 60
+    font, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
+    counts = Counter(patch.rule for patch in chosen)
+    legend = {rule: f"{rule.name}: {counts[rule]} shown" for rule in DROPPING if rule in counts}
+    places = places_in_legend([int(small.getlength(text)) for text in legend.values()], width)
+    header_px = HEADER_PX + LINE_PX * places[-1][1]
     page = Image.new("RGB", (width, 2 * MARGIN_PX + header_px + rows * (CELL_PX + TEXT_PX + GAP_PX)), "white")
     draw = ImageDraw.Draw(page)
-    font, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
     title = "Patches that rules dropped: would you keep any? --skip-rule NAME turns a rule off"
     draw.text((MARGIN_PX, MARGIN_PX), title, fill=NAME_INK, font=font)
-    x = MARGIN_PX
-    for rule in DROPPING:
-        if shown := sum(patch.rule is rule for patch in chosen):
-            text = f"{rule.name}: {shown} shown"
-            draw.rectangle((x, MARGIN_PX + 32, x + 14, MARGIN_PX + 46), fill=rule.colour)
-            draw.text((x + 22, MARGIN_PX + 31), text, fill=NAME_INK, font=small)
-            x += int(draw.textlength(text, small)) + 44
+    for (rule, text), (x, line) in zip(legend.items(), places, strict=True):
+        y = MARGIN_PX + 32 + LINE_PX * line
+        draw.rectangle((x, y, x + 14, y + 14), fill=rule.colour)
+        draw.text((x + 22, y - 1), text, fill=NAME_INK, font=small)
     for number, patch in enumerate(chosen):
         row, column = divmod(number, COLUMNS)
         left = MARGIN_PX + column * (CELL_PX + GAP_PX)
@@ -137,6 +139,19 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
     page.save(buffer, "JPEG", quality=QUALITY)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / DROPPED_SHEET, buffer.getvalue())
+
+
+def places_in_legend(lengths_px: Sequence[int], width_px: int) -> list[tuple[int, int]]:
+    """Where entries of the legend begin whose texts are so long: (left edge, line) of each, none beyond the margin of a
+    page so wide.
+    """
+    places, left, line = [], MARGIN_PX, 0
+    for length in lengths_px:
+        if left > MARGIN_PX and left + 22 + length > width_px - MARGIN_PX:
+            left, line = MARGIN_PX, line + 1
+        places.append((left, line))
+        left += length + 44
+    return places
 
 
 def for_sheet(patches: Sequence[DroppedPatch]) -> list[DroppedPatch]:

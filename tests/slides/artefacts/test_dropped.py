@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support.slides as sf
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config.plan import PlanConfig
@@ -22,6 +24,7 @@ from pipeline.slides.artefacts.dropped import (
     draw_dropped,
     evenly_over,
     for_sheet,
+    places_in_legend,
 )
 from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.reader import Slide
@@ -103,6 +106,27 @@ def test_the_sheet_shows_each_rule_in_its_colour(slide: Slide, grid: TissueGrid,
     upper_edge = np.median(picture[77:79, 20:160], axis=(0, 1))  # of the first frame
     assert np.abs(upper_edge - RULE["specks"].colour).max() < 60
     assert for_sheet(chosen[::-1]) == for_sheet(chosen)
+
+
+def test_the_legend_of_all_rules_stays_on_the_page(slide: Slide, grid: TissueGrid, tmp_path: Path) -> None:
+    one = choose_dropped(slide, "a", grid, None, False)[0]
+    draw_dropped([replace(one, rule=rule, turn=turn) for rule in DROPPING for turn in range(12)], tmp_path)
+    with Image.open(tmp_path / DROPPED_SHEET) as opened:
+        picture = np.asarray(opened).astype(int)
+    header = picture[16 + 31 : 16 + 80]
+    for rule in DROPPING:
+        assert (np.abs(header - rule.colour).max(axis=2) < 30).sum() > 100
+    assert (picture[:96, -12:] > 240).all()
+
+
+@given(lengths=st.lists(st.integers(0, 400), min_size=1, max_size=30), width=st.integers(500, 2000))
+def test_no_entry_of_a_legend_is_cut_off_or_on_another(lengths: list[int], width: int) -> None:
+    places = places_in_legend(lengths, width)
+    for (left, line), length in zip(places, lengths, strict=True):
+        assert left + 22 + length <= width - 16
+        following = [x for x, other in places if other == line and x > left]
+        assert not following or min(following) >= left + 22 + length
+    assert places == sorted(places, key=lambda place: (place[1], place[0]))
 
 
 def test_nothing_dropped_is_no_sheet(tmp_path: Path) -> None:
