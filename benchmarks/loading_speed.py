@@ -6,7 +6,7 @@ Both sides take the same rows in the same order with as many threads, in the sam
     batches   the same, each into its own place in five batches, as any loader must
     boundary  the same, beginning at a boundary of 64 bytes, as torch's allocator begins (decision 0083)
     loading   `BatchLoader` over a reader of the epoch's rows: shards, checksums, decoding, views, augmentation,
-              embeddings, the ring of batches; nobody uses the batches
+              embeddings, the ring of batches, and the way to the device; a GPU augments there. Nobody uses the batches
     as before what the loader did up to version 0.1.0: a row at a time with keys of its own, the patch decoded, copied,
               turned and changed in colour by the code of that time
 The ratio is decoding over loading: the share of the codec's speed that loading has. Without a model beside them all
@@ -37,6 +37,7 @@ from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
 from pipeline.training.augment import Augmentation
 from pipeline.training.rows import StoredRows, batches_of, epoch_order, row_keys, row_views
+from pipeline.training.step.augment_batch import BatchAugmentation, augments_on
 
 NEEDED = 0.9
 """From the issue."""
@@ -83,7 +84,9 @@ class Loading:
 
     def loading(self) -> None:
         """Load all batches."""
-        reader = self.rows.reader(RunDraws(0), 0, self.augmentation)
+        draws = RunDraws(0)
+        on_gpu = BatchAugmentation(draws, 0, self.augmentation) if augments_on(self.device, draws) else None
+        reader = self.rows.reader(draws, 0, "none" if on_gpu else self.augmentation)
         with BatchLoader(
             reader.read,
             patch_px=self.store.patch_px,
@@ -91,9 +94,10 @@ class Loading:
             workers=self.workers,
             device=self.device,
             read_some=reader.read_some,
+            on_device=on_gpu,
         ) as loader:
-            for _ in loader.batches(batches_of(self.order, self.batch_size)):
-                pass
+            for batch in loader.batches(batches_of(self.order, self.batch_size)):
+                batch.pixels_on(self.device)
             inputs.finish(self.device)
 
     def as_before(self) -> None:
