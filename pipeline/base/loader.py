@@ -121,7 +121,7 @@ class BatchLoader(Generic[T]):
     def _submit(self, rows: Sequence[int], buffer: Tensor) -> list[Future[list[T]]]:
         if self._ahead:
             self._ahead(rows)
-        out, step = buffer.numpy(), self._rows_per_task
+        out, step = buffer[: len(rows)].numpy(), self._rows_per_task
         return [
             self._pool.submit(self._read_some, rows[start : start + step], out[start : start + step])
             for start in range(0, len(rows), step)

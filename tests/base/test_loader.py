@@ -233,7 +233,11 @@ def test_rows_read_together_are_those_read_one_by_one() -> None:
         for batch in reader.batches([order[:10], order[10:20], order[20:]]):
             assert batch.results == [row * 10 for row in batch.rows]
             assert is_whole(batch)
-    assert sorted(together) == [5] * 6
+        assert sorted(together) == [5] * 6
+        for batch in reader.batches([order[:7], order[7:8]]):  # as the last of a shard: memory for as many as are read
+            assert batch.results == [row * 10 for row in batch.rows]
+            assert is_whole(batch)
+    assert sorted(together) == [1, 2, *[5] * 7]
 
 
 def test_batches_begin_where_jpeg_is_decoded_fast() -> None:
