@@ -32,7 +32,8 @@ patches.
 BATCHES_AHEAD = 3
 
 OnDevice = Callable[[Sequence[int], Tensor], Tensor]
-"""What is done with a batch's pixels on the device: from the rows and their pixels, to pixels in other memory."""
+"""What is done with a batch's pixels on the device: from the rows and their pixels, to pixels, in
+other memory where they change."""
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""Measure the peak memory of a forward pass, or of other work, on any device."""
+"""Measure the peak memory of a forward pass, or of other work, on any device; and say where there is too little."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pipeline.base.devices import autocast
+from pipeline.base.errors import ConfigError
 
 
 def named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -75,6 +77,21 @@ def peak_bytes_beyond(known: Sequence[Tensor], device: torch.device, work: Calla
     with _LiveBytes(known) as counted:
         work()
     return int(counted.peak)
+
+
+@contextmanager
+def told_if_no_room(words: Callable[[], str]) -> Iterator[None]:
+    """Say so in `words` if the block finds too little memory.
+
+    Raises:
+        ConfigError: it did.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(words()) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from pipeline.base.console import Progress
 from pipeline.base.devices import autocast, describe_device, mark
-from pipeline.base.errors import ConfigError
 from pipeline.base.loader import Batch, BatchLoader
-from pipeline.base.memory import is_out_of_memory
+from pipeline.base.memory import told_if_no_room
 from pipeline.encoders.build import BuiltEncoder, Encoder
 
 T = TypeVar("T")
@@ -115,12 +114,12 @@ def embed_batches(
 
     def finish_oldest() -> EmbeddedBatch[T]:
         batch, finish = waiting.popleft()
-        with _told_of_room(device, len(batch.rows), no_room):
+        with told_if_no_room(partial(_words_on_room, device, len(batch.rows), no_room)):
             return finish()
 
     with _starter(forward, device, width, is_readable, at_once) as start:
         for batch in batches:
-            with _told_of_room(device, len(batch.rows), no_room):
+            with told_if_no_room(partial(_words_on_room, device, len(batch.rows), no_room)):
                 waiting.append((batch, start(batch)))
             if len(waiting) > at_once:
                 yield finish_oldest()
@@ -250,21 +249,9 @@ def _starter(
         torch.set_num_threads(threads)  # the pool's number is also that of threads to come
 
 
-@contextmanager
-def _told_of_room(device: torch.device, num_patches: int, no_room: str) -> Iterator[None]:
-    """Say what to do if the block finds too little memory on the device.
-
-    Raises:
-        ConfigError: it did.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(
-            f"{describe_device(device)} has no room for batches of {num_patches} patches. {no_room}"
-        ) from None
+def _words_on_room(device: torch.device, num_patches: int, no_room: str) -> str:
+    """That a batch is too large for the device, and what to do."""
+    return f"{describe_device(device)} has no room for batches of {num_patches} patches. {no_room}"
 
 
 def _start(

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.base.devices import describe_device
-from pipeline.base.errors import ConfigError
-from pipeline.base.memory import is_out_of_memory
+from pipeline.base.memory import told_if_no_room
 from pipeline.distillation import Distillation
 from pipeline.training.step.batch_norm import batch_norms
 
@@ -20,16 +19,14 @@ def told_of_room(distillation: Distillation, num_rows: int) -> Iterator[None]:
     Raises:
         ConfigError: it did.
     """
-    try:
+    rows = min(distillation.micro_batch or num_rows, num_rows)
+
+    def words() -> str:
+        device = describe_device(distillation.device)
+        return f"{device} has no room for a pass of {rows} rows. {advice_on_room(distillation, rows)}"
+
+    with told_if_no_room(words):
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        rows = min(distillation.micro_batch or num_rows, num_rows)
-        raise ConfigError(
-            f"{describe_device(distillation.device)} has no room for a pass of {rows} rows. "
-            f"{advice_on_room(distillation, rows)}"
-        ) from error
 
 
 def advice_on_room(distillation: Distillation, num_rows: int) -> str:
