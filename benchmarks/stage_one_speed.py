@@ -78,12 +78,11 @@ class StageOne:
         patches = PlannedPatches(self.plan, None, tell=print)
         patch_px = self.plan.config.patch_px
         with BatchLoader(
-            patches.read,
+            patches.read_some,
             patch_px=patch_px,
             batch_size=batch_size,
             workers=self.workers,
             device=self.running.device,
-            read_some=patches.read_some,
         ) as loader:
             yield from loader.batches(row_batches(self.teacher, range(self.teacher.num_shards), batch_size))
 

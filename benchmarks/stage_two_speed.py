@@ -89,12 +89,7 @@ class StageTwo:
         size = self.run.rows.batch_size
         patch_px = self.run.teachers.first.patch_px
         with BatchLoader(
-            reader.read,
-            patch_px=patch_px,
-            batch_size=size,
-            workers=self.run.workers,
-            device=self.device,
-            read_some=reader.read_some,
+            reader.read_some, patch_px=patch_px, batch_size=size, workers=self.run.workers, device=self.device
         ) as loader:
             return [Batch(b.rows, b.pixels.clone(), b.results) for b in loader.batches(batches_of(order, size))]
 

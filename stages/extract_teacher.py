@@ -155,8 +155,9 @@ def slides_to_read(plan: Plan, out: Path, config: ExtractConfig) -> tuple[Iterab
         ConfigError: none of them is there.
     """
     root, part = config.slides_root, StorePart.parse(config.part) if config.part else None
-    read = plan.slides if part is None else part.slides(plan, config.rows_per_shard)
+    read: Sequence[SlidePlan] = plan.slides
     if part is not None:
+        read = part.slides(plan, Store(out).first.rows_per_shard if is_store(out) else config.rows_per_shard)
         ids = f"{read[0].slide_id} to {read[-1].slide_id}" if len(read) > 1 else read[0].slide_id
         say(f"note: part {part} reads {len(read)} of {counted(len(plan.slides), 'slide')}: {ids}")
     slides, read_again = slides_to_embed(plan, read, root, config.stage_folder)
@@ -552,7 +553,7 @@ def embed_shards(
         ) as writer,
         read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
-            seen.read,
+            seen.read_some,
             row_batches(teacher, to_read, batch_size),
             device,
             patch_px=teacher.patch_px,
@@ -563,7 +564,6 @@ def embed_shards(
             is_readable=lambda read: read.status is Status.OK,
             views=teacher.views.count,
             at_once=batches_at_once(device),
-            read_some=seen.read_some,
         ) as batches,
         patches.staged(() if shared else map(teacher.ledger.rows, shards)),
         counted_work(teacher, shards, what, shared) as work,

@@ -489,12 +489,11 @@ def open_loader(run: Run, epoch: int) -> BatchLoader[NDArray[Any]]:
     on_gpu = BatchAugmentation(run.draws, epoch, augmentation) if augments_on(device, run.draws) else None
     reader = run.reader.reader(run.draws, epoch, "none" if on_gpu else augmentation)
     return BatchLoader(
-        reader.read,
+        reader.read_some,
         patch_px=run.reader.patch_px,
         batch_size=run.rows.batch_size // distributed.world_size(),
         workers=run.workers,
         device=device,
-        read_some=reader.read_some,
         ahead=run.reader.read_ahead,
         on_device=on_gpu,
     )
