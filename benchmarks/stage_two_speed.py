@@ -42,7 +42,8 @@ from pipeline.training.rows import batches_of, choose_rows, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder
 from pipeline.training.step.train_step import train_step
 from stages.extract_teacher import extract_teacher
-from stages.train_student import prepare_run, train_epoch
+from stages.train_student import train_epoch
+from stages.training.run import prepare_run
 
 NEEDED = 1.03
 """From the issue."""
