@@ -38,7 +38,9 @@ from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches, patches_to_embed
 from pipeline.store.writer import row_batches
-from stages.extract_teacher import RunningTeacher, embed_shards, prepare_store
+from stages.extract_teacher import embed_shards
+from stages.extracting.prepare import prepare_store
+from stages.extracting.teacher import RunningTeacher
 
 NEEDED = 0.9
 """From the issue."""
