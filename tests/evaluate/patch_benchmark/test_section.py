@@ -281,7 +281,7 @@ def test_constant_embeddings_are_at_chance() -> None:
 
 def print_record() -> None:
     """The record of one section, for another process to compare with."""
-    patch_set = make_set(num_rows=120, num_groups=12)
+    patch_set = make_set()
     models = {"a": embed(patch_set, 0.5), "b": embed(patch_set, 0.7)}
     print(json.dumps(section_of(patch_set, models, "a").record()))
 
