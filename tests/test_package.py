@@ -43,19 +43,23 @@ import sys
 from pathlib import Path
 import timm, torch
 from pipeline.export import load_projector
-folder = sys.argv[1]
-model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-with torch.inference_mode():
-    embedding = model(torch.zeros(2, *model.pretrained_cfg["input_size"]))
-    projected = load_projector(Path(folder)).as_teacher(embedding)
-assert embedding.isfinite().all() and projected.isfinite().all() and len(projected) == 2, projected.shape
+for folder in sys.argv[1:]:
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    with torch.inference_mode():
+        embedding = model(torch.zeros(2, *model.pretrained_cfg["input_size"]))
+        projected = load_projector(Path(folder)).as_teacher(embedding)
+    sound = embedding.isfinite().all() and projected.isfinite().all() and len(projected) == 2
+    assert sound, (folder, projected.shape)
+    print(folder)
 """
 OPEN = """
 import sys
 import zarr
-pixels = zarr.open(sys.argv[1], mode="r")["pixels"]
-patch = pixels[0]
-assert patch.dtype == "uint8" and patch.ndim == 3 and patch.any(), patch.shape
+for store in sys.argv[1:]:
+    pixels = zarr.open(store, mode="r")["pixels"]
+    patch = pixels[0]
+    assert patch.dtype == "uint8" and patch.ndim == 3 and patch.any(), (store, patch.shape)
+    print(store)
 """
 WHERE = """
 import g2l, pipeline, stages
@@ -109,9 +113,10 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment that the wheel was installed into."""
     folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", folder, folder=folder)
+    run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
     binaries = folder / ("Scripts" if os.name == "nt" else "bin")
-    run(binaries / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, folder=folder)
+    pip = (sys.executable, "-m", "pip", "--python", binaries / "python")  # the one that is here, for that environment
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, folder=folder)
     packages = Path(
         run(binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
     )
@@ -120,10 +125,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binaries
 
 
-@pytest.fixture(params=VERSIONS)
-def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Outputs of an earlier version."""
-    return unpack(request.param, tmp_path)
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Outputs of each earlier version; not to be changed."""
+    folders = [tmp_path_factory.mktemp("earlier") / version for version in VERSIONS]
+    return [unpack(version, folder) for version, folder in zip(VERSIONS, folders, strict=True)]
 
 
 def modules_of(folder: Path) -> set[str]:
@@ -196,10 +202,14 @@ def test_it_plans(installed: Path, tmp_path: Path) -> None:
     assert (tmp_path / "plan.h5").stat().st_size > 0
 
 
-def test_students_of_earlier_versions_load_with_timm(installed: Path, earlier: Path) -> None:
-    run(installed / "python", "-c", LOAD, "exported", folder=earlier, HF_HUB_OFFLINE="1")
+def test_students_of_earlier_versions_load_with_timm(installed: Path, earlier: list[Path], tmp_path: Path) -> None:
+    students = [str(folder / "exported") for folder in earlier]
+    loaded = run(installed / "python", "-c", LOAD, *students, folder=tmp_path, HF_HUB_OFFLINE="1")
+    assert loaded.splitlines() == students != []
 
 
-def test_stores_of_earlier_versions_open_with_zarr_alone(installed: Path, earlier: Path) -> None:
+def test_stores_of_earlier_versions_open_with_zarr_alone(installed: Path, earlier: list[Path], tmp_path: Path) -> None:
     """The codec of the pixels is found by its entry point."""
-    run(installed / "python", "-c", OPEN, "store.zarr", folder=earlier)
+    stores = [str(folder / "store.zarr") for folder in earlier]
+    opened = run(installed / "python", "-c", OPEN, *stores, folder=tmp_path)
+    assert opened.splitlines() == stores != []

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import jupytext
@@ -171,42 +170,6 @@ def test_the_template_of_an_issue_asks_for_what_commands_print() -> None:
     assert yaml.safe_load((folder / "config.yml").read_text())["blank_issues_enabled"] is True
 
 
-STARTED = """
-import os, runpy, sys, traceback
-import stages.evaluate, stages.extract_teacher, stages.plan, stages.train_student  # once for all of them
-
-folder, names = sys.argv[1], sys.argv[2:]
-sys.path[0] = folder
-for name in names:
-    child = os.fork()
-    if not child:
-        sys.argv = [os.path.join(folder, name + ".py"), "--help"]
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as end:
-            sys.stdout.flush()
-            os._exit(end.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
-"""
-"""Starts scripts of a folder as `python FOLDER/NAME.py --help` does, and prints what each ends with."""
-
-
-@pytest.mark.slow
-def test_every_benchmark_starts_from_any_folder(tmp_path: Path) -> None:
-    """As RESULTS.md has them, with the module path of the installed package only."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
-    names = [script.stem for script in scripts if "parse_args(" in script.read_text()]
-    command = [sys.executable, "-c", STARTED, str(ROOT / "benchmarks"), *names]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert len(names) > 20
-    assert done.stderr.splitlines() == [f"{name} 0" for name in names]
-    assert all(f"usage: {name}.py " in done.stdout for name in names)
-
-
 ON_DEVICES = (
     "loading_speed",
     "normalise",
@@ -218,43 +181,103 @@ ON_DEVICES = (
     "student_step",
 )
 """Benchmarks that take --device."""
+STARTED = """
+import os, runpy, sys, traceback
+import stages.evaluate, stages.extract_teacher, stages.plan, stages.train_student  # once for all of them
+
+folder, on_devices, *names = sys.argv[1:]
+sys.path[0] = folder
+
+def show(name):
+    sys.argv = [os.path.join(folder, name + ".py"), "--help"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+def in_fork(name, call):
+    child = os.fork()
+    if not child:
+        try:
+            call()
+            sys.stdout.flush()
+            os._exit(0)
+        except SystemExit as end:
+            sys.stdout.flush()
+            os._exit(end.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
+
+for name in names:
+    in_fork(name, lambda: show(name))
+print("DEVICES", flush=True)
+in_fork("on devices", lambda: exec(on_devices, {}))
+"""
+"""Starts scripts of a folder as `python FOLDER/NAME.py --help` does, and prints what each ends with; then a program
+that imports them.
+"""
+CHOOSES = f"""
+import importlib, sys
+def code_of(name, device):
+    sys.argv = [name, '--device', device]
+    try:
+        return importlib.import_module(name).main()
+    except SystemExit as end:
+        return end.code
+def show(*values, **named):
+    sys.exit(', '.join(str(value) for value in values if str(value) in ('cpu', 'meta')))
+for name in {ON_DEVICES}:
+    print(code_of(name, 'nowhere'))
+import inputs, loading_speed, normalise, stage_one_busy, stage_one_speed, stage_two_speed, student_step
+import torch
+from unittest.mock import create_autospec
+real = inputs.choose_device
+inputs.choose_device = lambda name: torch.device(name) if name == 'meta' else real(name)
+for module, name in ((inputs, 'make_plan'), (stage_one_busy, 'make_plan'),
+                     (stage_two_speed, 'make_store'), (loading_speed, 'make_store')):
+    setattr(module, name, create_autospec(getattr(module, name)))
+stage_one_speed.StageOne = stage_two_speed.StageTwo = loading_speed.Loading = stage_one_busy.Stage = show
+student_step.measure_student = show
+normalise.ways_of = lambda patches, values: show(patches.device, *(value.device for value in values))
+for name in ('loading_speed', 'stage_one_busy', 'stage_one_speed', 'stage_two_speed', 'student_step'):
+    print(code_of(name, 'meta'), code_of(name, 'cpu'))
+print(code_of('normalise', 'meta'))
+"""
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], subprocess.CompletedProcess[str]]:
+    """The names of all benchmarks, and what `STARTED` says of them, in any folder, with the module path of the
+    installed package only; and then of `CHOOSES`.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
+    names = [script.stem for script in scripts if "parse_args(" in script.read_text()]
+    command = [sys.executable, "-c", STARTED, str(ROOT / "benchmarks"), CHOOSES, *names]
+    folder = tmp_path_factory.mktemp("anywhere")
+    return names, subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-def test_a_benchmark_runs_on_the_device_that_is_asked_for() -> None:
+def test_every_benchmark_starts_from_any_folder(started: tuple[list[str], subprocess.CompletedProcess[str]]) -> None:
+    """As RESULTS.md has them."""
+    names, done = started
+    shown, _ = done.stdout.split("DEVICES\n")
+    assert len(names) > 20
+    assert done.stderr.splitlines() == [*(f"{name} 0" for name in names), "on devices 0"]
+    assert all(f"usage: {name}.py " in shown for name in names)
+
+
+@pytest.mark.slow
+def test_a_benchmark_runs_on_the_device_that_is_asked_for(
+    started: tuple[list[str], subprocess.CompletedProcess[str]],
+) -> None:
     """Or says that it is not there; `meta` is torch's device without memory, which every machine has, and which is
     taken here for one that computes.
     """
-    code = (
-        "import importlib, sys\n"
-        "sys.path.insert(0, sys.argv[1])\n"
-        "def code_of(name, device):\n"
-        "    sys.argv = [name, '--device', device]\n"
-        "    try:\n        return importlib.import_module(name).main()\n"
-        "    except SystemExit as end:\n        return end.code\n"
-        "def show(*values, **named):\n"
-        "    sys.exit(', '.join(str(value) for value in values if str(value) in ('cpu', 'meta')))\n"
-        f"for name in {ON_DEVICES}:\n    print(code_of(name, 'nowhere'))\n"
-        "import inputs, loading_speed, normalise, stage_one_busy, stage_one_speed, stage_two_speed, student_step\n"
-        "import torch\n"
-        "from unittest.mock import create_autospec\n"
-        "real = inputs.choose_device\n"
-        "inputs.choose_device = lambda name: torch.device(name) if name == 'meta' else real(name)\n"
-        "for module, name in ((inputs, 'make_plan'), (stage_one_busy, 'make_plan'),\n"
-        "                     (stage_two_speed, 'make_store'), (loading_speed, 'make_store')):\n"
-        "    setattr(module, name, create_autospec(getattr(module, name)))\n"
-        "stage_one_speed.StageOne = stage_two_speed.StageTwo = loading_speed.Loading = stage_one_busy.Stage = show\n"
-        "student_step.measure_student = show\n"
-        "normalise.ways_of = lambda patches, values: show(patches.device, *(value.device for value in values))\n"
-        "for name in ('loading_speed', 'stage_one_busy', 'stage_one_speed', 'stage_two_speed', 'student_step'):\n"
-        "    print(code_of(name, 'meta'), code_of(name, 'cpu'))\n"
-        "print(code_of('normalise', 'meta'))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(ROOT / "benchmarks")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = started[1].stdout.split("DEVICES\n")[1].splitlines()
     refused, passed_on, made = lines[: len(ON_DEVICES)], lines[len(ON_DEVICES) : -1], lines[-1]
-    assert all(line.startswith("error: --device nowhere: not usable here") for line in refused)
+    assert all(line.startswith("error: --device nowhere: not usable here") for line in refused), started[1].stderr
+    assert len(refused) == len(ON_DEVICES)
     assert passed_on == ["meta cpu"] * 5
     assert made == "meta, meta, meta"
 

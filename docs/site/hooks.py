@@ -64,6 +64,24 @@ SEARCHED = {"options": 1000, "mentions": 10}
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 PICTURE = re.compile(r"!\[(?P<words>[^]]+)\]\((?:\.\./|docs/)*images/(?P<name>[^)]+)\)")
 
+HELPS = """
+import contextlib, io, json, sys
+from g2l.__main__ import main
+
+said = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["g2l", *words, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
+    said.append(shown.getvalue())
+print(json.dumps(said))
+"""
+"""Prints the help of commands, which are lists of words, as a list in JSON."""
+
 OF_OPTIONS = """
 `**options` are those of the command, with underscores: `patches_per_slide=500` is `--patches-per-slide 500`. The pages
 of the commands, such as [plan](commands/plan.md) and [train-student](commands/train-student.md), list them with their
@@ -89,17 +107,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def command_pages() -> dict[str, str]:
     """A page a command, from its own help."""
-    environment = os.environ | {"COLUMNS": "88", "PYTHONPATH": str(ROOT)}
-    start = "import sys; sys.argv[0] = 'g2l'; from g2l.__main__ import main; main()"
-
-    def help_of(*names: str) -> str:
-        words = [sys.executable, "-c", start, *names, "--help"]
-        return subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=ROOT).stdout
-
-    overview = help_of()
+    (overview,) = helps_of([[]])
     names = re.findall(r"^  ([a-z][a-z-]+) {2,}\S", overview[overview.index("Commands:") :], re.MULTILINE)
-    pages = {name: f"# g2l {name}\n\n```text\n{help_of(name).strip()}\n```\n" for name in names}
+    helps = helps_of([[name] for name in names])
+    pages = {name: f"# g2l {name}\n\n```text\n{words.strip()}\n```\n" for name, words in zip(names, helps, strict=True)}
     return {"_all": f"# All commands\n\n```text\n{overview.strip()}\n```\n"} | pages
+
+
+def helps_of(commands: list[list[str]]) -> list[str]:
+    """What `g2l COMMAND --help` prints of each command, 88 columns wide; of them all in one process."""
+    environment = os.environ | {"COLUMNS": "88", "PYTHONPATH": str(ROOT)}
+    call = [sys.executable, "-c", HELPS, json.dumps(commands)]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    said: list[str] = json.loads(done.stdout)
+    return said
 
 
 def gallery() -> str:

@@ -93,6 +93,6 @@ def succeed(*arguments: object) -> str:
     return out + errors
 
 
-def called(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def called(*words: object) -> subprocess.CompletedProcess[str]:
     """`call_g2l`, with what came of it as of a process; seconds less than in one, as torch is loaded already."""
     return subprocess.CompletedProcess(words, *call_g2l(*words))

@@ -1,10 +1,13 @@
-"""Python code in several processes that form a group, as `torchrun` starts them, over gloo on loopback."""
+"""Python code in processes of its own: several that form a group, as `torchrun` starts them, over gloo on loopback; and
+one with a number of threads.
+"""
 
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from support.places import ROOT, TESTS
 
@@ -49,3 +52,15 @@ def finish_processes(processes: Sequence[subprocess.Popen[str]], timeout: float 
         for process in processes:
             process.kill()
             process.wait()
+
+
+def said_with_threads(threads: int, code: str, folder: Path, **variables: str) -> str:
+    """What Python code prints that is run in `folder`, whose modules it can import, with so many threads of each
+    library; they sleep while they have nothing to do, as other tests need the cores.
+    """
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
+    environment = os.environ | counts | waiting | {"PYTHONPATH": f"{ROOT}:{TESTS}"} | variables
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

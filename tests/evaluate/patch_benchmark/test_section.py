@@ -1,8 +1,6 @@
 """The patch section of a report: what it says of known models, of broken data, and that it says it twice alike."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.patch_sets import ODD, embed, make_set, section_of
-from support.places import ROOT, TESTS
+from support.processes import said_with_threads
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.probes import eva_probe
@@ -289,18 +287,10 @@ def print_record() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_say_the_same_to_the_digit() -> None:
+def test_two_processes_say_the_same_to_the_digit(capsys: pytest.CaptureFixture[str]) -> None:
+    """This one, and another with other hashes of names and with more threads."""
+    print_record()
+    here = capsys.readouterr().out
     code = "import test_section as t; t.print_record()"
-    texts = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=Path(__file__).parent,
-            env={"PYTHONPATH": f"{ROOT}:{TESTS}", "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed, threads in (("1", "1"), ("2", "2"))
-    ]
-    assert texts[0] == texts[1]
-    assert json.loads(texts[0])["tables"]
+    assert said_with_threads(2, code, Path(__file__).parent, PYTHONHASHSEED="2") == here
+    assert json.loads(here)["tables"]

@@ -1,12 +1,11 @@
 """Margins of croma: what they are of known embeddings, and a note wherever there are none."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.processes import said_with_threads
 from support.robustness_patches import draw, draw_two_by_two, known
 
 from pipeline.evaluate.robustness import margins as robustness_margins
@@ -54,29 +53,23 @@ def test_croma_is_not_asked_for_more_than_fits(monkeypatch: pytest.MonkeyPatch) 
     assert np.isfinite(margins.croma.value)
 
 
-MARGINS = """
-import sys
-import numpy as np
-from pipeline.evaluate.robustness.margins import robustness_margins
-rng = np.random.default_rng(0)
-rows = 1500
-classes, centers = (rng.integers(2, size=rows).astype(str) for _ in range(2))
-slides = np.array([f"{center}-{i % 9}" for i, center in enumerate(centers)])
-values = rng.normal(size=(rows, 48)).astype(np.float32)
-values[:, 0] += 2 * (classes == "1")
-values[:, 1] += 2 * (centers == "1")
-values[1::7] = values[::7][: len(values[1::7])]
-print(robustness_margins(values, classes, centers, slides, None, 11, 100, 0))
-"""
+def print_margins() -> None:
+    """The margins of one set, for another process to compare with."""
+    rng = np.random.default_rng(0)
+    rows = 1500
+    classes, centers = (rng.integers(2, size=rows).astype(str) for _ in range(2))
+    slides = np.array([f"{center}-{i % 9}" for i, center in enumerate(centers)])
+    values = rng.normal(size=(rows, 48)).astype(np.float32)
+    values[:, 0] += 2 * (classes == "1")
+    values[:, 1] += 2 * (centers == "1")
+    values[1::7] = values[::7][: len(values[1::7])]
+    print(robustness_margins.robustness_margins(values, classes, centers, slides, None, 11, 100, 0))
 
 
 @pytest.mark.slow
-def test_margins_have_the_same_digits_on_any_number_of_threads() -> None:
-    said = []
-    for threads in ("1", "4"):
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        result = subprocess.run([sys.executable, "-c", MARGINS], env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        said.append(result.stdout)
-    assert "Margins(" in said[0]
-    assert said[0] == said[1]
+def test_margins_have_the_same_digits_on_any_number_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    """On those of this process, and on four of another."""
+    print_margins()
+    here = capsys.readouterr().out
+    assert "Margins(" in here
+    assert said_with_threads(4, "import test_margins as t; t.print_margins()", Path(__file__).parent) == here

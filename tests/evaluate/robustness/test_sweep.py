@@ -1,14 +1,13 @@
 """A sweep: which rows are drawn, against probes fitted by hand, and what a planted shortcut costs."""
 
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from croma import apd, nipd
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from support.processes import said_with_threads
 from support.sweep_sets import grid, index_rows, planned, planted, published_cases
 
 from pipeline.evaluate.bootstrap import GroupResamples, interval
@@ -184,26 +183,20 @@ def test_it_is_the_same_for_any_order_of_the_table() -> None:
     assert one.apd.value == other.apd.value
 
 
-SWEEP = """
-import numpy as np
-from support.sweep_sets import grid, index_rows, planned, planted
-from pipeline.evaluate.bootstrap import GroupResamples
-from pipeline.evaluate.robustness.sweep import sweep_model
-rows = index_rows(grid(8, 30))
-values = planted(rows, of_class=1, of_center=3) @ np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
-model = sweep_model("m", values, planned(rows), GroupResamples(np.array(["0", "1"]), 100, 0), 0, lambda: None)
-print(model.accuracies.tolist(), model.apd.value, model.nipd.value)
-"""
+def print_sweep() -> None:
+    """Accuracies and both figures of one sweep, for another process to compare with."""
+    rows = index_rows(grid(8, 30))
+    values = planted(rows, of_class=1, of_center=3) @ np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    model = sweep_model("m", values, planned(rows), resamples(2, 100), 0, lambda: None)
+    assert model.apd is not None
+    assert model.nipd is not None
+    print(model.accuracies.tolist(), model.apd.value, model.nipd.value)
 
 
 @pytest.mark.slow
-def test_it_has_the_same_digits_on_any_number_of_threads() -> None:
-    said = []
-    for threads in ("1", "4"):
-        path = os.pathsep.join(["tests", *sys.path])
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": path}
-        result = subprocess.run([sys.executable, "-c", SWEEP], env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        said.append(result.stdout)
-    assert "[[" in said[0]
-    assert said[0] == said[1]
+def test_it_has_the_same_digits_on_any_number_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    """On those of this process, and on four of another."""
+    print_sweep()
+    here = capsys.readouterr().out
+    assert "[[" in here
+    assert said_with_threads(4, "import test_sweep as t; t.print_sweep()", Path(__file__).parent) == here

@@ -1,15 +1,12 @@
 """The slide section of a report: from a CSV and folders of feature files to tables, exclusions and hashes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
-from support.places import ROOT
+from support.processes import said_with_threads
 from support.slide_sets import NUM_CASES, WIDTH, edit, run, write_features, write_labelled_slides
 
 from pipeline.base.errors import BenchmarkError
@@ -263,10 +260,10 @@ def test_hashes_follow_the_files(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import json, sys
+import json
 from pathlib import Path
 from support.slide_sets import run
-path = Path(sys.argv[1])
+path = Path("labels.csv").absolute()
 print(json.dumps(run(path, [(name, path.parent / name) for name in ("uni", "noise")]).record()))
 """
 
@@ -275,10 +272,7 @@ print(json.dumps(run(path, [(name, path.parent / name) for name in ("uni", "nois
 def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path) -> None:
     path, features = write_labelled_slides(tmp_path)
     here = run(path, features).record()
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    call = [sys.executable, "-c", PROGRAM, str(path)]
-    done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-    there = json.loads(done.stdout)
+    there = json.loads(said_with_threads(2, PROGRAM, tmp_path, PYTHONHASHSEED="7"))
     for ours, theirs in zip(here["data"]["predictions"], there["data"]["predictions"], strict=True):
         for model in ("uni", "noise"):  # regression sums in BLAS, whose threads share the rounding
             mean = ours["probabilities"].pop(f"{model}, {MEAN}")

@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 import pytest
 from support import public_sets
-from support.commands import call_g2l, leftovers, run_g2l
+from support.commands import call_g2l, called, leftovers
 from support.extraction import TEACHER, write_teacher
 
 from pipeline.base.errors import EXIT_DIFFERENT, EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, BenchmarkError
+from pipeline.evaluate.probes import attention_mil, eva_probe
 from pipeline.public_sets.published import PublishedValue
 from pipeline.public_sets.recipe import SetRecipe, find_recipe
 from pipeline.public_sets.whole import PublishedCounts
@@ -22,6 +23,14 @@ from pipeline.report.content import Column, Report, ReportModel, Section, Table
 from stages.studies import reproduce as stage
 
 QUICK = ("--patch-px", 64, "--resamples", 100, "--device", "cpu", "--workers", 1, "--no-cost")
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads are trained briefly: what is made of a value is the same for any."""
+    monkeypatch.setattr(eva_probe, "MAX_STEPS", 50)
+    monkeypatch.setattr(attention_mil, "EPOCHS", 2)
+    monkeypatch.setattr(attention_mil, "MIN_STEPS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def idc(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The command in a process of its own, on IDC with a damaged image, an odd name and a copy under another label."""
+    """The command on IDC with a damaged image, an odd name and a copy under another label."""
     folder = tmp_path_factory.mktemp("idc")
     root = public_sets.idc(folder / "set", patients=10, each=6)
     (root / "8863/0/8863_idx5_x1_y1251_class0.png").write_bytes(b"no image")
@@ -51,7 +60,7 @@ def idc(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> tuple[Path, 
         "--models",
         f"{TEACHER}@scratch",
     )
-    return folder, run_g2l("reproduce", "idc", "--root", root, "--out", folder / "out", *options)
+    return folder, called("reproduce", "idc", "--root", root, "--out", folder / "out", *options)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
