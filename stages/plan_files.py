@@ -291,8 +291,9 @@ def plan_beside(
     """Plan a manifest for a store, or read the plan of an earlier call if nothing has changed; returns the plan and its
     file beside the store. `prices` says what a patch costs; it is called only if there is no plan.
 
-    Who reduces patches, and the rules by which tissue is found, are as in the earlier plan, or in the store if the plan
-    is gone, unless the call says them.
+    Who reduces patches, and the rules by which tissue is found, are as in the earlier plan, unless the call says them.
+    If the plan is gone, that of a store that was begun is written again: a new one would differ where an earlier
+    version made it, and the store could not be continued.
 
     Raises:
         PlanError: the earlier plan was made with other options or from other rows; the message lists them.
@@ -302,11 +303,10 @@ def plan_beside(
     if not store.name:
         raise PlanError(f"cannot write a plan beside {store}. Choose another --out")
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
-    if not path.exists():
-        if is_begun:
-            config = config.continuing(Store(store).plan.config)
+    is_gone = not path.exists()
+    if is_gone and not is_begun:
         return write_new_plan(manifest_path, config, path, prices() if prices else None), path
-    plan = read_plan(path)
+    plan = Store(store).plan if is_gone else read_plan(path)
     config = config.continuing(plan.config)
     sampler = load_sampler(config, 1)  # only its name matters here
     now = config.for_plan(sampler.name if sampler else None)
@@ -316,13 +316,24 @@ def plan_beside(
     changes += changed_rows(plan, manifest, max_slides=config.max_slides, seed=config.seed, exclude_cases=excluded)
     changes += changed_annotations(plan, manifest, config.tissue_from)
     if changes:
-        listing = "\n".join(f"  {line}" for line in changes[:20])
-        raise PlanError(
-            f"{path} was made from other inputs (plan -> now):\n{listing}\nDelete it, or choose another --out"
-        )
+        raise of_other_inputs(f"the plan in {store}" if is_gone else str(path), changes, is_begun=is_begun)
+    if is_gone:
+        with exclusive(path, "g2l plan"):
+            write_plan(plan, path)
+        say(f"note: {path} is gone, and was written again from {store}, which holds its plan")
     if num_failed := failed_slides(plan):
-        say(f"note: {num_failed} slides of {path} failed or are damaged; delete the plan to try them again")
+        remedy = "choose another --out" if is_begun else "delete the plan"
+        say(f"note: {num_failed} slides of {path} failed or are damaged; {remedy} to try them again")
     return plan, path
+
+
+def of_other_inputs(name: str, changes: Sequence[str], *, is_begun: bool) -> PlanError:
+    """The error for a plan of this name, in which the `changes` are listed. Once a store is begun, it is of one plan:
+    to delete that is of no use.
+    """
+    listing = "\n".join(f"  {line}" for line in changes[:20])
+    remedy = "Choose" if is_begun else "Delete it, or choose"
+    return PlanError(f"{name} was made from other inputs (plan -> now):\n{listing}\n{remedy} another --out")
 
 
 @dataclass(frozen=True)

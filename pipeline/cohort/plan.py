@@ -10,10 +10,10 @@ else (paths, labels, file layout).
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -175,6 +175,19 @@ class AuditRow:
     def record(self) -> dict[str, Any]:
         """All columns, without those that earlier versions lacked where there is nothing to say in them."""
         return {name: value for name, value in asdict(self).items() if value or name not in ADDED_COLUMNS}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """The inverse of `record`. Columns of a later version are left out: they decide nothing.
+
+        Raises:
+            TypeError, ValueError: it is no row of an audit.
+        """
+        known = {column.name for column in fields(cls)}
+        row = cls(**{name: value for name, value in dict(record).items() if name in known})
+        row.dropped_areas()  # raises if it is none
+        row.covering_rules()
+        return row
 
     def dropped_areas(self) -> dict[str, float]:
         """The area that each rule dropped, mm2, by its name.
@@ -393,6 +406,10 @@ def slide_from_record(
         raise ValueError(f"coords of shape {coords.shape}, split of shape {split.shape}")
     if not len(coords) or not set(np.unique(split).tolist()) <= set(range(len(SPLIT_NAMES))):
         raise ValueError("a slide without patches, or with an unknown split")
+    geometry_names = [each.name for each in fields(PatchGeometry)]
+    words = _of_later_version(record, [each.name for each in fields(SlidePlan)])
+    if words := words or _of_later_version(record["geometry"], geometry_names):
+        raise ValueError(words)
     width, height = record["size_l0_px"]
     identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # raises if it is wrong
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
@@ -401,6 +418,16 @@ def slide_from_record(
             raise ValueError("a slide with classes, and no fractions of them")
         values["classes"] = checked_classes(record["classes"], fractions, len(coords))
     return kind(coords_l0_px=coords, split=split, **values)
+
+
+def _of_later_version(values: Mapping[str, Any], known: Collection[str]) -> str:
+    """That a later version wrote a record, for it has names that are not among the `known` ones; "" if it has none.
+
+    Raises:
+        TypeError, ValueError: it is no record.
+    """
+    unknown = sorted(dict(values).keys() - set(known))
+    return f"a later version of G2L made it: {unknown[0]:.80} is not known here" if unknown else ""
 
 
 def _check_format(records: Any, source: Path) -> None:
@@ -422,14 +449,13 @@ def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], sour
     """
     _check_format(records, source)
     with reading(source, "the plan is damaged", PlanError):
+        if words := _of_later_version(records["config"], PlanConfig.model_fields):
+            raise PlanError(f"{source}: {words}. Use that one, or plan again")
         try:
             config = PlanConfig.from_record(records["config"])
         except ConfigError as error:
-            raise PlanError(f"{source}: the plan is damaged ({error})") from None
-        audit = tuple(AuditRow(**row) for row in records["audit"])
-        for row in audit:
-            row.dropped_areas()  # raises if it is none
-            row.covering_rules()
+            raise PlanError(f"{source}: the plan is damaged, or a later version of G2L made it ({error})") from None
+        audit = tuple(map(AuditRow.from_record, records["audit"]))
         budget = dict(records["budget"]) if "budget" in records else None
         plan = Plan(tuple(slides), as_place(records["slides_root"]), config, audit, budget)
         sound = plan.hash == records["hash"]

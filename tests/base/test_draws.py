@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from scipy.stats import chisquare
+from support.places import ROOT
 
-from pipeline.base.draws import RunDraws, draw_seed
+from pipeline.base.draws import RUN_VERSION, RunDraws, draw_seed
 from pipeline.cohort.views import Views
 from pipeline.sampling import patch_keys
 from pipeline.training.rows import epoch_order, row_keys, row_views
@@ -85,3 +86,7 @@ def test_the_rows_that_calibrate_are_not_those_of_the_first_steps() -> None:
     first, calibrating = (epoch_order(ROWS, 7, 0, purpose)[: len(ROWS) // 4] for purpose in purposes)
     assert abs(len(np.intersect1d(first, calibrating)) - len(ROWS) / 16) < 100
     assert RunDraws(7, version=1).calibration == "order"
+
+
+def test_the_documented_version_of_runs_is_that_of_the_code() -> None:
+    assert f"(now {RUN_VERSION}; absent means 1; " in (ROOT / "docs" / "formats.md").read_text()

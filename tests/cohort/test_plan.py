@@ -392,3 +392,27 @@ def test_at_a_prompt_a_plan_and_a_manifest_are_one_line(tmp_path: Path) -> None:
     assert repr(plan) == "Plan(2 slides, 22 patches of 16 px)"
     (tmp_path / "m.csv").write_text("slide_id,path,case_id\na,a.svs,x\nb,b.svs,y\n")
     assert repr(parse_manifest(tmp_path / "m.csv")) == f"Manifest('{tmp_path / 'm.csv'}', 2 slides)"
+
+
+def test_columns_of_a_later_audit_are_left_out() -> None:
+    """They decide nothing and are not in the hash; a plan with one was called damaged."""
+    plan = made_up(2)
+    records = plan_records(plan)
+    records["audit"] = [row | {"later": 1} for row in records["audit"]]
+    assert_same(plan_from_records(records, plan.slides, Path("p.h5")), plan)
+
+
+def test_a_plan_of_a_later_version_is_told_from_a_damaged_one() -> None:
+    plan, words = made_up(1), "a later version of G2L made it: later is not known here"
+    records = plan_records(plan)
+    unknown = records | {"config": records["config"] | {"later": 1}}
+    with pytest.raises(PlanError, match=rf"^p\.h5: {words}\. Use that one, or plan again$"):
+        plan_from_records(unknown, plan.slides, Path("p.h5"))
+    value = records | {"config": records["config"] | {"skip_rule": ["later"]}}
+    with pytest.raises(PlanError, match=r"p\.h5: the plan is damaged, or a later version of G2L made it \("):
+        plan_from_records(value, plan.slides, Path("p.h5"))
+    slide = plan.slides[0]
+    record = slide_record(slide)
+    for changed in (record | {"later": 1}, record | {"geometry": record["geometry"] | {"later": 1}}):
+        with pytest.raises(ValueError, match=words):
+            slide_from_record(changed, slide.coords_l0_px, slide.split)

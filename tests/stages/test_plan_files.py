@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.commands import called, leftovers
+from support.earlier import unpack
 from support.extraction import TEACHER, made_up_plan, write_cohort, write_teacher
 from support.slides import make_slide
 from support.stores import make_store
@@ -72,7 +73,7 @@ def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
     ]
     manifest.write_text(rows.format(""))
     assert called(*words).returncode == 3
-    assert "delete the plan to try them again" in called(*words).stderr
+    assert "choose another --out to try them again" in called(*words).stderr  # the store is of the old plan
     manifest.write_text(rows.format("0.5"))
     mended = called(*words)
     assert mended.returncode == 1
@@ -351,6 +352,28 @@ def test_a_manifest_is_planned_once_for_a_store(cohort: Path, tmp_path: Path) ->
     assert (again.hash, same, path.stat().st_mtime_ns) == (made.hash, path, written)
     with pytest.raises(PlanError, match=r"s\.plan\.h5 was made from other inputs .*:\n  patches_per_slide: 2 -> 3\n"):
         plan_beside(cohort, PlanConfig(patch_px=64, patches_per_slide=3), tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_the_plan_of_a_store_is_written_again_if_it_is_gone(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new one has identities that version 0.1.0 kept none of: the store of that version was refused."""
+    unpack(version, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = {"patch_px": 32, "mpp": 1.0, "patches_per_slide": 8, "val_fraction": 0.4, "slides_root": Path("slides")}
+    earlier = read_plan(Path("plan.h5"))
+    plan, path = plan_beside(Path("slides.csv"), PlanConfig.build(options), Path("store.zarr"))
+    assert plan.hash == read_plan(path).hash == earlier.hash == Store(Path("store.zarr")).plan.hash
+    assert read_plan(path).audit == earlier.audit
+    assert "store.plan.h5 is gone, and was written again from store.zarr" in capsys.readouterr().err
+    others = PlanConfig.build(options | {"patches_per_slide": 9})
+    with pytest.raises(PlanError, match=r"^store\.plan\.h5 was made .*:\n  patches_per_slide: 8 -> 9\nChoose another"):
+        plan_beside(Path("slides.csv"), others, Path("store.zarr"))
+    path.unlink()
+    with pytest.raises(PlanError, match=r"^the plan in store\.zarr was made .*:\n  patches_per_slide: 8 -> 9\nChoose"):
+        plan_beside(Path("slides.csv"), others, Path("store.zarr"))
+    assert not path.exists()
 
 
 @pytest.mark.slow
