@@ -15,6 +15,8 @@ from hypothesis import settings
 from support.slides import make_slide
 
 if TYPE_CHECKING:
+    from support.warm import WarmCommands
+
     from pipeline.cohort.plan import Plan
     from pipeline.store.store import Store
 
@@ -140,6 +142,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.training import train_once
 
     return train_once(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator["WarmCommands"]:
+    """The command in forks of one process that has imported all of it."""
+    from support.warm import WarmCommands
+
+    with WarmCommands(tmp_path_factory.mktemp("warm") / "logs") as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -52,8 +52,12 @@ FROM_OUTSIDE = frozenset(
     }
 )
 """Signals that a user, a scheduler or the system sends to a child: they say nothing of the file."""
-SLIDE, HDF5 = "pipeline.slides.reader", "pipeline.disk.hdf5_input"
-"""Kinds of files, each the module whose `look_at` opens one."""
+SLIDE, HDF5 = "pipeline.disk.first_look", "pipeline.disk.hdf5_input"
+"""Kinds of files, each the module whose `look_at` opens one. A slide's is here: its reader takes three times as long to
+import, in each child.
+"""
+LOOK_PX = 64
+"""Side of the regions of each level that a first look at a slide reads: one tile, or the corners of four."""
 
 
 def child_command(module: str, call: str, *arguments: str) -> list[str]:
@@ -337,3 +341,27 @@ def serve_looks(kind: str) -> None:
     answer("")
     for line in sys.stdin.buffer:
         answer(look_at(Path(json.loads(line))))
+
+
+def look_at(path: Path) -> str:
+    """Open a slide, and read its properties and a small region of each level, in the child.
+
+    Returns what is wrong; empty for errors that do not crash the process, since the reader will meet and name them.
+    """
+    import openslide  # only the child needs it
+
+    try:
+        with openslide.OpenSlide(path) as handle:
+            for name in handle.properties:
+                with contextlib.suppress(KeyError):  # a name that is not UTF-8 does not find its own value
+                    handle.properties[name]
+            for level, (width, height) in enumerate(handle.level_dimensions):
+                ratio = handle.level_downsamples[level]
+                middle = (int(width // 2 * ratio), int(height // 2 * ratio))
+                for location in ((0, 0), middle):
+                    handle.read_region(location, level, (min(width, LOOK_PX), min(height, LOOK_PX)))
+    except MemoryError:
+        return "reading it takes more memory than any slide needs"
+    except Exception:  # noqa: BLE001  (whatever it is, the reader meets and names it)
+        return ""
+    return ""

@@ -49,8 +49,6 @@ MAX_REGION_PX = 2**28
 """Most pixels read at once: 1 GiB. Our choice: a patch of 4096 pixels reduced fourfold."""
 REGIONS_BYTES = 2**23
 """Most bytes of regions that are reduced together. Our choice: eight of 590 pixels a side."""
-LOOK_PX = 64
-"""Side of the regions of each level that a first look reads: one tile, or the corners of four."""
 OWN_CACHE_BYTES = 2**26
 """Most bytes of decoded tiles that a slide keeps which shares no cache. Our choice: two rows of tiles of 256 pixels
 across a slide of 40,000 pixels.
@@ -92,26 +90,6 @@ def _read_properties(handle: openslide.OpenSlide) -> tuple[dict[str, str], int]:
         except KeyError:
             num_passed += 1
     return properties, num_passed
-
-
-def look_at(path: Path) -> str:
-    """Open a slide and read a small region of each level, in a child process for `first_look`.
-
-    Returns what is wrong; empty for errors that do not crash the process, since the reader will meet and name them.
-    """
-    try:
-        with openslide.OpenSlide(path) as handle:
-            _read_properties(handle)
-            for level, (width, height) in enumerate(handle.level_dimensions):
-                ratio = handle.level_downsamples[level]
-                middle = (int(width // 2 * ratio), int(height // 2 * ratio))
-                for location in ((0, 0), middle):
-                    handle.read_region(location, level, (min(width, LOOK_PX), min(height, LOOK_PX)))
-    except MemoryError:
-        return "reading it takes more memory than any slide needs"
-    except Exception:  # noqa: BLE001  (whatever it is, the reader meets and names it)
-        return ""
-    return ""
 
 
 class Slide:

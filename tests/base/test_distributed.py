@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from support.launched import ended, start_torchrun
-from support.processes import finish_processes, free_port, start_processes
+from support.commands import child_environment
+from support.processes import finish_processes, forked, free_port, start_processes
 from support.stores import flags, make_store, plain_vit, train_config
 
 from pipeline.base import distributed
@@ -227,7 +228,9 @@ def test_another_number_of_processes_continues_the_run_unless_an_earlier_version
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["one node", "two nodes, c10d", "two nodes, static"])
 def test_who_is_started_again_meets_the_living_only(tmp_path: Path, form: str) -> None:
-    """torch alone meets the dead one's address, which the launcher's store still has."""
+    """torch alone meets the dead one's address, which the launcher's store still has. The launchers are forks of a
+    process that has torch loaded; what they start, and start again, is not.
+    """
     launchers, port = [], free_port()
     for node in range(1 if form == "one node" else 2):
         nodes: dict[str, list[object]] = {
@@ -237,12 +240,16 @@ def test_who_is_started_again_meets_the_living_only(tmp_path: Path, form: str) -
         }
         more = {"two nodes, c10d": ["--rdzv-id", "job"], "two nodes, static": ["--master-port", port]}.get(form, [])
         launcher = [*nodes[form], *more, "--max-restarts", 3]
-        processes = 2 if form == "one node" else 1
-        words = ("-c", RESTARTED, tmp_path / "died")
-        launchers.append(start_torchrun(*words, processes=processes, launcher=launcher, program=Path(sys.executable)))
-    for launcher in launchers:
-        code, said, err = ended(launcher, 60)
-        assert code == 0, said + err
+        launcher += ["--nproc-per-node", 2 if form == "one node" else 1, "--no-python"]
+        program = [sys.executable, "-c", RESTARTED, tmp_path / "died"]
+        launchers.append(forked(["-m", "torch.distributed.run", *launcher, *program], child_environment()))
+    try:
+        for launched in launchers:
+            said, _ = launched.communicate(500)
+            assert launched.returncode == 0, said
+    finally:
+        for launched in launchers:
+            launched.send_signal(signal.SIGTERM)  # one that is still there ends what it started
     assert (tmp_path / "died").exists()
 
 

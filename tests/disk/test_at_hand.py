@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.aborts import aborting_at
-from support.commands import leftovers, run_g2l
+from support.commands import leftovers
 from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
 from support.warm import WarmCommands
 
@@ -287,7 +287,7 @@ def test_links_laid_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, warm: WarmCommands) -> Path:
     """Three slides that OpenSlide reads, their manifest and plan, a teacher's weights; a hook that aborts at a planned
     patch of `s1`.
     """
@@ -296,8 +296,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_plan(plan, folder / "plan.h5")
     write_teacher(folder / "w.safetensors")
     looked_at = {(0, 0), *((x, y) for x in (256, 320) for y in (192, 256))}  # by a first look, which finds no fault
-    done = run_g2l(*command(folder, "embed", folder / "features"))
-    assert done.returncode == 0, done.stderr
+    done = warm.run(command(folder, "embed", folder / "features"), quick_end=True)
+    assert done.code == 0, done.err
     corner = next(tuple(c) for c in plan.slides[1].coords_l0_px[5:].tolist() if tuple(c) not in looked_at)
     aborting_at(folder / "hook", "s1.svs", corner[0] + 9, corner[1] + 9)
     return folder
@@ -331,17 +331,11 @@ def command(work: Path, name: str, out: Path) -> list[object]:
     }[name]
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmCommands]:
-    with WarmCommands(tmp_path_factory.mktemp("warm") / "logs") as started:
-        yield started
-
-
 def hooked(work: Path) -> dict[str, Any]:
     """What makes a command, and the processes that it starts, abort at the place of `s1`."""
     folder = str(work / "hook")
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
-    return {"hook": Path(folder, "sitecustomize.py"), "variables": variables}
+    return {"hook": Path(folder, "sitecustomize.py"), "variables": variables, "quick_end": True}
 
 
 def said_of(out: Path, name: str) -> dict[str, Any]:
@@ -365,10 +359,12 @@ def test_a_tile_that_ends_the_process_fails_its_slide_by_name(
     work: Path, warm: WarmCommands, tmp_path: Path, name: str, is_staged: bool
 ) -> None:
     """The first call ends with it, the second names and skips the slide; once it is mended, it is done. A copy that was
-    staged is of the slide's name: it is the slide that is noted, read again, named and listed.
+    staged is of the slide's name: it is the slide that is noted, read again, named and listed. Of two workers each
+    has a slide at hand, which is read again in a process of its own: once is enough.
     """
     out = tmp_path / ("out.h5" if name == "plan" else "out")
-    line = [*command(work, name, out), *(["--stage-dir", tmp_path / "stage"] if is_staged else [])]
+    workers = ["--workers", 2 if (name, is_staged) == ("extract", False) else 1]
+    line = [*command(work, name, out), *workers, *(["--stage-dir", tmp_path / "stage"] if is_staged else [])]
     first = warm.run(line, **hooked(work))
     assert first.code == -6, first.err
     second = warm.run(line, **hooked(work))
@@ -388,7 +384,7 @@ def test_a_tile_that_ends_the_process_fails_its_slide_by_name(
     assert listed["path"] == str(work / "slides" / "s1.svs")
     again = warm.run([*line, "--retry-failures"], **hooked(work))  # no crash, nothing gained
     assert again.code == 3, again.err
-    mended = warm.run([*line, "--retry-failures"])
+    mended = warm.run([*line, "--retry-failures"], quick_end=True)
     assert mended.code == 0, mended.err
     assert name == "embed" or said_of(out, name) == {}
     assert not (out / CRASHING).exists()
@@ -400,7 +396,7 @@ def test_an_import_that_crashes_once_its_store_is_made_keeps_the_plan(
 ) -> None:
     """The slide is in the store's plan, so that it stays there, and its rows fail."""
     out = tmp_path / "out"
-    assert warm.run(command(work, "import", out)).code == 0
+    assert warm.run(command(work, "import", out), quick_end=True).code == 0
     plan, ledger = Store(out).plan.hash, Store(out).first.ledger
     for shard in range(ledger.num_shards):
         ledger.forget(shard)

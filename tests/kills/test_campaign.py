@@ -2,14 +2,14 @@
 
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import support.warm as warm_module
 from support.kill_runs import Campaign, Tally, difference
-from support.kill_workloads import WORK, Workload, make_workload
+from support.kill_workloads import CLOCKED_FILES, WORK, Workload, make_workload, matches
 from support.warm import Ended, WarmCommands, end_orphans, made_up_end
 
 from pipeline.base.processes import scope
@@ -21,23 +21,6 @@ FRESH = ("train-student", "evaluate")
 """Commands that are also stopped while they import. They import most; the others do it in the same entry point."""
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmCommands]:
-    with WarmCommands(tmp_path_factory.mktemp("warm") / "logs") as started:
-        yield started
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", WORK)
-def test_stopped_at_random_moments(warm: WarmCommands, tmp_path: Path, command: str) -> None:
-    print(f"seed {SEED}")
-    fresh_share = 1 / INTERRUPTS if command in FRESH else 0
-    tally = Campaign(make_workload(command, tmp_path), warm, SEED).run(KILLS, INTERRUPTS, fresh_share)
-    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 1, "SIGTERM": 1, "SIGHUP": 1}
-    assert tally.finished >= 2
-    assert not tally.faults, "\n\n".join(tally.faults)
-
-
 SHARES = (0.25, 0.1, 0.0)
 """Of an undisturbed run's time, when to kill it at the earliest, as soon as it has made a folder for its results."""
 WHOLE_FOLDERS = ("images",)
@@ -46,20 +29,32 @@ WHOLE_FOLDERS = ("images",)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", WORK)
-def test_files_that_a_kill_left_half_written_go_wherever_they_lie(
+def test_stopped_at_random_moments_and_with_files_half_written(
     warm: WarmCommands, tmp_path: Path, command: str
 ) -> None:
-    """A kill rarely meets the moment of a write, so that each file's half is put there after it."""
-    work = make_workload(command, tmp_path)
-    work.empty()
-    whole = warm.run(work.arguments)
-    files = [work.place / name for name in work.results() if not (work.place / name).is_dir()]
+    print(f"seed {SEED}")
+    fresh_share = 1 / INTERRUPTS if command in FRESH else 0
+    campaign = Campaign(make_workload(command, tmp_path), warm, SEED)
+    tally = campaign.run(KILLS, INTERRUPTS, fresh_share)
+    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 1, "SIGTERM": 1, "SIGHUP": 1}
+    assert tally.finished >= 2
+    assert not tally.faults, "\n\n".join(tally.faults)
+    check_files_that_a_kill_left_half_written(campaign)
+
+
+def check_files_that_a_kill_left_half_written(campaign: Campaign) -> None:
+    """They go wherever they lie. A kill rarely meets the moment of a write, so that each file's half is put there
+    after it.
+    """
+    work, warm = campaign.work, campaign.warm
+    files = [work.place / name for name, content in campaign.reference.items() if is_file(name, content)]
     tag = f".{scope()}-{process_that_ended()}-1-0123abcd{ASIDE_SUFFIX}"
     asides = [path.with_name(path.name + tag) for path in files if path.parent.name not in WHOLE_FOLDERS]
     folders = [path.parent for path in asides]
     for share in SHARES:  # the next only where a run was so much quicker than the first
         work.empty()
-        stopped = warm.run(work.arguments, stop=signal.SIGKILL, after=share * whole.seconds, once=folders).stopped
+        after = share * campaign.seconds[False]
+        stopped = warm.run(work.arguments, stop=signal.SIGKILL, after=after, once=folders).stopped
         if stopped:
             break
     assert stopped
@@ -69,6 +64,11 @@ def test_files_that_a_kill_left_half_written_go_wherever_they_lie(
         path.touch()
     assert warm.run(work.arguments).code == 0
     assert not work.passing()
+
+
+def is_file(name: str, content: object) -> bool:
+    """Whether this result is a file: folders have no content, as have files that hold the time."""
+    return content is not None or matches(name, CLOCKED_FILES)
 
 
 def process_that_ended() -> int:

@@ -74,7 +74,7 @@ def kill_at_a_random_moment(start: Callable[[], Popen[str] | ForkedRun], out: Pa
     process = start()
     try:
         while len(signs_of_life(out) - before) <= enough and process.poll() is None:
-            time.sleep(0.001)
+            time.sleep(0.01)  # to look through the store takes as long, of the cores that the process needs
         time.sleep(rng.uniform(0, 0.01))
     finally:
         process.kill()

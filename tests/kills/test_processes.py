@@ -1,11 +1,11 @@
 """Training in several processes that are killed with SIGKILL goes on in another number of them by the same batches."""
 
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from support.commands import without_leftovers
+from support.forked import ForkedRun
 from support.processes import finish_processes, start_processes
 from support.stores import flags, make_store, plain_vit, student_folder, train_config
 
@@ -21,7 +21,7 @@ def last_checkpoint(run: Path) -> int:
     return max((int(p.stem.removeprefix("step-")) for p in (run / "checkpoints").glob("step-*.json")), default=-1)
 
 
-def kill_after(step: int, run: Path, processes: list[subprocess.Popen[str]]) -> None:
+def kill_after(step: int, run: Path, processes: list[ForkedRun]) -> None:
     """Kill all processes when the checkpoint of a step is there."""
     deadline = time.monotonic() + 120
     while last_checkpoint(run) < step and time.monotonic() < deadline and processes[0].poll() is None:

@@ -1,15 +1,12 @@
 """A store's further teacher and a run of two teachers, killed at ever later changes to the file system."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.commands import leftovers
+from support.commands import child_environment, leftovers
 from support.extraction import FURTHER, TEACHER, extract, store_files, write_store_for_two
-from support.places import ROOT, TESTS
+from support.processes import forked
 from support.stores import run_files, student_folder, train_config
 
 from pipeline.store.store import Store
@@ -19,7 +16,6 @@ from stages.train_student import train_student
 
 KILLS = """
 import signal, sys
-sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from support.extraction import extract
 from support.killing import attempt
@@ -43,11 +39,12 @@ def kill_through(work, step):
     return kills
 
 plan = Store(root / "s.zarr").plan
-options = dict(teacher=sys.argv[3], views=int(sys.argv[4]))
-print(kill_through(lambda: extract(plan, root / "s.zarr", root / "further.safetensors", **options), 3))
+options = dict(teacher=sys.argv[2], views=int(sys.argv[3]))
+kills = [kill_through(lambda: extract(plan, root / "s.zarr", root / "further.safetensors", **options), 3)]
 config = TrainConfig.model_validate_json((root / "config.json").read_text())
 config = TrainConfig(**config.model_dump(exclude={"augment"}))  # not asked for: by the store
-print(kill_through(lambda: stage.train_student(Store(root / "s.zarr"), root / "run", config), 5))
+kills.append(kill_through(lambda: stage.train_student(Store(root / "s.zarr"), root / "run", config), 5))
+(root / "kills").write_text(" ".join(map(str, kills)))
 """
 
 
@@ -63,16 +60,10 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, views: int
     student = student_folder(tmp_path / "source", "test_efficientnet", 64, drop_path_rate=0.3, drop_rate=0.2)
     config = train_config(student, teacher=[FURTHER, TEACHER], batch_size=4, checkpoint_every=2)
     (tmp_path / "config.json").write_text(config.model_dump_json())
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(tmp_path), str(TESTS), FURTHER, str(views)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert min(map(int, done.stdout.split())) >= 5
+    done = forked(["-c", KILLS, tmp_path, FURTHER, views], child_environment())
+    said, _ = done.communicate(timeout=300)
+    assert done.returncode == 0, said[-2000:]
+    assert min(map(int, (tmp_path / "kills").read_text().split())) >= 5
     extract(plan, tmp_path / "unbroken.zarr", tmp_path / "further.safetensors", teacher=FURTHER, views=views)
     found, expected = store_files(tmp_path / "s.zarr"), store_files(tmp_path / "unbroken.zarr")
     assert found.keys() == expected.keys()

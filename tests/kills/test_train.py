@@ -4,13 +4,10 @@ Two ways. The real command, killed while it trains: what a user's run meets. And
 of its changes to the file system, so that every gap between two writes can be tried.
 """
 
-import json
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.attempts import Attempts
 from support.commands import start_g2l, without_leftovers
 from support.extraction import PATCH_PX, extract, plan_cohort, write_cohort, write_teacher
 from support.forked import ForkedCommands, ForkedRun, forked_commands
-from support.places import TESTS
-from support.stores import dropping_cnn, flags, run_files, train_config
+from support.stores import dropping_cnn, dropping_vit, flags, run_files, train_config
 
 from pipeline.config.recipes import recipe_values
 from pipeline.config.stages import TrainConfig
@@ -30,55 +27,6 @@ from pipeline.store.store import Store
 from pipeline.training.run_folder import RunFolder
 
 Start = Callable[..., subprocess.Popen[str] | ForkedRun]
-FORKS = """
-import gc, json, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-import torch
-from support.killing import attempt
-from support.training import plain_curves
-from support.warm import import_all
-from pipeline.config.stages import TrainConfig
-from pipeline.store.store import Store
-from stages import train_student as stage
-
-torch.set_num_threads(1)
-stage.draw_curves = plain_curves
-import_all()  # once, and not in each fork
-gc.freeze()
-for line in sys.stdin:
-    store, run, kill_at, config = json.loads(line)
-    config = TrainConfig.model_validate(config)
-    work = lambda: stage.train_student(Store(Path(store)), Path(run), config)
-    print(attempt(work, kill_at, Path(run).with_suffix(".count")), flush=True)
-"""
-
-
-class Forks:
-    """Runs of stage two in forked processes, killed before their n-th change to the file system; on `store`, or on
-    another one.
-    """
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKS, str(TESTS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    def run(self, run: Path, config: TrainConfig, kill_at: int = 0, store: Path | None = None) -> int:
-        """Exit code of one try; negative after a kill."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        job = [str(store or self.store), str(run), kill_at, config.model_dump(mode="json")]
-        print(json.dumps(job), file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate("")
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +43,15 @@ def short(config: TrainConfig) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def brief(config: TrainConfig) -> TrainConfig:
+def brief(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """One epoch of three steps, with a checkpoint at each: every kind of write. The third removes the first."""
-    return config.model_copy(update={"batch_size": 16, "checkpoint_every": 1, "epochs": 1})
+    source = dropping_vit(tmp_path_factory.mktemp("source") / "vit")
+    return train_config(source, epochs=1, batch_size=16, checkpoint_every=1, augment="flips+jitter")
 
 
 @pytest.fixture(scope="module")
-def forks(store: Store) -> Iterator[Forks]:
-    started = Forks(store.folder)
+def attempts(store: Store) -> Iterator[Attempts]:
+    started = Attempts(store.folder)
     yield started
     started.close()
 
@@ -114,18 +63,18 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommand
 
 
 @pytest.fixture(scope="module")
-def whole(forks: Forks, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(attempts: Attempts, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a run of `config` that was never killed."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert forks.run(run, config) == 0
+    assert attempts.run(run, config) == 0
     return run_files(run)
 
 
 @pytest.fixture(scope="module")
-def whole_short(forks: Forks, short: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole_short(attempts: Attempts, short: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a run of `short` that was never killed."""
     run = tmp_path_factory.mktemp("short") / "run"
-    assert forks.run(run, short) == 0
+    assert attempts.run(run, short) == 0
     return run_files(run)
 
 
@@ -181,7 +130,7 @@ KILLS_EACH = 17
 
 @pytest.fixture(scope="module", params=STOPS)
 def recipe(
-    request: pytest.FixtureRequest, forks: Forks, crops: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, attempts: Attempts, crops: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RecipeRun:
     """A run that was never killed."""
     folder = tmp_path_factory.mktemp("recipe")
@@ -193,7 +142,7 @@ def recipe(
     )
     store = crops / ("fresh.zarr" if config.views_per_epoch == "fresh" else "turn.zarr")
     run = folder / "run"
-    assert forks.run(run, config, store=store) == 0
+    assert attempts.run(run, config, store=store) == 0
     stop = RunFolder(run).stop()
     assert stop is not None
     assert stop.step in STOP_STEPS[request.param]
@@ -201,32 +150,32 @@ def recipe(
     return RecipeRun(store, config, run_files(run), int(run.with_suffix(".count").read_text()))
 
 
-def check_kills(forks: Forks, config: TrainConfig, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:
+def check_kills(attempts: Attempts, config: TrainConfig, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:
     """Kill at each of `kills` in turn, then let it end."""
     for kill_at in kills:
-        code = forks.run(run, config, kill_at)
+        code = attempts.run(run, config, kill_at)
         assert code in (-signal.SIGKILL, 0), code
         if code == 0:
             break
-    assert forks.run(run, config) == 0
+    assert attempts.run(run, config) == 0
     assert run_files(run) == whole, kills
     without_leftovers(run)
 
 
 @pytest.mark.slow
-def test_killed_at_every_write(forks: Forks, brief: TrainConfig, tmp_path: Path) -> None:
+def test_killed_at_every_write(attempts: Attempts, brief: TrainConfig, tmp_path: Path) -> None:
     whole = tmp_path / "whole" / "run"
-    assert forks.run(whole, brief) == 0
+    assert attempts.run(whole, brief) == 0
     files, total = run_files(whole), int(whole.with_suffix(".count").read_text())
     assert total > 25
     kept = checkpoint_names(whole)
     for kill_at in range(1, total + 1):
-        check_kills(forks, brief, files, tmp_path / str(kill_at) / "run", [kill_at])
+        check_kills(attempts, brief, files, tmp_path / str(kill_at) / "run", [kill_at])
         assert checkpoint_names(tmp_path / str(kill_at) / "run") == kept, kill_at
 
 
 @pytest.mark.slow
-def test_the_recipe_killed_fifty_times(forks: Forks, recipe: RecipeRun, tmp_path: Path) -> None:
+def test_the_recipe_killed_fifty_times(attempts: Attempts, recipe: RecipeRun, tmp_path: Path) -> None:
     """Crops, annealing and early stop: the last step and all bits are the same, whenever the run was killed. A run is
     killed until it gets through, at changes drawn anew; as many runs as it takes. Fifty kills over the three settings,
     some of each with a checkpoint within an epoch behind them.
@@ -235,7 +184,7 @@ def test_the_recipe_killed_fifty_times(forks: Forks, recipe: RecipeRun, tmp_path
     while num_kills < KILLS_EACH:
         num_runs += 1
         run = tmp_path / str(num_runs) / "run"
-        while (code := forks.run(run, recipe.config, draw.randrange(1, recipe.num_changes), recipe.store)) != 0:
+        while (code := attempts.run(run, recipe.config, draw.randrange(1, recipe.num_changes), recipe.store)) != 0:
             assert code == -signal.SIGKILL, code
             num_kills += 1
             num_within += last_checkpoint(run) > 0 and last_checkpoint(run) % EPOCH_STEPS != 0
@@ -245,13 +194,15 @@ def test_the_recipe_killed_fifty_times(forks: Forks, recipe: RecipeRun, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_at_some_writes(forks: Forks, short: TrainConfig, whole_short: dict[str, bytes], tmp_path: Path) -> None:
+def test_killed_at_some_writes(
+    attempts: Attempts, short: TrainConfig, whole_short: dict[str, bytes], tmp_path: Path
+) -> None:
     """Several in a row, in each run at others."""
     draw = random.Random(1)
-    check_kills(forks, short, whole_short, tmp_path / "first" / "run", [1, 6, 25, 17])
+    check_kills(attempts, short, whole_short, tmp_path / "first" / "run", [1, 6, 25, 17])
     for i in range(6):
         kills = [draw.randrange(1, 45) for _ in range(6)]
-        check_kills(forks, short, whole_short, tmp_path / f"many{i}" / "run", kills)
+        check_kills(attempts, short, whole_short, tmp_path / f"many{i}" / "run", kills)
 
 
 def checkpoint_names(run: Path) -> list[str]:

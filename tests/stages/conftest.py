@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 from support.extraction import TEACHER, extract, plan_cohort, write_cohort
 from support.features import FeatureSlide, slides_of
+from support.training import plain_curves
 
 from pipeline.cohort.plan import write_plan
 from pipeline.store.store import Store
+from stages import train_student
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training draws no curves, which is half a second a run; where they are looked at, it does."""
+    monkeypatch.setattr(train_student, "draw_curves", plain_curves)
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,7 @@ def test_the_run_ends_where_a_count_of_its_losses_ends(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_counted_in_consecutive_steps_it_ends_elsewhere(
     unstopped: Trained, store: Store, config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_an_export_that_is_lost_is_made_again(
     assert run_files(run) == run_files(stopped.run.folder)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("steps", [6, *(pytest.param(i, marks=pytest.mark.slow) for i in (0, 1, 3, 4, 5, 7, 8, 9, 10))])
 def test_a_killed_run_stops_after_the_same_step(
     stopped: Trained, store: Store, config: TrainConfig, tmp_path: Path, steps: int
@@ -171,6 +173,7 @@ def test_a_killed_run_stops_after_the_same_step(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_best_epoch_of_a_stopped_run_is_kept(store: Store, config: TrainConfig, tmp_path: Path) -> None:
     trained = train_student(store, tmp_path / "run", config.model_copy(update={"keep": "best"}))
     vals = vals_by_teacher(trained.run.metrics())[""]

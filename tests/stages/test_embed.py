@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.commands import call_g2l, leftovers, stop_g2l
 from support.extraction import TEACHER, reference_model, write_teacher
+from support.forked import ForkedCommands, forked_commands
 from support.slides import damage_tiles, make_slide, not_a_slide
 
 from pipeline.cohort.manifest import read_manifest
@@ -312,6 +314,12 @@ def test_a_model_without_a_projector_cannot_stand_in(work: Path, run: Path, tmp_
 # --- continuing ---------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
+    with forked_commands(tmp_path_factory.mktemp("forks")) as started:
+        yield started
+
+
 def contents(out: Path) -> dict[str, bytes]:
     """The bytes of all files of slides."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
@@ -337,7 +345,7 @@ def test_finished_slides_stay_and_broken_ones_are_done_again(work: Path, made: d
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["trident", "clam", "pt"])
 def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
-    work: Path, tmp_path: Path, layout: str
+    work: Path, tmp_path: Path, forks: ForkedCommands, layout: str
 ) -> None:
     slides = tmp_path / "slides"
     slides.mkdir()
@@ -352,8 +360,9 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
         *arguments(work, out, layout, *small, slides=slides),
         out=out,
         ready=lambda: len(list(out.glob(finished[layout]))) >= 2,
+        start=forks.start,
     )
-    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+    assert stopped.returncode == -signal.SIGKILL, stopped.stdout
     done = {path: path.stat().st_mtime_ns for path in out.glob(finished[layout])}
     assert 2 <= len(done) <= 6
     for path in find_feature_tree(out).files.values():

@@ -11,8 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 from support.commands import call_g2l, without_leftovers
-from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files, train_config
-from support.training import plain_curves, stop_after
+from support.stores import dropping_cnn, dropping_vit, flags, make_store, plain_vit, run_files, train_config
+from support.training import stop_after
 
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.config.base import read_options
@@ -133,6 +133,7 @@ def test_the_exported_figures_are_those_of_the_exported_student(reference: Train
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("alpha", [2.0, 4.0])
 def test_the_first_loss_is_the_formula_with_that_alpha(store: Store, tmp_path: Path, alpha: float) -> None:
     """log sum |BN(W z_s + b) - BN(z_t)|^alpha of the first batch in float64, from the weights before the first step."""
@@ -175,6 +176,7 @@ def test_a_student_learns(tmp_path: Path, loss: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_another_number_of_workers_gives_the_same_bytes(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_another_number_of_workers_gives_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("steps", [0, 6, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 4, 5, 11, 14))])
 def test_a_stopped_run_continues_to_the_same_bytes(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path, steps: int
@@ -242,10 +245,10 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
 
 
 @pytest.fixture
-def short(cnn: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+def short(tmp_path: Path, undrawn: None) -> TrainConfig:
     """The same writes in fewer steps: 3 an epoch, two epochs, a checkpoint within each and one at its end."""
-    monkeypatch.setattr(stage, "draw_curves", plain_curves)
-    return cnn.model_copy(update={"epochs": 2, "batch_size": 16})
+    source = dropping_vit(tmp_path / "vit")
+    return train_config(source, epochs=2, batch_size=16, checkpoint_every=2, augment="flips+jitter")
 
 
 def check_failing_disk(
@@ -256,8 +259,8 @@ def check_failing_disk(
         with pytest.MonkeyPatch.context() as patch:
             fail_at(patch, number)
             with pytest.raises(G2LError, match="No space left"):
-                train_student(store, run, config)
-    train_student(store, run, config)
+                train_student(store, run, config, estimate=False)
+    train_student(store, run, config, estimate=False)
     assert run_files(run) == whole, numbers
     without_leftovers(run)
 
@@ -265,7 +268,7 @@ def check_failing_disk(
 def count_writes(store: Store, config: TrainConfig, run: Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
         count = fail_at(patch, 10**9)
-        train_student(store, run, config)
+        train_student(store, run, config, estimate=False)
     return count[0]
 
 
@@ -285,6 +288,7 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(store: Store, short: Train
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_checkpoint_costs_time_only(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
@@ -310,6 +314,7 @@ def test_a_damaged_checkpoint_costs_time_only(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_damage_to_all_checkpoints_is_an_error(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path
 ) -> None:
@@ -373,6 +378,7 @@ def test_an_unfinished_store_is_refused(cnn: TrainConfig, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("array", ["pixels", "embedding"])
 def test_a_damaged_shard_is_named(cnn: TrainConfig, tmp_path: Path, array: str) -> None:
     store = make_store(tmp_path / "store.zarr")
@@ -397,6 +403,7 @@ def test_a_store_without_train_rows_is_refused_and_claims_no_run(cnn: TrainConfi
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_no_held_out_rows_are_said_and_exported_all_the_same(
     cnn: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -411,6 +418,7 @@ def test_no_held_out_rows_are_said_and_exported_all_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_whose_checkpoints_are_gone_begins_again_and_loses_nothing_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -525,6 +533,7 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_whose_weights_are_not_finite_is_not_exported(store: Store, tmp_path: Path) -> None:
     """A checkpoint of a version that did not look."""
     config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
@@ -540,6 +549,7 @@ def test_a_finished_run_whose_weights_are_not_finite_is_not_exported(store: Stor
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_renamed_weights_continue_a_run(store: Store, tmp_path: Path) -> None:
     config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
     model = build_encoder(config.student, "scratch", store.patch_px).module.model
@@ -569,6 +579,7 @@ def test_a_run_records_absolute_paths(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_training_in_float32_is_full_float32(
     store: Store, cnn: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,6 +603,7 @@ def test_half_precision_is_refused(store: Store, cnn: TrainConfig, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_bfloat16_trains(store: Store, tmp_path: Path) -> None:
     config = train_config(plain_vit(tmp_path / "vit"), precision="bfloat16", epochs=1)
     losses = [line["loss"] for line in train_student(store, tmp_path / "run", config).run.metrics()]

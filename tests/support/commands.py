@@ -1,6 +1,7 @@
 """The command `g2l` in a process of its own, or called in this one, and what it must not leave."""
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -10,7 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+import typer.main
 
 from stages import cli
 
@@ -46,9 +50,15 @@ def start_g2l(*arguments: object, stderr: int = subprocess.PIPE, **variables: st
 
 
 def stop_g2l(
-    *arguments: object, out: Path, ready: Callable[[], bool], stop: signal.Signals = signal.SIGKILL, wait: float = 0.0
+    *arguments: object,
+    out: Path,
+    ready: Callable[[], bool],
+    stop: signal.Signals = signal.SIGKILL,
+    wait: float = 0.0,
+    start: Callable[..., Any] = start_g2l,
 ) -> subprocess.CompletedProcess[str]:
-    """Start the command and send `stop` once it is `ready`, while it makes the folder `out`.
+    """Start the command and send `stop` once it is `ready`, while it makes the folder `out`; `start` may be that of
+    forks (`support.forked`), whose standard output has errors as well.
 
     A busy machine may let a command come to its end first: then `out` is what it was before and the command runs again.
     """
@@ -56,28 +66,37 @@ def stop_g2l(
     if out.exists():
         shutil.copytree(out, before)
     for _ in range(8):
-        process = start_g2l(*arguments)
+        process = start(*arguments)
         try:
             while process.poll() is None and not ready():
-                time.sleep(0.001)
+                time.sleep(0.005)
             time.sleep(wait)
         finally:
             process.send_signal(stop)
         said, errors = process.communicate()
         if process.returncode != 0:
             shutil.rmtree(before, ignore_errors=True)
-            return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+            return subprocess.CompletedProcess(arguments, process.returncode, said, errors)
         shutil.rmtree(out)
         if before.exists():
             shutil.copytree(before, out)
-    raise AssertionError(f"the command always ended before it could be stopped:\n{errors}")
+    raise AssertionError(f"the command always ended before it could be stopped:\n{errors or said}")
+
+
+built = functools.cache(typer.main.get_command)
+"""The command line of an app, which typer builds anew for each call: a tenth of a second."""
 
 
 def call_g2l(*arguments: object) -> tuple[int, str, str]:
     """Call the command `g2l` in this process; returns exit code, standard output and standard error."""
     out, err = io.StringIO(), io.StringIO()
     argv = ["g2l", *map(str, arguments)]
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.object(typer.main, "get_command", built),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             cli.main()
         except SystemExit as end:

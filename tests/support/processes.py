@@ -4,11 +4,12 @@ one with a number of threads.
 
 import os
 import socket
-import subprocess
-import sys
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.forked import ForkedRun, fork_program
 from support.places import ROOT, TESTS
 
 
@@ -19,8 +20,11 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def start_processes(world: int, arguments: Sequence[object]) -> list[subprocess.Popen[str]]:
-    """Start `python ARGUMENTS` in `world` processes, each with a rank; one says who of them has which."""
+def start_processes(world: int, arguments: Sequence[object]) -> list[ForkedRun]:
+    """Start `python ARGUMENTS` in `world` processes, each with a rank; one says who of them has which.
+
+    They are forks of a process that has torch loaded, which each would load for seconds.
+    """
     shared = {
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
@@ -29,18 +33,20 @@ def start_processes(world: int, arguments: Sequence[object]) -> list[subprocess.
         "PYTHONPATH": f"{ROOT}:{TESTS}",
     }
     return [
-        subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
+        forked(arguments, os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(world)
     ]
 
 
-def finish_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = 400) -> list[str]:
+def forked(arguments: Sequence[object], environment: dict[str, str]) -> ForkedRun:
+    """Start `python ARGUMENTS` in a fork; the file of what it says is gone with the result."""
+    file, name = tempfile.mkstemp()
+    os.close(file)
+    run = fork_program(arguments, Path(name), environment)
+    weakref.finalize(run, Path(name).unlink)
+    return run
+
+
+def finish_processes(processes: Sequence[ForkedRun], timeout: float = 400) -> list[str]:
     """Wait for all; returns what each said. An error of one is an error of the test, with what it said."""
     said = []
     try:

@@ -144,6 +144,12 @@ def dropping_cnn(folder: Path) -> str:
     return student_folder(folder, "test_efficientnet", drop_path_rate=0.3, drop_rate=0.2)
 
 
+def dropping_vit(folder: Path) -> str:
+    """A student of one layer, for hundreds of runs, whose steps depend on random states: drop-path and dropout."""
+    sizes = {"img_size": PATCH_PX, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    return student_folder(folder, "test_vit", **sizes, drop_path_rate=0.3, proj_drop_rate=0.2)
+
+
 def plain_vit(folder: Path) -> str:
     """A student without batch normalisation and without random numbers."""
     return student_folder(folder, "test_vit", img_size=PATCH_PX, depth=2, embed_dim=32, num_heads=2)
