@@ -80,7 +80,7 @@ class DemoScale:
         order = batches_of(epoch_order(run.rows.train, config.seed, 0), BATCH)
         run.distillation.train()
         with BatchLoader(
-            reader.read, patch_px=inputs.PATCH_PX, batch_size=BATCH, workers=run.workers, device=inputs.DEVICE
+            reader.read_some, patch_px=inputs.PATCH_PX, batch_size=BATCH, workers=run.workers, device=inputs.DEVICE
         ) as loader:
             for batch in loader.batches(order):
                 if in_the_loop:

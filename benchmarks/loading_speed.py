@@ -32,7 +32,7 @@ from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
 from pipeline.base.draws import RunDraws
 from pipeline.base.images import BESIDE_BOUNDARY, BOUNDARY, decode_image, empty_patch
-from pipeline.base.loader import ROWS_PER_TASK, BatchLoader
+from pipeline.base.loader import ROWS_PER_TASK, BatchLoader, one_by_one
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
 from pipeline.training.augment import Augmentation
@@ -88,12 +88,11 @@ class Loading:
         on_gpu = BatchAugmentation(draws, 0, self.augmentation) if augments_on(self.device, draws) else None
         reader = self.rows.reader(draws, 0, "none" if on_gpu else self.augmentation)
         with BatchLoader(
-            reader.read,
+            reader.read_some,
             patch_px=self.store.patch_px,
             batch_size=self.batch_size,
             workers=self.workers,
             device=self.device,
-            read_some=reader.read_some,
             on_device=on_gpu,
         ) as loader:
             for batch in loader.batches(batches_of(self.order, self.batch_size)):
@@ -103,7 +102,7 @@ class Loading:
     def as_before(self) -> None:
         """Load all batches as version 0.1.0 did."""
         with BatchLoader(
-            self._read_as_before,
+            one_by_one(self._read_as_before),
             patch_px=self.store.patch_px,
             batch_size=self.batch_size,
             workers=self.workers,

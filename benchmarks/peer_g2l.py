@@ -24,6 +24,7 @@ from pipeline.features.embedding import Embedder, PreparedSlide, prepare_slide, 
 from pipeline.slides.reader import Slide
 from pipeline.store.store import Store
 from stages.embed_inputs import find_model, plan_grid, read_slides
+from stages.extracting.teacher import start_teacher
 from stages.many import slide_work
 
 
@@ -43,7 +44,7 @@ class Extract:
             precision="float32",  # as the peers
             pixels=task["settings"]["pixels"],
         )
-        self.running = stages.extract_teacher.start_teacher(self.config, self.plan)
+        self.running = start_teacher(self.config, self.plan)
 
     def work(self, out: Path, *, warm_up: bool) -> None:
         """As `peer_protocol.Program`."""

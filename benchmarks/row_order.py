@@ -88,12 +88,7 @@ def load(store: Store, order: RowNumbers, batch_size: int) -> None:
     rows = StoredRows([Store(store.folder).first], tell=print)
     reader = rows.reader(RunDraws(0), 0, "none")
     with BatchLoader(
-        reader.read,
-        patch_px=store.patch_px,
-        batch_size=batch_size,
-        workers=usable_cores(),
-        device=DEVICE,
-        read_some=reader.read_some,
+        reader.read_some, patch_px=store.patch_px, batch_size=batch_size, workers=usable_cores(), device=DEVICE
     ) as loader:
         for _ in loader.batches(batches_of(order, batch_size)):
             pass

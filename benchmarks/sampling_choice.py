@@ -24,6 +24,7 @@ from PIL import Image
 from resampled import Floats, in_words, share_draws
 
 from pipeline.base.console import table
+from pipeline.base.loader import one_by_one
 from pipeline.cohort.draws.by_cluster import cut_by_cluster
 from pipeline.cohort.draws.descriptors import describe_patch
 from pipeline.cohort.plan import AuditRow, SlidePlan
@@ -90,7 +91,7 @@ def by_encoder(pixels: NDArray[np.uint8]) -> Facts:
         out[:] = pixels[row]
         return True
 
-    return sampler.embed(read, len(pixels), lambda _: None)[0]
+    return sampler.embed(one_by_one(read), len(pixels), lambda _: None)[0]
 
 
 def thin(slides: NDArray[np.str_], is_rare: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:

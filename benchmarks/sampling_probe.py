@@ -27,6 +27,7 @@ from PIL import Image
 from resampled import in_words, share_draws
 
 from pipeline.base.console import table
+from pipeline.base.loader import one_by_one
 from pipeline.cohort.manifest import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig, TrainConfig
@@ -137,7 +138,7 @@ def right_by_group(model: str, half: Half, groups: Sequence[str]) -> tuple[NDArr
 
     embeddings = embed_rows(
         built.module,
-        read,
+        one_by_one(read),
         range(len(paths)),
         patch_px=PATCH_PX,
         batch_size=BATCH,

@@ -44,7 +44,9 @@ from pipeline.slides import reader
 from pipeline.slides.info import read_info
 from pipeline.store.patches import patches_to_embed
 from stages import extract_teacher
-from stages.extract_teacher import RunningTeacher, embed_shards, prepare_store
+from stages.extract_teacher import embed_shards
+from stages.extracting.prepare import prepare_store
+from stages.extracting.teacher import RunningTeacher
 from stages.plan import plan_slides
 
 T = TypeVar("T")

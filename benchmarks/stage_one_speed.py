@@ -38,7 +38,9 @@ from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches, patches_to_embed
 from pipeline.store.writer import row_batches
-from stages.extract_teacher import RunningTeacher, embed_shards, prepare_store
+from stages.extract_teacher import embed_shards
+from stages.extracting.prepare import prepare_store
+from stages.extracting.teacher import RunningTeacher
 
 NEEDED = 0.9
 """From the issue."""
@@ -78,12 +80,11 @@ class StageOne:
         patches = PlannedPatches(self.plan, None, tell=print)
         patch_px = self.plan.config.patch_px
         with BatchLoader(
-            patches.read,
+            patches.read_some,
             patch_px=patch_px,
             batch_size=batch_size,
             workers=self.workers,
             device=self.running.device,
-            read_some=patches.read_some,
         ) as loader:
             yield from loader.batches(row_batches(self.teacher, range(self.teacher.num_shards), batch_size))
 

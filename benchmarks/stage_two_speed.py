@@ -42,7 +42,8 @@ from pipeline.training.rows import batches_of, choose_rows, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder
 from pipeline.training.step.train_step import train_step
 from stages.extract_teacher import extract_teacher
-from stages.train_student import prepare_run, train_epoch
+from stages.train_student import train_epoch
+from stages.training.run import prepare_run
 
 NEEDED = 1.03
 """From the issue."""
@@ -89,12 +90,7 @@ class StageTwo:
         size = self.run.rows.batch_size
         patch_px = self.run.teachers.first.patch_px
         with BatchLoader(
-            reader.read,
-            patch_px=patch_px,
-            batch_size=size,
-            workers=self.run.workers,
-            device=self.device,
-            read_some=reader.read_some,
+            reader.read_some, patch_px=patch_px, batch_size=size, workers=self.run.workers, device=self.device
         ) as loader:
             return [Batch(b.rows, b.pixels.clone(), b.results) for b in loader.batches(batches_of(order, size))]
 

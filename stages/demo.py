@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pipeline.base.console import say, table
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
+from pipeline.base.loader import one_by_one
 from pipeline.base.outside import read_json, reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
@@ -278,7 +279,7 @@ def embed_patches(encoder: BuiltEncoder, patches: list[NDArray[np.uint8]]) -> ND
 
     return embed_rows(
         encoder.module,
-        read,
+        one_by_one(read),
         range(len(patches)),
         patch_px=len(patches[0]),
         batch_size=32,

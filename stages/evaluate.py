@@ -20,6 +20,7 @@ from pipeline.base.console import say, table
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_batch_size, choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.errors import ConfigError
+from pipeline.base.loader import one_by_one
 from pipeline.base.versions import versions as used_versions
 from pipeline.config.base import Config
 from pipeline.config.groups import TrackingService
@@ -229,7 +230,7 @@ def embed_model(
         def compute() -> NDArray[np.float32]:
             return embed_rows(
                 module,
-                source.read,
+                one_by_one(source.read),
                 source.rows,
                 patch_px=named.patch_px,
                 batch_size=num_rows,

@@ -518,12 +518,7 @@ def copy_shards(
     size = teacher.settings["batch_size"]
     claimed = patches.claimed_ahead(shards, teacher.ledger.rows) if shared else shards
     loader = BatchLoader(
-        patches.read,
-        patch_px=teacher.patch_px,
-        batch_size=size,
-        workers=workers,
-        device=torch.device("cpu"),
-        read_some=patches.read_some,
+        patches.read_some, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")
     )
     with (
         StoreWriter(teacher, patches.describe, "imported", shared.done if shared else None) as writer,

@@ -13,53 +13,28 @@ parts (`--micro-batch`). `pipeline.training.step` has the step itself.
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base import distributed
-from pipeline.base.console import Progress, said_to, say
-from pipeline.base.cores import own_cores
-from pipeline.base.devices import (
-    TF32,
-    choose_device,
-    continued_precision,
-    keep_freed_memory,
-    training_precision,
-    use_deterministic_kernels,
-    use_tf32,
-)
-from pipeline.base.distributed import GradientBuckets
-from pipeline.base.draws import RunDraws
-from pipeline.base.errors import ConfigError, G2LError
-from pipeline.base.loader import BatchLoader
-from pipeline.cohort.cases import case_facts, cases_warning
-from pipeline.cohort.views import Views
+from pipeline.base.console import Progress, said_to
+from pipeline.base.devices import choose_device, keep_freed_memory, use_deterministic_kernels
+from pipeline.base.errors import G2LError
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.recipes import departures_note, departures_of_views
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
-from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
-from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.projector import Projector
+from pipeline.distillation import Distillation, build_loss, random_states, restore_random_states
+from pipeline.encoders.build import build_encoder
 from pipeline.report.logs.tracker import Tracker, tracked
-from pipeline.sampling import RowNumbers
-from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
-from pipeline.store.teachers import ChosenTeachers, choose_teachers
+from pipeline.store.teachers import choose_teachers
 from pipeline.student.card import card_facts, model_card
 from pipeline.student.describe import describe_run_student, split_facts
 from pipeline.student.folder import write_student
-from pipeline.student.start import continue_projector, find_start, projector_hash
-from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.checkpoint import (
     check_finite,
     delete_old,
@@ -69,70 +44,23 @@ from pipeline.training.checkpoint import (
     save_checkpoint,
 )
 from pipeline.training.curves import draw_curves
-from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
-from pipeline.training.identity import loss_weights, named_in_lines, recipe_facts, recorded_departures, run_identity
-from pipeline.training.optim import build_optimizer, set_schedules
-from pipeline.training.rows import KeptStatistics, RowChoice, StoredRows, batches_of, choose_rows, epoch_order
+from pipeline.training.identity import loss_weights, named_in_lines, recorded_departures
+from pipeline.training.optim import set_schedules
+from pipeline.training.rows import batches_of, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.sharded.parts import like_run
-from pipeline.training.sharded.split import is_split, shard_student
-from pipeline.training.sharded.update import ShardedAdamW
-from pipeline.training.step.augment_batch import BatchAugmentation, augments_on
-from pipeline.training.step.rehearsal import StepTime, cost_words, load_timed, rehearse
-from pipeline.training.step.train_step import HowToStep, train_step
-from pipeline.training.subset import RowSubset
+from pipeline.training.step.train_step import train_step
 from pipeline.training.tensorboard import TensorBoard
 from stages.reports.train import Trained
+from stages.training.cost import say_cost
+from stages.training.run import Run, open_loader, open_run, views_to_show
 
 LOG_EVERY = 10
 """Steps between fetches of the losses, so that the device does not wait at every step."""
 DRAW_SECONDS = 60.0
 """Time between plots of the curves during training: a plot takes as long as many steps."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that the training loop needs."""
-
-    config: TrainConfig
-    draws: RunDraws
-    teachers: ChosenTeachers
-    rows: RowChoice
-    reader: StoredRows
-    distillation: Distillation
-    optimizer: torch.optim.Optimizer
-    gradients: GradientBuckets
-    workers: int
-    early_stop: EarlyStop | None = None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches in an epoch."""
-        return len(self.rows.train) // self.rows.batch_size
-
-    @property
-    def num_steps(self) -> int:
-        """Steps that the run is planned for: those of all epochs."""
-        return self.steps_per_epoch * self.config.epochs
-
-    @property
-    def own_share(self) -> slice:
-        """Which rows of a batch this process trains on."""
-        share = self.rows.batch_size // distributed.world_size()
-        return slice(distributed.rank() * share, (distributed.rank() + 1) * share)
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the run has ended early."""
-        return self.early_stop is not None and self.early_stop.stop is not None
-
-    @property
-    def last_step(self) -> int:
-        """The step that the run ends after: that of the early stop, or the last of all epochs."""
-        stop = self.early_stop.stop if self.early_stop else None
-        return stop.step if stop else self.num_steps
 
 
 def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: bool = True) -> Trained:
@@ -176,126 +104,6 @@ def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: boo
     finally:
         distributed.leave_group()
     return trained
-
-
-def views_to_show(teachers: ChosenTeachers, views_per_epoch: str) -> Views:
-    """The views that all teachers have embedded, those of rounds only if an epoch shows a fresh one.
-
-    Raises:
-        ConfigError: fresh ones are asked for, and there are none.
-    """
-    if views_per_epoch != "fresh":
-        return teachers.views
-    views = teachers.views_at_hand
-    if views.count == 1:
-        raise ConfigError(
-            "--views-per-epoch fresh: the teacher has embedded no view but the patch itself. `g2l extract-teacher` "
-            "with --views and --views-per-epoch fresh makes a round for each epoch"
-        )
-    return views
-
-
-def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, device: torch.device) -> Run:
-    """Build all that is trained; start the run directory, or check that it was started from the same inputs.
-
-    Raises:
-        G2LError: it was started from other inputs, or the student cannot be built.
-    """
-    start, world = find_start(config.weights), distributed.world_size()
-    precision = training_precision(config.precision, device)
-    student = build_encoder(config.student, start.weights, teachers.first.patch_px, seed=config.seed)
-    rows = choose_rows(
-        teachers.stored,
-        batch_size=config.batch_size,
-        val_rows=config.val_rows,
-        seed=config.seed,
-        world=world,
-        subset=RowSubset(config.train_slides, config.train_patches_per_slide, config.seed),
-    )
-    begun_from, anew = start.projectors([(each.name, each.record["weights_sha256"]) for each in teachers.stored])
-    for note in (*start.notes, student.note, *rows.notes, *anew):
-        if note:
-            say(note)
-    if config.keep == "best" and not len(rows.val):
-        raise ConfigError(
-            "--keep best: no rows are held out to find the best epoch on. Plan with --val-fraction or "
-            "--val-strip, or use --keep last"
-        )
-    draws = RunDraws(config.seed, folder.version())
-    how = HowToStep.here(
-        rows.batch_size,
-        config.micro_batch,
-        compiled=config.compile,
-        synchronise=draws.batch_norm_over_all,
-        shard=config.shard_student,
-    )
-    how.require(student, device)
-    if distributed.is_leader():
-        identity = run_identity(
-            teachers,
-            student.record(),
-            config.deciding() | {"precision": precision},
-            world,
-            folder.version(),
-            {name: projector_hash(projector) for name, projector in begun_from.items()},
-        )
-        views = views_to_show(teachers, config.views_per_epoch)
-        recipe = recipe_of(config.recipe, teachers, views, config.model_dump(mode="json"))
-        continued = folder.start_or_continue(identity | recipe)
-        folder.write_config(teachers.first.store.place, config.absolute().record())
-        for note in (*continued, *notes_on_patches(teachers, views, config.augment), *notes_on_recipe(recipe)):
-            say(note)
-    distributed.wait_for_all()
-    arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
-    use_tf32(arithmetic == TF32)
-    kept = KeptStatistics(folder.statistics_path, writes=distributed.is_leader())
-    fresh = None
-    if config.views_per_epoch == "fresh":
-        fresh = open_fresh_views(teachers, rows.train, folder, config.epochs, plain=config.use_plain_view)
-    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how, kept, fresh)
-
-
-def open_fresh_views(
-    teachers: ChosenTeachers, rows: RowNumbers, folder: RunFolder, epochs: int, *, plain: bool
-) -> FreshViews:
-    """The views that epochs show, with the run's record of those that were shown; tells which are still to be made.
-
-    Raises:
-        StoreError: the record is damaged.
-    """
-    record, writes = folder.shown_views_path, distributed.is_leader()
-    fresh = FreshViews(teachers, rows, plain=plain, record=record, writes=writes)
-    if note := fresh.missing_note(epochs):
-        say(note)
-    return fresh
-
-
-def recipe_of(recipe: str | None, teachers: ChosenTeachers, views: Views, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run's record says of the recipe: see `recipe_facts`; `views` are those that the run shows."""
-    if recipe is None:
-        return {}
-    fresh = options["views_per_epoch"] == "fresh"
-    departed = departures_of_views(recipe, views.count, teachers.first.views_strength, fresh=fresh)
-    return recipe_facts(recipe, teachers.first.plan.config.model_dump(mode="json"), departed, options)
-
-
-def notes_on_recipe(recorded: Mapping[str, Any]) -> list[str]:
-    """Where the stages before were not run by the recipe, which the run cannot make up for; the record has all."""
-    name, departed = recorded_departures(recorded) or ("", [])
-    before = [each for each in departed if each.command != "train-student"]
-    return [departures_note(name, before)] if before else []
-
-
-def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str) -> list[str]:
-    """What the user should know of the patches that a student sees: how they are split, how they were made, and
-    augmentation.
-    """
-    plan, notes = teachers.first.plan, []
-    if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
-        notes.append(f"warning: {warning}")
-    if beyond := beyond_the_teacher(augment, views.count):
-        notes.append(f"note: {beyond}")
-    return notes
 
 
 def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> Trained:
@@ -356,68 +164,6 @@ def whole_distillation(run: Run) -> Distillation:
     return replace(distillation, student=student, training_pass=None, is_sharded=False)
 
 
-def prepare_run(
-    teachers: ChosenTeachers,
-    rows: RowChoice,
-    student: BuiltEncoder,
-    config: TrainConfig,
-    draws: RunDraws,
-    device: torch.device,
-    precision: str,
-    begun_from: Mapping[str, Projector] = MappingProxyType({}),
-    how: HowToStep | None = None,
-    kept: KeptStatistics = KeptStatistics(None),
-    fresh: FreshViews | None = None,
-) -> Run:
-    """Build projectors and optimizer; a teacher's statistics are over all training rows, of fresh views over those of
-    the first epoch.
-
-    `begun_from` has trained projectors to start from, by teacher; `how` says how steps are made, by default at once;
-    `kept` has statistics of an earlier start; `fresh` are the views that epochs show, where each has its own.
-
-    Raises:
-        StoreError: a shard of embeddings is damaged.
-    """
-    projectors = build_projectors(student.spec.width, teachers.widths, draws.projector_seed)
-    for name, projector, each in zip(teachers.names, projectors, teachers.stored, strict=True):
-        if name in begun_from:
-            continue_projector(projector, begun_from[name])
-        source, first_view = fresh.of_first(each) if fresh else (each, 0 if config.use_plain_view else 1)
-        num_views = first_view + 1 if fresh else teachers.views.count
-        mean, var = kept.of(source, rows.train, num_views, first_view)
-        projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
-        projector.to(device)
-    heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
-    how = how or HowToStep(rows.batch_size)
-    adamw = ShardedAdamW if how.sharded else torch.optim.AdamW
-    if how.sharded:
-        shard_student(student.module, student.module.model, device, precision)
-    else:
-        student.module.to(device)
-    distillation = Distillation(student, heads, device, precision, how.training_pass(student), how.part, how.sharded)
-    return Run(
-        config=config,
-        draws=draws,
-        teachers=teachers,
-        rows=rows,
-        reader=StoredRows(
-            teachers.stored,
-            slides_root=config.slides_root,
-            views=views_to_show(teachers, config.views_per_epoch),
-            plain_view=config.use_plain_view,
-            fresh=fresh,
-            tell=say,
-        ),
-        distillation=distillation,
-        optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay, adamw),
-        gradients=GradientBuckets([p for p in distillation.parameters() if not is_split(p)]),
-        workers=config.workers or own_cores(),
-        early_stop=None
-        if config.early_stop == "off"
-        else EarlyStop(config.early_stop, config.early_stop_window, config.early_stop_patience),
-    )
-
-
 def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool = True) -> int:
     """Train from the last checkpoint on; returns the number of steps done. `estimate`: see `train_student`."""
     config = run.config
@@ -458,54 +204,6 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
         log.close()
         folder.is_training = False
     return run.last_step - first
-
-
-def say_cost(run: Run) -> None:
-    """Say what the run will cost, and if chance is likely to end it before; every process takes part."""
-    words = [cost_of(run), chance_note_of(run)]
-    if distributed.is_leader():
-        for each in filter(None, words):
-            say(each)
-
-
-def cost_of(run: Run) -> str:
-    """What the run will cost, by loading its first batches and some steps, which leave no trace; every process takes
-    part.
-    """
-    config, rows, device = run.config, run.rows, run.distillation.device
-    order = epoch_order(rows.train, config.seed, 0)
-    first, *others = [each[run.own_share] for each in islice(batches_of(order, rows.batch_size), 2)]
-    with open_loader(run, 0) as loader:
-        batch, loading = load_timed(loader, first, others[0] if others else first)
-        loss_of = build_loss(config.loss, config.alpha)
-        computing = rehearse(run.distillation, batch, loss_of, run.optimizer, config.clip, run.gradients)
-    step, world = StepTime(computing, loading, device.type == "cpu"), distributed.world_size()
-    return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, step, world)
-
-
-def open_loader(run: Run, epoch: int) -> BatchLoader[NDArray[Any]]:
-    """What reads an epoch's batches, of which this process has its share."""
-    device, augmentation = run.distillation.device, run.config.augment
-    on_gpu = BatchAugmentation(run.draws, epoch, augmentation) if augments_on(device, run.draws) else None
-    reader = run.reader.reader(run.draws, epoch, "none" if on_gpu else augmentation)
-    return BatchLoader(
-        reader.read,
-        patch_px=run.reader.patch_px,
-        batch_size=run.rows.batch_size // distributed.world_size(),
-        workers=run.workers,
-        device=device,
-        read_some=reader.read_some,
-        ahead=run.reader.read_ahead,
-        on_device=on_gpu,
-    )
-
-
-def chance_note_of(run: Run) -> str:
-    """That chance is likely to end the run long before its last step; "" if it is not."""
-    if run.early_stop is None:
-        return ""
-    at_once = run.reader.fresh is None and run.teachers.views.count > 1
-    return run.early_stop.chance_note(run.num_steps, embedded_at_once=at_once)
 
 
 def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress, epoch: int, step: int) -> int:

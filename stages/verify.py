@@ -14,6 +14,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
+from pipeline.base.loader import one_by_one
 from pipeline.config.model_names import recorded_encoder
 from pipeline.config.staging import StageFolder
 from pipeline.disk.raw_arrays import METADATA
@@ -24,7 +25,7 @@ from pipeline.store.remote.opening import open_store
 from pipeline.store.repeats.same_fields import find_same_fields, same_field_words
 from pipeline.store.shards import LocalShards
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.store.teachers import made_with
+from pipeline.store.teachers import continued_with
 from pipeline.student.weights_place import noted_place, remembered_weights
 from pipeline.training.preflight import MIN_COSINE
 from pipeline.training.rows import StoredRows, row_keys, row_views
@@ -123,7 +124,7 @@ class TeacherCheck:
 
     def words(self) -> list[str]:
         """The findings, and what to do about them; a line each."""
-        teacher, command = self.teacher, made_with(self.teacher)
+        teacher, command = self.teacher, continued_with(self.teacher)
         of_part = f"part {teacher.part}: " if teacher.part else ""
         name, place = (of_part, "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.place}: ")
         name = f"view {teacher.own_view} of {teacher.name}: " if teacher.own_view else name
@@ -247,7 +248,7 @@ def embed_again(
 
     again = embed_rows(
         encoder.module,
-        read,
+        one_by_one(read),
         chosen.tolist(),
         patch_px=teacher.patch_px,
         batch_size=teacher.settings["batch_size"],

@@ -31,6 +31,9 @@ patches.
 """
 BATCHES_AHEAD = 3
 
+ReadRows = Callable[[Sequence[int], NDArray[np.uint8]], list[T]]
+"""Reads rows into uint8 (N, P, P, 3), of several views (N, K, P, P, 3); returns a result for each. Neighbours that are
+read together may cost less."""
 OnDevice = Callable[[Sequence[int], Tensor], Tensor]
 """What is done with a batch's pixels on the device: from the rows and their pixels, to pixels, in
 other memory where they change."""
@@ -61,11 +64,19 @@ class Batch(Generic[T]):
         return moved if self.on_device is None else self.on_device(self.rows, moved)
 
 
-class BatchLoader(Generic[T]):
-    """Reads batches ahead with `read(row, out)`, which fills `out`, uint8 (P, P, 3), and returns a result for the row.
-    With several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
+def one_by_one(read: Callable[[int, NDArray[np.uint8]], T]) -> ReadRows[T]:
+    """Reads rows one after the other with `read`, which fills uint8 (P, P, 3) and returns a result."""
 
-    `read_some(rows, out)`, if given, reads several rows at once where that costs less, to the same pixels and results.
+    def read_rows(rows: Sequence[int], out: NDArray[np.uint8]) -> list[T]:
+        return [read(row, patch) for row, patch in zip(rows, out, strict=True)]
+
+    return read_rows
+
+
+class BatchLoader(Generic[T]):
+    """Reads batches ahead with `read`, which gets at most `ROWS_PER_TASK` rows in a call. A batch's pixels are
+    uint8 (B, P, P, 3), with several views (B, K, P, P, 3).
+
     `in_use` is how many batches, at least 2, the consumer uses at the same time.
 
     `ahead(rows)`, if given, is told of the rows of a batch before they are read, and `on_device` has the last word on
@@ -79,14 +90,13 @@ class BatchLoader(Generic[T]):
 
     def __init__(
         self,
-        read: Callable[[int, NDArray[np.uint8]], T],
+        read: ReadRows[T],
         *,
         patch_px: int,
         batch_size: int,
         workers: int,
         device: torch.device,
         views: int = 1,
-        read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
         in_use: int = 2,
         ahead: Callable[[Sequence[int]], object] | None = None,
         on_device: OnDevice | None = None,
@@ -94,7 +104,6 @@ class BatchLoader(Generic[T]):
         self._read = read
         self._ahead = ahead
         self._on_device = on_device
-        self._read_some = read_some or self._read_each
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
         self._in_use = in_use
@@ -116,15 +125,12 @@ class BatchLoader(Generic[T]):
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def _read_each(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[T]:
-        return [self._read(row, out[i]) for i, row in enumerate(rows)]
-
     def _submit(self, rows: Sequence[int], buffer: Tensor) -> list[Future[list[T]]]:
         if self._ahead:
             self._ahead(rows)
         out, step = buffer[: len(rows)].numpy(), self._rows_per_task
         return [
-            self._pool.submit(self._read_some, rows[start : start + step], out[start : start + step])
+            self._pool.submit(self._read, rows[start : start + step], out[start : start + step])
             for start in range(0, len(rows), step)
         ]
 

@@ -125,6 +125,15 @@ def parse_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
     return manifest
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a table with the columns of a manifest, whatever its name and its rows are."""
+    try:
+        read_table(path, REQUIRED_COLUMNS, ",", COLUMNS, any_spelling=True)
+    except ManifestError:
+        return False
+    return True
+
+
 def split_of_case(case_id: str, val_fraction: float) -> Split:
     """The split of a case, from the SHA-256 of its id alone, so that adding or removing slides does not change it.
 

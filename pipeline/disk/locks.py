@@ -105,7 +105,7 @@ def hold(path: Path, output: Path, what: str, stack: ExitStack) -> None:
     """Hold the lock file `path` until `stack` is closed.
 
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process holds it, or is another user's and may.
         G2LError: something other than a lock file has its name.
         OSError: it cannot be created.
     """
@@ -116,6 +116,11 @@ def hold(path: Path, output: Path, what: str, stack: ExitStack) -> None:
             except OSError as error:
                 if error.errno in NOT_WRITABLE and is_held(path):
                     raise busy(path, output) from None
+                if error.errno in NOT_WRITABLE and is_unreadable(path):
+                    raise BusyError(
+                        f"{output} may be in use by another user, whose lock {path} cannot be read. Wait for their "
+                        "command to end, or let them delete the lock if none runs."
+                    ) from None
                 raise
             try:
                 taken = take_lock(fd, path, output, what, is_new, stack)
@@ -224,6 +229,15 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(fd)
     return named_locks.is_alive(path)
+
+
+def is_unreadable(path: Path) -> bool:
+    """Whether a lock file is there that this user may not read: who holds it cannot be known."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno in NOT_WRITABLE
+    return False
 
 
 def covers(lock_names: set[str], folder: str) -> bool:

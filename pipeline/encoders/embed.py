@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.base.console import Progress
 from pipeline.base.devices import autocast, describe_device, mark
-from pipeline.base.loader import Batch, BatchLoader
+from pipeline.base.loader import Batch, BatchLoader, ReadRows
 from pipeline.base.memory import told_if_no_room
 from pipeline.encoders.build import BuiltEncoder, Encoder
 
@@ -130,7 +130,7 @@ def embed_batches(
 @contextmanager
 def read_and_embed(
     forward: ForwardPass,
-    read: Callable[[int, NDArray[np.uint8]], T],
+    read: ReadRows[T],
     row_batches: Iterable[Sequence[int]],
     device: torch.device,
     *,
@@ -143,13 +143,12 @@ def read_and_embed(
     views: int = 1,
     ahead: Callable[[Sequence[int]], object] | None = None,
     at_once: int = 1,
-    read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
 ) -> Iterator[Iterator[EmbeddedBatch[T]]]:
     """Read batches of rows in threads and embed them in order; gives the embedded batches. At the end of the block the
     threads end.
 
     Args:
-        read: reads a row, as for a `BatchLoader`; likewise `ahead` and `read_some`.
+        read, ahead: as for a `BatchLoader`.
         row_batches: the rows of each batch, at most `batch_size`.
         width, no_room, is_readable, at_once: as for `embed_batches`.
     """
@@ -162,7 +161,6 @@ def read_and_embed(
         views=views,
         in_use=at_once + 1,
         ahead=ahead,
-        read_some=read_some,
     ) as loader:
         batches = loader.batches(row_batches)
         embedded = embed_batches(
@@ -174,7 +172,7 @@ def read_and_embed(
 
 def embed_rows(
     module: Encoder,
-    read: Callable[[int, NDArray[np.uint8]], object],
+    read: ReadRows[Any],
     rows: Sequence[int],
     *,
     patch_px: int,
@@ -186,8 +184,7 @@ def embed_rows(
     no_room: str = "Give a smaller --batch-size",
     ahead: Callable[[Sequence[int]], object] | None = None,
 ) -> NDArray[np.float32]:
-    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3), by a frozen encoder; float32 (N, D) in their
-    order. `ahead`: as for a `BatchLoader`.
+    """Embed `rows` by a frozen encoder; float32 (N, D) in their order. `read` and `ahead`: as for a `BatchLoader`.
 
     Raises:
         ConfigError: the device has too little memory for a batch; `no_room` says what the user can do.

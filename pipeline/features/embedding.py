@@ -185,7 +185,7 @@ def embed_slide(
     features = np.empty((num, embedder.width), embedder.dtype)
     results: list[PatchRead] = []
 
-    def read_some(rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
+    def read(rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
         results = patches.read_some(rows, out)
         for result in results:
             if result.status is Status.NO_SLIDE:  # there is never a file of half a slide
@@ -194,7 +194,7 @@ def embed_slide(
 
     with read_and_embed(
         embedder.embed,
-        patches.read,
+        read,
         [range(start, min(start + size, num)) for start in range(0, num, size)],
         embedder.device,
         patch_px=slide.plan.geometry.patch_px,
@@ -204,7 +204,6 @@ def embed_slide(
         no_room="Give a smaller --batch-size; finished slides are kept",
         is_readable=lambda result: result.status is Status.OK,
         at_once=batches_at_once(embedder.device),
-        read_some=read_some,
     ) as batches:
         for embedded in batches:
             start, reads = len(results), embedded.results

@@ -8,7 +8,7 @@ one. A few slides that do not pass are refused by name, and the store remembers 
 is refused. Left out: patches that were not drawn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,9 @@ def embed_sample(
     patches = PlannedPatches(plan, image_format, tell=tell)
     status: dict[int, Status] = {}
 
-    def read(row: int, out: NDArray[np.uint8]) -> None:
-        status[row] = patches.read(row, out).status
+    def read(some: Sequence[int], out: NDArray[np.uint8]) -> list[None]:
+        status.update(zip(some, (result.status for result in patches.read_some(some, out)), strict=True))
+        return [None] * len(some)
 
     embedded = embed_rows(
         teacher.module,

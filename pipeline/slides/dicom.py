@@ -7,6 +7,7 @@ pixels OpenSlide reads (dicom.nema.org, parts 5 and 10). Left out: big-endian an
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +33,10 @@ MAX_TEXT_BYTES = 1 << 12
 """Longest text value that is read; the standard allows less. Our choice, as the next."""
 MAX_DEPTH = 16
 """Deepest nesting of sequences."""
+MAX_ELEMENTS = 1 << 16
+"""Most elements that are looked at, those within sequences included; real headers have some hundred before the series.
+A download that reserved its space and was cut goes on in zeros, each eight of which are an element without a value.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def _values(f: IO[bytes]) -> dict[tuple[int, int], str]:
     """
     values: dict[tuple[int, int], str] = {}
     explicit, in_meta = True, True
-    while True:
+    for _ in (left := iter(range(MAX_ELEMENTS))):
         start = f.tell()
         head = f.read(4)
         if len(head) < 4:
@@ -99,7 +104,7 @@ def _values(f: IO[bytes]) -> dict[tuple[int, int], str]:
             return values
         length = _length(f, explicit)
         if length == UNDEFINED:
-            _skip_items(f, explicit, 0)
+            _skip_items(f, explicit, 0, left)
         elif tag in (TRANSFER_SYNTAX, CLASS, IMAGE_TYPE, SERIES):
             if length > MAX_TEXT_BYTES:
                 raise ValueError(f"{length} bytes of text")
@@ -108,6 +113,7 @@ def _values(f: IO[bytes]) -> dict[tuple[int, int], str]:
             f.seek(length, 1)
         if f.tell() <= start:
             raise ValueError("an element of negative length")
+    raise ValueError(f"more than {MAX_ELEMENTS:,} elements")
 
 
 def _length(f: IO[bytes], explicit: bool) -> int:
@@ -120,27 +126,32 @@ def _length(f: IO[bytes], explicit: bool) -> int:
     return int(struct.unpack("<H", f.read(2))[0])
 
 
-def _skip_items(f: IO[bytes], explicit: bool, depth: int) -> None:
-    """Skip a sequence of undefined length."""
+def _skip_items(f: IO[bytes], explicit: bool, depth: int, left: Iterator[int]) -> None:
+    """Skip a sequence of undefined length; takes one of `left` for each element of it."""
     if depth > MAX_DEPTH:
         raise ValueError("sequences too deep")
-    while True:
+    for _ in left:
         tag = struct.unpack("<HH", f.read(4))
         length = struct.unpack("<I", f.read(4))[0]
         if tag == SEQUENCE_END:
             return
         if tag != ITEM:
             raise ValueError("no item of a sequence")
-        if length != UNDEFINED:
+        if length == UNDEFINED:
+            _skip_item(f, explicit, depth, left)
+        else:
             f.seek(length, 1)
-            continue
-        while True:
-            inner = struct.unpack("<HH", f.read(4))
-            if inner == ITEM_END:
-                f.seek(4, 1)
-                break
-            size = _length(f, explicit)
-            if size == UNDEFINED:
-                _skip_items(f, explicit, depth + 1)
-            else:
-                f.seek(size, 1)
+
+
+def _skip_item(f: IO[bytes], explicit: bool, depth: int, left: Iterator[int]) -> None:
+    """Skip an item of undefined length, as `_skip_items`."""
+    for _ in left:
+        tag = struct.unpack("<HH", f.read(4))
+        if tag == ITEM_END:
+            f.seek(4, 1)
+            return
+        size = _length(f, explicit)
+        if size == UNDEFINED:
+            _skip_items(f, explicit, depth + 1, left)
+        else:
+            f.seek(size, 1)

@@ -9,6 +9,7 @@ places before it is used.
 """
 
 import copy
+import errno
 import itertools
 import logging
 import math
@@ -17,6 +18,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -395,10 +397,13 @@ class DirectReader:
         self._notes: dict[int, str] = {}
         self._tiff: TiledTiff | None = None
         self._half: TiledTiff | None = None
+        self._unread: OSError | None = None
         if vendor in VENDORS and hasattr(os, "pread"):
             try:
                 tiff = TiledTiff(file or path, vendor, level_sizes, cache)
                 self._tiff, self._half = tiff, tiff.halved()
+            except OSError as error:
+                self._unread = None if error.errno == errno.EINVAL else error  # EINVAL: an offset that no file has
             except Exception:  # noqa: BLE001  (OpenSlide has opened it, and reads it or says what is wrong)
                 self._tiff = self._half = None
 
@@ -410,15 +415,21 @@ class DirectReader:
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8] | None:
         """The region as `TiledTiff.read` gives it; `None` if OpenSlide is to read it."""
-        if self._tiff is None or not self._is_usable(level):
-            return None
         try:
+            if self._tiff is None or not self._is_usable(level):
+                return None
             return self._tiff.read(level, corner_level_px, size_level_px, out)
         except (NotDirectError, OSError):
             return None
 
     def can_halve(self, level: int) -> bool:
-        """Whether `read_half` reads a level: its tiles are JPEG, and read directly they are OpenSlide's."""
+        """Whether `read_half` reads a level: its tiles are JPEG, and read directly they are OpenSlide's.
+
+        Raises:
+            OSError: the file cannot be read, or could not when the slide was opened, so that this is not known.
+        """
+        if self._unread is not None:
+            raise OSError(*self._unread.args)
         return self._half is not None and level in self._half.levels and self._is_usable(level)
 
     def read_half(
@@ -444,11 +455,16 @@ class DirectReader:
     def note(self, level: int) -> str:
         """Why a level that could be read directly is left to OpenSlide; empty if nothing is odd."""
         if self._tiff is not None:
-            self._is_usable(level)
+            with suppress(OSError):  # nothing is known yet, and the next read looks again
+                self._is_usable(level)
         return self._notes.get(level, "")
 
     def _is_usable(self, level: int) -> bool:
-        """Whether a level is read directly; the first call compares it with OpenSlide's."""
+        """Whether a level is read directly; the first call compares it with OpenSlide's.
+
+        Raises:
+            OSError: no place of it can be compared, since the file cannot be read; the next call tries again.
+        """
         usable = self._usable.get(level)
         if usable is None:
             with self._lock:
@@ -462,8 +478,16 @@ class DirectReader:
         tiles = self._tiff.levels.get(level)
         if tiles is None or abs(self._ratios[level] - round(self._ratios[level])) > WHOLE:
             return False
-        places = places_to_compare(tiles)
-        equal = [same for place in places if (same := self._is_equal(level, *place)) is not None]
+        equal, failures = list[bool](), list[OSError]()
+        for place in places_to_compare(tiles):
+            try:
+                same = self._is_equal(level, *place)
+            except OSError as error:
+                failures.append(error)
+            else:
+                equal += [] if same is None else [same]
+        if failures and not equal:
+            raise failures[0]
         if not all(equal):
             self._notes[level] = (
                 f"note: {self._path}: level {level} read directly differs from OpenSlide's in {equal.count(False)} of "
@@ -472,11 +496,15 @@ class DirectReader:
         return bool(equal) and all(equal)
 
     def _is_equal(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> bool | None:
-        """Whether a place reads the same; `None` if it cannot be read directly: then nothing is known."""
+        """Whether a place reads the same; `None` if it cannot be read directly: then nothing is known.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         assert self._tiff is not None
         try:
             ours = self._tiff.read(level, corner, size)
-        except (NotDirectError, OSError):
+        except NotDirectError:
             ours = None
         try:
             reference = self._reference()

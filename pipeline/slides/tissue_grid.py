@@ -18,6 +18,7 @@ from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES, in_rule_ord
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
+from pipeline.slides.glass import strips
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue, like_tissue, reason_of
 
@@ -25,6 +26,11 @@ EDGE_POINTS = 2
 """Border points of a patch that must be on tissue, with `--tiling level0`. The paper's authors ask for two; which they
 look at is not known, and four to choose from are ours.
 """
+NO_COLOUR = (
+    "its tissue is grey (red, green and blue are equal everywhere): is it one channel of several? Of an OME-TIFF with "
+    "a page for each channel OpenSlide reads the first alone. Convert it to pixels of three colours, such as with "
+    "raw2ometiff --rgb"
+)
 MIN_GROUP = 5
 """Smallest group of patches that is kept, with `--tiling level0`; the authors drop smaller ones."""
 
@@ -68,9 +74,10 @@ class TissueGrid:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is odd about how patches are read, and about annotations, if anything."""
+        """What is odd about how patches are read, about colours and annotations, if anything."""
         full = (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
-        return (*full, *self.annotation_notes)
+        grey = (NO_COLOUR,) if is_grey(self.tissue) else ()
+        return (*full, *grey, *self.annotation_notes)
 
     @property
     def why_empty(self) -> str:
@@ -134,6 +141,17 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
         rejected_fraction=fraction[~kept],
         rejected_covered=covered[~kept],
     )
+
+
+def is_grey(tissue: TissueMask) -> bool:
+    """Whether there is tissue that was read, and none of it has a colour."""
+    num_seen = 0
+    for rows in strips(*tissue.mask.shape):
+        seen = tissue.thumbnail[rows][tissue.mask[rows] & ~tissue.unreadable[rows]]
+        num_seen += len(seen)
+        if (seen != seen[:, :1]).any():
+            return False
+    return num_seen > 0
 
 
 def artefact_fractions(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.float64]:

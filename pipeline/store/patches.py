@@ -19,6 +19,7 @@ from pipeline.base.console import Tell, counted
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
+from pipeline.base.loader import ReadRows
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
@@ -54,10 +55,6 @@ class PatchRead:
     value: float | None = None
     bound: float | None = None
     digest: bytes = b""
-
-
-SomeRows = Callable[[Sequence[int], NDArray[np.uint8]], list[PatchRead]]
-"""Reads rows into uint8 (N, T, T, 3)."""
 
 
 class PlannedPatches:
@@ -405,7 +402,7 @@ class ViewedPatches:
     tiles (N, T, T, 3). Of a single view, it fills (N, P, P, 3).
     """
 
-    def __init__(self, source: SomeRows, views: Views, tile_px: int, first: int = 0) -> None:
+    def __init__(self, source: ReadRows[PatchRead], views: Views, tile_px: int, first: int = 0) -> None:
         self._source = source
         self._views = views
         self._first = first

@@ -26,8 +26,13 @@ def needs_slides(folder: Path, name: str, num_views: int = 1) -> bool:
 
 
 def made_with(teacher: StoredTeacher) -> str:
-    """The command that made, and continues, the embeddings of a teacher."""
+    """The command that made the embeddings of a teacher."""
     return "import-features" if "imported" in teacher.settings else "extract-teacher"
+
+
+def continued_with(teacher: StoredTeacher) -> str:
+    """The command that continues the embeddings of a teacher; of a part, which the user must say again, with that."""
+    return f"{made_with(teacher)} --part {teacher.part}" if teacher.part else made_with(teacher)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
         if pending := teacher.ledger.pending():
             raise StoreError(
                 f"{teacher.place} is not finished: {len(pending)} of {teacher.num_shards} shards are "
-                f"missing. Run {made_with(teacher)} again"
+                f"missing. Run {continued_with(teacher)} again"
             )
     teachers = ChosenTeachers(stored, shares)
     require_same_views(teachers)

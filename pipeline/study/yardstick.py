@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import say
 from pipeline.base.devices import choose_batch_size, choose_precision, one_thread
 from pipeline.base.errors import BenchmarkError
+from pipeline.base.loader import one_by_one
 from pipeline.base.outside import is_there, read_json, reading
 from pipeline.disk.files import sha256_json, write_json
 from pipeline.encoders.embed import embed_rows, model_key
@@ -101,7 +102,7 @@ class Yardstick:
             stored = StoredRows([self.teacher], slides_root=how.slides_root, tell=say)
             return embed_rows(
                 module,
-                stored.read,
+                one_by_one(stored.read),
                 rows,
                 patch_px=named.patch_px,
                 batch_size=choose_batch_size(module, named.patch_px, how.device, precision),

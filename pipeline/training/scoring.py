@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.base.draws import RUN_VERSION
+from pipeline.base.loader import one_by_one
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, build_loss
@@ -66,7 +67,7 @@ def embed_for_scores(
     students, teachers = [], []
     with read_and_embed(
         distillation.embed,
-        rows.read,
+        one_by_one(rows.read),
         parts,
         distillation.device,
         patch_px=rows.patch_px,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.base.console import say
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError
 from pipeline.base.outside import file_trouble
+from pipeline.cohort.manifest import is_manifest
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url
@@ -17,7 +18,7 @@ from pipeline.student.student_json import STUDENT_JSON
 from stages.doctor.estimate import TriedSlides
 from stages.doctor.findings import Finding, describe, trouble
 from stages.doctor.installed import look_at_gpus, look_at_packages, look_at_processors, look_at_weights
-from stages.doctor.place import look_at_place
+from stages.doctor.place import look_at_place, nearest_folder
 from stages.doctor.work import look_at_manifest, look_at_run, look_at_store, seconds_of_teacher
 
 PLAN_ENDINGS = (".h5", ".hdf5")
@@ -35,7 +36,8 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: T
 
     Args:
         path: a manifest, a store (or its address) or a run; `None` for the machine alone.
-        place: the folder that outputs will go to; by default the input's, or the one that the command was called in.
+        place: the folder that outputs will go to, perhaps one still to be made; by default the input's, or the one that
+            the command was called in.
         teacher: an encoder to time, for the estimate.
         slides: how slides are planned, and where they are.
 
@@ -57,7 +59,7 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: T
         ("outputs", list(look_at_place(place))),
     ]
     if path is not None:
-        sections.append((f"{kind} {path}", _look_at(path, kind, place, seconds, slides)))
+        sections.append((f"{kind} {path}", _look_at(path, kind, nearest_folder(place), seconds, slides)))
     text, is_bad = describe(sections)
     return text, EXIT_ERROR if is_bad else EXIT_OK
 
@@ -75,7 +77,7 @@ def kind_of(path: Path) -> str:
         return "store"
     if is_run(path):
         return "run"
-    if path.is_file() and path.suffix.lower() == ".csv":
+    if path.is_file() and (path.suffix.lower() == ".csv" or is_manifest(path)):
         return "manifest"
     if os.path.lexists(path):
         why = "" if path.is_dir() else file_trouble(path)

@@ -119,7 +119,10 @@ def _with_room(words: str, taken: Sequence[AuditRow], place: Path, slides: Tried
     pixels, embeddings = expected_pixel_bytes(taken, costs.pixels) or 0.0, num * costs.embedding_bytes
     words += f"; {format_bytes(round(pixels))} of {PIXEL_WORDS[costs.pixels]}"
     words += f" and {format_bytes(embeddings)} of embeddings"
-    free = shutil.disk_usage(place).free
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:  # `look_at_place` has said so
+        return Finding("ok", "estimate", words, advice)
     if pixels + embeddings <= free:
         return Finding("ok", "estimate", words, advice)
     fewer = "a smaller --budget" if slides.budget else "fewer --patches-per-slide"

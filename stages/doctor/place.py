@@ -32,8 +32,19 @@ LITTLE_ROOM = 20 << 30
 """Our choice: a third of a million patches without pixels, or as many as five average slides' with them."""
 
 
-def look_at_place(folder: Path) -> Iterator[Finding]:
-    """Look at `folder`, which exists."""
+def nearest_folder(folder: Path) -> Path:
+    """The folder itself if anything is there, or the nearest one above it that is there, in which commands make it."""
+    there = Path(os.path.realpath(folder))
+    while not os.path.lexists(there):
+        there = there.parent
+    return folder if there == Path(os.path.realpath(folder)) else there
+
+
+def look_at_place(wanted: Path) -> Iterator[Finding]:
+    """Look at a folder; where it is still to be made, at the one that it will be made in."""
+    folder = nearest_folder(wanted)
+    if folder != wanted:
+        yield good("folder", f"{wanted} is still to be made, in {folder}")
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:

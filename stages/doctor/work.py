@@ -3,15 +3,17 @@ will take in hours and bytes.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.base.console import counted, said_to, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, choose_precision, describe_device, keep_freed_memory
-from pipeline.base.errors import G2LError, Source
+from pipeline.base.errors import CheckpointError, G2LError, Source
+from pipeline.base.outside import reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
 from pipeline.cohort.leakage.exclusions import PartedRows
@@ -215,13 +217,12 @@ def look_at_run(path: Path) -> Iterator[Finding]:
     """Look at a run: how far it is, its checkpoints, its versions."""
     run = RunFolder(path)
     try:
-        identity, lines = run.read_identity(), run.metrics()
+        with reading(run.identity_path, "damaged", CheckpointError):
+            identity = run.read_identity()
+            reached = _reached(run.metrics(), identity["options"]["epochs"])
     except G2LError as error:
         yield trouble("run", str(error), "copy it from a backup, or train again into another --out")
         return
-    steps = [line for line in lines if line["kind"] == "step"]
-    epochs = identity["options"]["epochs"]
-    reached = f"step {steps[-1]['step']:,}, epoch {steps[-1]['epoch'] + 1} of {epochs}" if steps else "no step yet"
     size = bytes_below(run.checkpoints)
     if run.student.exists():
         yield good("run", f"finished at {reached}; {format_bytes(size)} of checkpoints")
@@ -233,6 +234,12 @@ def look_at_run(path: Path) -> Iterator[Finding]:
             advice = "continue with these versions, where it is to be exact to the bit"
             yield note("versions", f"begun with others: {', '.join(changed)}", advice)
         yield from look_at_start(run)
+
+
+def _reached(lines: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """How far a run of so many epochs is, by the lines of its metrics."""
+    steps = [line for line in lines if line["kind"] == "step"]
+    return f"step {steps[-1]['step']:,}, epoch {steps[-1]['epoch'] + 1} of {epochs}" if steps else "no step yet"
 
 
 def look_at_start(run: RunFolder) -> Iterator[Finding]:

@@ -19,7 +19,8 @@ from pipeline.store.create import require_same
 from pipeline.store.format import TEACHERS_FOLDER, StoreSpec, teacher_folder
 from pipeline.store.patches import patches_to_embed
 from pipeline.store.store import Store, StoredTeacher
-from stages.extract_teacher import embed_shards, start_teacher
+from stages.extract_teacher import embed_shards
+from stages.extracting.teacher import start_teacher
 from stages.many.shared_shards import VISIBLE_SECONDS, do_claimed
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import Progress, say
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import ConfigError, SlideError
+from pipeline.base.loader import ReadRows
 from pipeline.cohort.draws.candidates import NONE_READABLE, DescribedPool, unread_words
 from pipeline.cohort.object_slides import copy_to_audit
 from pipeline.cohort.plan import AuditRow, PlannedSlides, SlidePlan
@@ -99,12 +100,12 @@ class EncoderSampler:
             return self.embed(self._reader(part, slides_root, copy), len(part.split), on_batch)
 
     def embed(
-        self, read: Callable[[int, NDArray[np.uint8]], bool], num: int, on_batch: Callable[[int], object]
+        self, read: ReadRows[bool], num: int, on_batch: Callable[[int], object]
     ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """Describe `num` patches: uint16 (M, D) of those that could be read, and which these are, bool (N,).
 
         Args:
-            read: fills its second argument, uint8 (P, P, 3), with the patch of that number; returns whether it could.
+            read: reads patches by number; returns of each whether it could.
             on_batch: gets how many more are done.
 
         Raises:
@@ -135,23 +136,22 @@ class EncoderSampler:
                 on_batch(len(embedded.rows))
         return facts[:done], readable
 
-    def _reader(
-        self, part: SlidePlan, slides_root: Path, copy: Path | None
-    ) -> Callable[[int, NDArray[np.uint8]], bool]:
+    def _reader(self, part: SlidePlan, slides_root: Path, copy: Path | None) -> ReadRows[bool]:
         """Reads patches of a slide, or of its copy, for `embed`: of a tile the middle, as the teacher will see it."""
         slides, side = PlannedSlides((part,), slides_root), part.geometry.patch_px
         patches = PlannedPatches(slides, None, tell=say, copies=KnownCopy(copy))
         start = (side - self.patch_px) // 2
         middle = slice(start, start + self.patch_px)
 
-        def read(row: int, out: NDArray[np.uint8]) -> bool:
-            tile = out if side == self.patch_px else np.empty((side, side, 3), np.uint8)
-            result = patches.read(row, tile)
-            if result.status is Status.NO_SLIDE:
-                raise SlideError(result.reason)
-            if tile is not out:
-                out[:] = tile[middle, middle]
-            return result.status is Status.OK
+        def read(rows: Sequence[int], out: NDArray[np.uint8]) -> list[bool]:
+            tiles = out if side == self.patch_px else np.empty((len(rows), side, side, 3), np.uint8)
+            results = patches.read_some(rows, tiles)
+            for result in results:
+                if result.status is Status.NO_SLIDE:
+                    raise SlideError(result.reason)
+            if tiles is not out:
+                out[:] = tiles[:, middle, middle]
+            return [result.status is Status.OK for result in results]
 
         return read
 

@@ -25,7 +25,8 @@ from pipeline.study.inputs import run_inputs
 from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, write_sums
 from pipeline.training.run_folder import RunFolder
 from stages.finished import finished_training
-from stages.train_student import train_student, views_to_show
+from stages.train_student import train_student
+from stages.training.run import views_to_show
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError
 from pipeline.base.images import BESIDE_BOUNDARY
-from pipeline.base.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader
+from pipeline.base.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader, one_by_one
 
 CPU = torch.device("cpu")
 Read = Callable[[int, NDArray[np.uint8]], int]
@@ -31,7 +31,7 @@ def jittery(row: int, out: NDArray[np.uint8]) -> int:
 
 
 def loader(read: Read, *, batch_size: int = 5, workers: int = 3, patch_px: int = 4) -> BatchLoader[int]:
-    return BatchLoader(read, patch_px=patch_px, batch_size=batch_size, workers=workers, device=CPU)
+    return BatchLoader(one_by_one(read), patch_px=patch_px, batch_size=batch_size, workers=workers, device=CPU)
 
 
 def is_whole(batch: Batch[int]) -> bool:
@@ -62,7 +62,7 @@ def test_rows_are_told_before_they_are_read() -> None:
         return fill(row, out)
 
     batches = [[3, 1], [2, 0], [5]]
-    with BatchLoader(read, patch_px=4, batch_size=2, workers=2, device=CPU, ahead=told.extend) as reader:
+    with BatchLoader(one_by_one(read), patch_px=4, batch_size=2, workers=2, device=CPU, ahead=told.extend) as reader:
         assert [list(batch.rows) for batch in reader.batches(batches)] == batches
     assert told == [3, 1, 2, 0, 5]
 
@@ -81,7 +81,7 @@ def test_a_batch_and_the_one_before_it_stay_whole_while_others_are_read() -> Non
 @pytest.mark.parametrize("in_use", [2, 5])
 def test_as_many_batches_stay_whole_as_are_in_use(in_use: int) -> None:
     used: deque[Batch[int]] = deque(maxlen=in_use)
-    with BatchLoader(fill, patch_px=4, batch_size=4, workers=4, device=CPU, in_use=in_use) as reader:
+    with BatchLoader(one_by_one(fill), patch_px=4, batch_size=4, workers=4, device=CPU, in_use=in_use) as reader:
         for batch in reader.batches([range(i, i + 4) for i in range(0, 160, 4)]):
             time.sleep(0.002)
             used.append(batch)
@@ -197,7 +197,7 @@ def test_what_is_done_on_the_device_has_the_last_word() -> None:
         return pixels * 2
 
     told: list[list[int]] = []
-    with BatchLoader(fill, patch_px=4, batch_size=5, workers=3, device=CPU, on_device=doubled) as reader:
+    with BatchLoader(one_by_one(fill), patch_px=4, batch_size=5, workers=3, device=CPU, on_device=doubled) as reader:
         for batch in reader.batches([[1, 2, 3], [9]]):
             assert torch.equal(batch.pixels_on(CPU), batch.pixels * 2)
             assert is_whole(batch)
@@ -207,7 +207,7 @@ def test_what_is_done_on_the_device_has_the_last_word() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_pinned_buffers_reach_the_gpu_whole() -> None:
     device = torch.device("cuda")
-    with BatchLoader(fill, patch_px=64, batch_size=64, workers=4, device=device) as reader:
+    with BatchLoader(one_by_one(fill), patch_px=64, batch_size=64, workers=4, device=device) as reader:
         for batch in reader.batches([range(i, i + 64) for i in range(0, 64 * 40, 64)]):
             torch.cuda._sleep(2_000_000)  # the copy waits in the stream while reads go on
             moved = batch.pixels_on(device)
@@ -224,12 +224,12 @@ def test_there_is_a_worker() -> None:
 def test_rows_read_together_are_those_read_one_by_one() -> None:
     together: list[int] = []
 
-    def read_some(rows: Sequence[int], out: NDArray[np.uint8]) -> list[int]:
+    def read(rows: Sequence[int], out: NDArray[np.uint8]) -> list[int]:
         together.append(len(rows))
         return [fill(row, patch) for row, patch in zip(rows, out, strict=True)]
 
     order = list(range(0, 90, 3))
-    with BatchLoader(fill, patch_px=4, batch_size=10, workers=2, device=CPU, read_some=read_some) as reader:
+    with BatchLoader(read, patch_px=4, batch_size=10, workers=2, device=CPU) as reader:
         for batch in reader.batches([order[:10], order[10:20], order[20:]]):
             assert batch.results == [row * 10 for row in batch.rows]
             assert is_whole(batch)
@@ -250,4 +250,4 @@ def test_batches_begin_where_jpeg_is_decoded_fast() -> None:
 def test_batches_that_memory_has_no_room_for_are_named() -> None:
     """Before anything is read: torch's own words were a traceback."""
     with pytest.raises(ConfigError, match=r"the 5 batches of 1000000000 patches .*, 753 TB\. Give a smaller --batch"):
-        BatchLoader(lambda *_: None, patch_px=224, batch_size=10**9, workers=2, device=torch.device("cpu"))
+        BatchLoader(lambda *_: [], patch_px=224, batch_size=10**9, workers=2, device=torch.device("cpu"))

@@ -1,5 +1,6 @@
 """One writer at a time, by whichever path; also where another's file stands in the way."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -14,6 +15,7 @@ from support.locks import nothing_left, refused
 from support.mounts import mounted, needs_mounts
 
 from pipeline.base.errors import BusyError, G2LError
+from pipeline.disk import locks
 from pipeline.disk.locks import LOCK_SUFFIX, exclusive, exclusive_soon, hold_new_folder
 
 
@@ -184,3 +186,27 @@ def test_an_output_below_a_file_names_the_option_that_gave_it(tmp_path: Path) ->
             exclusive(tmp_path / "file" / "x", "me", option),
         ):
             pass
+
+
+def test_a_lock_of_another_user_that_cannot_be_read_may_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one made with a umask of 077: whether it is held cannot be known, so it is waited for like a held one."""
+    lock, open_lock, calls = tmp_path / f"a{LOCK_SUFFIX}", locks.open_lock, 0
+    lock.touch()
+
+    def denied(path: Path) -> tuple[int, bool]:
+        nonlocal calls
+        calls += 1
+        if calls > 3:  # its holder has released it
+            lock.unlink(missing_ok=True)
+            return open_lock(path)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(locks, "open_lock", denied)
+    monkeypatch.setattr(locks, "is_unreadable", Path.exists)
+    may_be = pytest.raises(BusyError, match="may be in use by another user")
+    with may_be, exclusive(tmp_path / "a", "a test"):
+        pass
+    with exclusive_soon(tmp_path / "a", "a test", 10):
+        assert calls == 4

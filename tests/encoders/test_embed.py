@@ -18,7 +18,7 @@ from support.pixels import noise
 
 from pipeline.base.devices import autocast
 from pipeline.base.errors import ConfigError
-from pipeline.base.loader import Batch
+from pipeline.base.loader import Batch, one_by_one
 from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import (
@@ -163,7 +163,7 @@ def test_batches_in_use_stay_whole_while_others_are_read() -> None:
     options: dict[str, Any] = {"patch_px": 2, "batch_size": 2, "workers": 2, "width": 3, "no_room": ""}
     rows = [[i, i + 1] for i in range(0, 120, 2)]
     options |= {"is_readable": lambda _: True, "at_once": 3}
-    with torch_threads(3), read_and_embed(forward, read, rows, CPU, **options) as batches:
+    with torch_threads(3), read_and_embed(forward, one_by_one(read), rows, CPU, **options) as batches:
         assert [row for embedded in batches for row in embedded.embeddings[:, 0].tolist()] == list(range(120))
 
 
@@ -209,7 +209,7 @@ def test_threads_read_ahead_and_end_with_the_block() -> None:
 
     def write() -> None:
         options: dict[str, Any] = {"patch_px": 2, "batch_size": 2, "workers": 2, "width": 3, "no_room": ""}
-        with read_and_embed(forward, read, [[0, 1], [2]], CPU, is_readable=bool, **options) as batches:
+        with read_and_embed(forward, one_by_one(read), [[0, 1], [2]], CPU, is_readable=bool, **options) as batches:
             first = next(batches)
             assert (first.rows, first.results, first.readable) == ([0, 1], [True, False], [0])
             assert reading()
@@ -243,7 +243,7 @@ def test_rows_are_embedded_in_their_order(tmp_path: Path, batch_size: int) -> No
     rows = [4, 0, 8, 1, 2, 3, 5]
     found = embed_rows(
         module,
-        read,
+        one_by_one(read),
         rows,
         patch_px=PATCH_PX,
         batch_size=batch_size,

@@ -1,5 +1,6 @@
 """DICOM headers: which slide a file belongs to, and no answer where the header is damaged."""
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -9,7 +10,16 @@ import pytest
 from support.dicom import CT_CLASS, RGB, SLIDE_CLASS, element, sequence, write_instance
 from support.files import put
 
-from pipeline.slides.dicom import IMPLICIT_LITTLE, MAX_DEPTH, MAX_TEXT_BYTES, UNREAD_SYNTAXES, DicomHeader, read_header
+from pipeline.slides import dicom
+from pipeline.slides.dicom import (
+    IMPLICIT_LITTLE,
+    MAX_DEPTH,
+    MAX_TEXT_BYTES,
+    UNREAD_SYNTAXES,
+    DicomHeader,
+    header_of,
+    read_header,
+)
 
 
 def test_headers(tmp_path: Path) -> None:
@@ -33,6 +43,8 @@ def _less_known() -> list[DicomHeader]:
 
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+UNDEFINED_ITEM = struct.pack("<I2HI", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+"""What follows the head of a sequence of undefined length: its length, and the head of an item of undefined length."""
 
 
 def header(*body: bytes, syntax: str = EXPLICIT_LITTLE) -> bytes:
@@ -86,6 +98,15 @@ def test_a_file_may_end_before_its_series_or_have_none(tmp_path: Path) -> None:
 )
 def test_headers_that_are_not_read(tmp_path: Path, data: bytes) -> None:
     assert read_header(put(tmp_path / "a.dcm", data)) is None
+
+
+@pytest.mark.parametrize("start", [header(), header(struct.pack("<HH", 8, 0x1140) + b"SQ\0\0" + UNDEFINED_ITEM)])
+def test_a_header_that_goes_on_in_zeros_is_given_up_soon(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a download that reserved the file's space and was cut: in a gigabyte, 100 million elements."""
+    file, most = io.BytesIO(start + bytes(80_000)), 1000
+    monkeypatch.setattr(dicom, "MAX_ELEMENTS", most)
+    assert header_of(file) is None
+    assert file.tell() < len(start) + 8 * most + 100
 
 
 def test_a_folder_has_no_header(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tiles read directly: pixels are OpenSlide's, each tile is decoded once, and whatever is odd is left to OpenSlide."""
 
 import io
+import os
 import random
 import struct
 from collections.abc import Callable
@@ -217,6 +218,58 @@ def test_half_is_not_replaced_where_the_file_does_not_answer(tmp_path: Path, mon
         slide.read_patch(0, 0, half)
     whole = slide.geometry(64, 0.5)
     np.testing.assert_array_equal(slide.read_patch(0, 0, whole), by_openslide(slide.path, 0, (0, 0), (64, 64)))
+
+
+def test_a_file_that_does_not_answer_while_it_is_compared_is_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment nothing is known of the level. That fails the patch, and not the slide with an untrue word."""
+    slide = Slide(make(tmp_path / "a.svs"))
+    half = replace(slide.geometry(64, 0.5), target_mpp=1.0, decode="half")
+
+    def no_answer(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, "pread", no_answer)
+        assert slide.direct.note(0) == ""
+        assert slide.direct.read(*WHOLE) is None
+        with pytest.raises(PatchError, match="Input/output error"):
+            slide.read_patch(0, 0, half)
+    assert slide.why_not_half(half) == ""
+    assert slide.read_patch(0, 0, half).shape == (64, 64, 3)
+    assert slide.direct.read(*WHOLE) is not None
+
+
+def test_half_of_a_file_that_did_not_answer_when_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "a.svs")
+
+    def no_answer(*_: object, **__: object) -> tifffile.TiffFile:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.tifffile, "TiffFile", no_answer)
+        slide = Slide(path)
+    half = replace(slide.geometry(64, 0.5), target_mpp=1.0, decode="half")
+    with pytest.raises(PatchError, match="Too many open files"):
+        slide.read_patch(0, 0, half)
+    assert slide.read_patch(0, 0, slide.geometry(64, 0.5)).shape == (64, 64, 3)  # by OpenSlide
+
+
+def test_a_place_that_cannot_be_read_is_left_out_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = Slide(make_in_tiles(tmp_path / "a.svs", bigtiff=False))
+    assert slide.direct._tiff is not None
+    bad, pread = int(slide.direct._tiff.levels[0].offsets[COMPARED_OF_16[0]]), os.pread
+
+    def one_bad_place(file: int, length: int, offset: int) -> bytes:
+        if offset == bad:
+            raise OSError(5, "Input/output error")
+        return pread(file, length, offset)
+
+    monkeypatch.setattr(module.os, "pread", one_bad_place)
+    assert slide.direct.can_halve(0)
 
 
 def test_half_and_full_share_a_cache_and_no_tiles(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support.slides as sf
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -17,7 +18,7 @@ from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, reason_of
-from pipeline.slides.tissue_grid import TissueGrid, dropped_patches, lay_grid
+from pipeline.slides.tissue_grid import NO_COLOUR, TissueGrid, dropped_patches, lay_grid
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,25 @@ def test_a_real_slide_has_its_own_tissue(path: Path) -> None:
     assert whole.num_cells == part.num_cells == len(whole.coords_l0_px) == (700 // 64) * (500 // 64)
     assert part.coords_l0_px.tolist() == whole.coords_l0_px[whole.tissue_fraction >= 0.5].tolist()
     assert part.tissue.mask.shape == (32, 44)
+
+
+def test_a_slide_of_which_one_channel_is_read_is_told_of(tmp_path: Path) -> None:
+    """An OME-TIFF with a page for each of red, green and blue, as raw2ometiff writes it unless told otherwise."""
+    colours = sf.make_pixels("tissue", 1024, 768, mpp=0.5)
+    for name, pixels in (("channels", np.moveaxis(colours, -1, 0)), ("colours", colours)):
+        axes, kind = ("CYX", "minisblack") if name == "channels" else ("YXS", "rgb")
+        tifffile.imwrite(
+            tmp_path / f"{name}.ome.tif",
+            np.ascontiguousarray(pixels),
+            photometric=kind,
+            metadata={"axes": axes},
+            tile=(256, 256),
+            resolution=(20_000, 20_000),
+            resolutionunit="CENTIMETER",
+        )
+        grid = lay_grid(Slide(tmp_path / f"{name}.ome.tif"), PlanConfig.build({"patch_px": 64}).grid)
+        assert len(grid.coords_l0_px)
+        assert [word for word in grid.warnings if "grey" in word] == ([NO_COLOUR] if name == "channels" else [])
 
 
 def test_why_there_is_no_patch(slide: Slide) -> None:

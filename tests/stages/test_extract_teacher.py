@@ -719,11 +719,3 @@ def test_on_a_gpu_the_embeddings_are_near_and_the_bytes_repeat(
     assert array_files(runs[0].folder) == array_files(runs[1].folder)
     found, expected = embeddings(runs[0]), embeddings(Store(whole))
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
-
-
-def test_a_strength_that_crops_is_told_where_there_is_nothing_to_crop_from(plan: Plan) -> None:
-    tiled = replace(plan, config=plan.config.model_copy(update={"tile_px": PATCH_PX + 8}))
-    same = replace(plan, config=plan.config.model_copy(update={"tile_px": PATCH_PX}))
-    for told, of in ((True, plan), (True, same), (False, tiled)):
-        assert ("nothing is cropped" in stage.note_on_views(of, "paper", 3)) == told
-    assert stage.note_on_views(plan, "mild", 3) == stage.note_on_views(plan, "paper", 1) == ""

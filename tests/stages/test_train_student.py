@@ -14,7 +14,6 @@ from support.commands import call_g2l, without_leftovers
 from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files, train_config
 from support.training import plain_curves, stop_after
 
-from pipeline.base import cores
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.config.base import read_options
 from pipeline.config.stages import TrainConfig
@@ -364,21 +363,6 @@ def test_another_store_is_refused(reference: Trained, cnn: TrainConfig, tmp_path
     other = make_store(tmp_path / "other.zarr", seed=1)
     with pytest.raises(CheckpointError, match=r"started from other inputs(.|\n)*plan: (.|\n)*store: "):
         train_student(other, reference.run.folder, cnn)
-
-
-def test_several_processes_of_a_machine_share_its_cores(
-    store: Store, cnn: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cores, "usable_cores", lambda: 8)
-    teachers, built = stage.choose_teachers(store, None, None), build_encoder(cnn.student, "scratch", store.patch_px)
-    rows = stage.choose_rows(teachers.stored, batch_size=8, val_rows=16, seed=0)
-    threads = []
-    for processes, workers in (("1", None), ("4", None), ("4", 3)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-        config = cnn.model_copy(update={"workers": workers})
-        run = stage.prepare_run(teachers, rows, built, config, stage.RunDraws(0), torch.device("cpu"), "float32")
-        threads.append(run.workers)
-    assert threads == [8, 2, 3]
 
 
 def test_an_unfinished_store_is_refused(cnn: TrainConfig, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.training.rows import StoredRows
-from stages.extract_teacher import extract_teacher, view_settings
+from stages.extract_teacher import extract_teacher
+from stages.extracting.prepare import view_settings
 from stages.finished import finished_extract, finished_training
 from stages.inspect import inspect_path
 from stages.reports.extract import extract_report

@@ -19,6 +19,7 @@ from unittest import mock
 
 from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.slides.staging import copies
+from pipeline.slides.staging.room import NOTED
 from support.commands import child_environment
 
 T = TypeVar("T")
@@ -71,7 +72,8 @@ def _look_below(folder: Path) -> dict[str, int]:
             path = os.path.join(place, name)
             with contextlib.suppress(OSError):
                 sizes[path] = os.lstat(path).st_size
-    return {path: size for path, size in sizes.items() if not path.endswith(LOCK_SUFFIX)}
+    beside = (LOCK_SUFFIX, NOTED)
+    return {path: size for path, size in sizes.items() if not any(part in os.path.basename(path) for part in beside)}
 
 
 @contextlib.contextmanager

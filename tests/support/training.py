@@ -1,4 +1,4 @@
-"""A run of one epoch, training that is stopped, and what is compared of it."""
+"""A run of one epoch, one that has not begun, training that is stopped, and what is compared of it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.base.draws import RunDraws
+from pipeline.config.stages import TrainConfig
 from pipeline.disk.files import write_bytes
+from pipeline.encoders.build import build_encoder
+from pipeline.store.store import Store
+from pipeline.store.teachers import choose_teachers
+from pipeline.training.rows import choose_rows
 from stages import train_student as stage
+from stages.training.run import Run, prepare_run
 from support.stores import make_store, plain_vit, train_config
 
 
@@ -17,6 +24,14 @@ def train_once(folder: Path, student: Callable[[Path], str] = plain_vit, **optio
     store = make_store(folder / "store.zarr")
     stage.train_student(store, folder / "run", train_config(student(folder / "start"), epochs=1, **options))
     return folder
+
+
+def unbegun_run(store: Store, config: TrainConfig) -> Run:
+    """A run of a student from scratch that has not begun, without a folder."""
+    teachers = choose_teachers(store, None, None)
+    built = build_encoder(config.student, "scratch", store.patch_px, seed=0)
+    rows = choose_rows(teachers.stored, batch_size=8, val_rows=16, seed=0)
+    return prepare_run(teachers, rows, built, config, RunDraws(0), torch.device("cpu"), "float32")
 
 
 def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -48,7 +48,8 @@ from pipeline.training.preflight import (
     read_some_patches,
     teacher_estimate,
 )
-from stages.extract_teacher import RunningTeacher, prepare_store
+from stages.extracting.prepare import prepare_store
+from stages.extracting.teacher import RunningTeacher
 
 CPU = torch.device("cpu")
 
@@ -358,7 +359,7 @@ def test_each_call_tells_the_time_of_its_own_rows(
         config = ExtractConfig.build({"teacher": encoder.spec.name, "weights": weights} | chosen)
         return prepare_store(plan, out, config, RunningTeacher(encoder, CPU, "float32"))
 
-    monkeypatch.setattr("stages.extract_teacher.look_at_teacher", look)
+    monkeypatch.setattr("stages.extracting.prepare.look_at_teacher", look)
     begun = Path(shutil.copytree(whole, tmp_path / "begun"))
     Store(begun).first.ledger.forget(1)
     for name, options in (("all", {}), ("part", {"part": "2/2"}), ("views", {"views": 3, "views_strength": "paper"})):

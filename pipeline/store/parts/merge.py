@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.console import say
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.outside import is_there, read_json, reading
+from pipeline.base.units import format_bytes
 from pipeline.config.base import differences, read_options, to_toml
 from pipeline.disk.at_hand import CRASHING
 from pipeline.disk.files import sha256_file, write_json, write_text, written_by_library
@@ -57,9 +59,11 @@ class Merged:
         num_linked, num_copied: files that this run has linked and copied.
         num_before: shards that an earlier run had merged. Their files are checked, and those that are damaged since are
             brought once more.
+        bytes_to_bring: of shard files of the parts that no earlier run had merged.
     """
 
     teacher: StoredTeacher
+    bytes_to_bring: int = 0
     num_linked: int = 0
     num_copied: int = 0
     num_before: int = 0
@@ -90,7 +94,9 @@ def merge_parts(
                 pass
         parts = parts_in_order([Store(folder) for folder in folders])
         require_alike(parts)
-        merged = Merged(start_merged(parts[0], out))
+        target = start_merged(parts[0], out)
+        num_bytes = sum(store.first.ledger.num_bytes() for store in parts) - target.ledger.num_bytes()
+        merged = Merged(target, bytes_to_bring=num_bytes)
         for store in parts:
             with held_part(store.folder):
                 require_finished(store)  # still
@@ -246,10 +252,22 @@ def merge_shard(source: StoredTeacher, shard: int, merged: Merged, *, link: bool
         if before is not None and is_whole(target.folder / name, entry["files"][name]):
             continue
         is_linked = bring(source.folder / name, target.folder / name, entry["files"][name], link=link)
+        if not is_linked and not merged.num_copied:
+            warn_of_room(merged.teacher.folder, merged.bytes_to_bring)
         merged.num_linked += is_linked
         merged.num_copied += not is_linked
     if before is None:
         target.ledger.write(shard, entry)
+
+
+def warn_of_room(out: Path, num_bytes: int) -> None:
+    """Warn if copies of so many bytes, of which one is made, will hardly fit."""
+    free = shutil.disk_usage(out).free
+    if num_bytes > free:
+        say(
+            f"warning: shard files of {format_bytes(num_bytes)} are copied, and {out} has {format_bytes(free)} free. "
+            "On the file system of the parts they would be linked, which takes no room"
+        )
 
 
 def is_whole(path: Path, file: Mapping[str, Any]) -> bool:

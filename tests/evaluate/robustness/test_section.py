@@ -178,6 +178,7 @@ def sweepable(tmp_path: Path) -> RobustnessSet:
     return write(tmp_path / "sweep.csv", rows)
 
 
+@pytest.mark.slow
 def test_a_sweep_adds_its_part_and_nothing_else(sweepable: RobustnessSet) -> None:
     assert sweepable.index is not None
     models = {name: values for name, values in models_of(sweepable).items() if name != "centre"}

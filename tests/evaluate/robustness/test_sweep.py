@@ -125,6 +125,7 @@ def test_apd_and_nipd_are_cromas_of_the_accuracies() -> None:
         assert model.nipd.draws[draw] == pytest.approx(nipd(drawn, plan.strengths, 0.5), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_planted_shortcut_is_found_and_none_is_not() -> None:
     rows = index_rows(grid(12, 8))
     plan = planned(rows)

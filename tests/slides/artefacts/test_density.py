@@ -21,8 +21,11 @@ def test_density_is_that_of_beer_and_lambert() -> None:
     np.testing.assert_array_equal(density(pixels, []), found)  # no glass: usual white
 
 
-@pytest.mark.parametrize(("pixel_um", "factor"), [(8.0, 2), (16.0, 1), (20.0, 1), (5.0, 3), (7.99, 2)])
-def test_the_grid_is_no_coarser_than_it_should_be(pixel_um: float, factor: int) -> None:
+@pytest.mark.parametrize(
+    ("pixel_um", "factor"),
+    [(8.0, 2), (16.0, 1), (20.0, 1), (5.0, 3), (7.99, 2), (8.08, 2), (10.6, 2), (6.0, 3), (11.0, 1)],
+)
+def test_the_grid_is_as_near_as_can_be_to_what_it_should_be(pixel_um: float, factor: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)
     grid = coarse(image, pixel_um)
     assert (grid.factor, grid.pixel_um) == (factor, pixel_um * factor)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.artefacts import Section, stroke
 from support.stained import glass, piece, stain
 
 from pipeline.config.tissue_rules import RULE_NAMES, rules_in_use
@@ -104,3 +105,14 @@ def test_detectors_take_small_slides(rule: Rule, shape: tuple[int, int]) -> None
     everywhere = np.ones(shape, bool)
     found = rule.find(image, 8.0, everywhere, everywhere, [(243.0, 243.0, 243.0)])
     assert (found.shape, found.dtype) == (shape, bool)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.find], ids=lambda rule: rule.name)
+def test_a_scanner_of_slightly_larger_pixels_gives_nearly_the_same(rule: Rule, section: Section) -> None:
+    """A slide of 0.2525 um/px is looked at with 8.08 um/px, one of 0.25 with 8: a hundredth is no other thumbnail."""
+    assert rule.find is not None
+    inked = section.inked((1.4, 0.45, 0.65), stroke(section.tissue.shape, 60))
+    image, pixel_um, tissue, known, glass = inked.arguments()
+    found = rule.find(image, pixel_um, tissue, known, glass)
+    other = rule.find(image, pixel_um * 1.01, tissue, known, glass)
+    assert (other ^ found).sum() <= 0.001 * found.sum()  # least areas are in um2: a speck more or less

@@ -1,14 +1,15 @@
 """Copies of single slides in a bucket, which is a folder here: there while they are used, and gone after."""
 
+import os
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from support.slides import make_slide
+from support.staging import staged_files
 
 from pipeline.base.errors import SlideError
 from pipeline.config.staging import StageFolder
-from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.disk.objects.places import ObjectPath
 from pipeline.disk.second_look import crash_of
 from pipeline.slides.reader import Slide
@@ -29,7 +30,8 @@ def stage(tmp_path: Path) -> StageFolder:
 
 
 def staged(stage: StageFolder) -> list[str]:
-    return sorted(p.name for p in stage.folder.rglob("*") if p.is_file() and not p.name.endswith(LOCK_SUFFIX))
+    """Names of the files of slides that lie in the folder."""
+    return sorted(os.path.basename(path) for path in staged_files(stage.folder))
 
 
 def quiet(note: str) -> None:

@@ -1,6 +1,8 @@
 """Room in the folder: never more than the bound, of all commands together, and nothing of dead ones stays."""
 
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -98,6 +100,53 @@ def test_without_a_bound_half_of_what_is_free(tmp_path: Path) -> None:
         room = StageRoom(StageFolder(tmp_path))
     assert room.most_bytes == 1000
     room.close()
+
+
+def test_a_second_command_without_a_bound_has_a_share_of_the_same_room(tmp_path: Path) -> None:
+    """What the first one has staged is not free any more, but lies within the bound of both."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=2000)
+    with mock.patch.object(shutil, "disk_usage", return_value=usage):
+        first = StageRoom(StageFolder(tmp_path))
+        assert first.take(parts(800)) is not None
+    with mock.patch.object(shutil, "disk_usage", return_value=usage._replace(free=1200)):
+        second = StageRoom(StageFolder(tmp_path))
+        assert first.most_bytes == second.most_bytes == 1000
+        assert second.take(parts(200)) is not None
+    first.close()
+    second.close()
+
+
+def test_what_another_user_has_staged_counts_though_it_cannot_be_seen(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    room = StageRoom(StageFolder(tmp_path, 1000))
+    try:
+        slide = room.take(parts(300))
+        assert slide is not None
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in (room._own, slide)] == [0o755, 0o700]
+        assert {path.name for path in room._own.iterdir()} == {"0", "taken-300"}  # what others see
+        another = tmp_path / "staged.00000000-1-2-0123abcd.g2l-part"  # whose slides cannot be listed
+        another.mkdir()
+        (another / "taken-650").touch()
+        assert room.take(parts(60)) is None
+        assert room.take(parts(50)) is not None
+        room.give_back(slide)
+        assert {path.name for path in room._own.iterdir()} == {"1", "taken-50"}
+    finally:
+        os.umask(umask)
+        room.close()
+    assert {path.name for path in tmp_path.iterdir()} == {another.name}
+
+
+def test_what_a_killed_command_of_another_user_left_does_not_count(tmp_path: Path) -> None:
+    left = tmp_path / dead_name()
+    left.mkdir()
+    (left / "taken-900").touch()
+    with mock.patch.object(module, "remove_asides_of"):  # as if it could not be removed
+        room = StageRoom(StageFolder(tmp_path, 1000))
+        assert room.take(parts(500)) is None
+        with mock.patch.object(module.os, "geteuid", return_value=os.geteuid() + 1):
+            assert room.take(parts(500)) is not None
+        room.close()
 
 
 def dead_name() -> str:

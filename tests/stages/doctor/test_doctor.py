@@ -76,6 +76,26 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path, name: str) -> None:
         doctor(tmp_path / name, None, None, DEFAULTS)
 
 
+@pytest.mark.parametrize("name", ["slides.txt", "slides", "slides.tsv.bak"])
+def test_a_manifest_of_any_name_is_one(tmp_path: Path, name: str) -> None:
+    """As for `plan`, which takes it: by its columns, though its rows be wrong."""
+    (tmp_path / name).write_text("Slide ID,path\nx,absent.tif\nx\n")
+    assert kind_of(tmp_path / name) == "manifest"
+    (tmp_path / name).write_text("sample,file\nx,absent.tif\n")
+    with pytest.raises(G2LError, match="is no manifest"):
+        kind_of(tmp_path / name)
+
+
+def test_a_folder_of_outputs_that_is_still_to_be_made(manifest: Path, tmp_path: Path) -> None:
+    """All findings are told, and the estimate is held against the disk that the folder will be on."""
+    text, code = doctor(manifest, tmp_path / "new" / "deep", None, DEFAULTS)
+    assert code == 0, text
+    assert f"folder: {tmp_path / 'new' / 'deep'} is still to be made, in {tmp_path}" in text
+    assert f"free in {tmp_path}\n" in text
+    assert "estimate: " in text
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_hint_says_what_to_look_at_instead(tmp_path: Path) -> None:
     """Of a folder of slides, one with a manifest, one with a store, an exported student, and a plan."""
     for folder in ("slides", "tables", "stores/s.zarr", "student"):

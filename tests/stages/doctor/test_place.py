@@ -36,6 +36,15 @@ def test_a_sound_folder_is_in_order_and_empty_afterwards(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_the_nearest_folder_is_where_commands_make_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "file").touch()
+    for name, nearest in (("there", "there"), ("link", "link"), ("there/a/b", "there"), ("link/a", "there")):
+        assert place.nearest_folder(tmp_path / name) == tmp_path / nearest
+    assert found(tmp_path / "file" / "a")["folder"].level == "trouble"
+
+
 def test_nothing_is_left_when_a_signal_ends_the_process(tmp_path: Path) -> None:
     findings = place.look_at_place(tmp_path)
     assert [next(findings).subject, next(findings).subject] == ["room", "disk"]

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.annotated import write_geojson
@@ -152,6 +153,26 @@ def test_a_run_that_cannot_go_on_says_what_training_would(tmp_path: Path) -> Non
     run.write_config(str(store), other.absolute().record())
     (unfinished,) = work.look_at_start(run)
     assert "this run is not finished and has no student yet" in unfinished.words
+
+
+@pytest.mark.parametrize(
+    ("identity", "line"),
+    [
+        ({}, '{"kind": "step", "step": 1, "epoch": 0}'),
+        ({"options": {"loss": "log-sum"}}, '{"kind": "step", "step": 1, "epoch": 0}'),
+        ({"options": {"epochs": 2}}, '{"step": 1, "epoch": 0}'),
+        ({"options": {"epochs": 2}}, '{"kind": "step", "step": "one", "epoch": 0}'),
+        ({"options": {"epochs": 2}}, '{"kind": "step", "step": 1}'),
+    ],
+)
+def test_a_run_with_damaged_records_is_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: dict[str, Any], line: str
+) -> None:
+    monkeypatch.setattr(RunFolder, "read_identity", lambda run: identity)
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+    (damaged,) = work.look_at_run(tmp_path)
+    assert (damaged.level, damaged.subject) == ("trouble", "run")
+    assert "damaged" in damaged.words
 
 
 @pytest.mark.slow

@@ -55,6 +55,19 @@ def test_parts_are_described_and_verified_as_parts(made: Path) -> None:
     assert (code, "1.zarr is part 2/2 of a store" in err) == (1, True)
 
 
+def test_an_unfinished_part_is_continued_with_what_its_users_are_told(made: Path, tmp_path: Path) -> None:
+    part = shutil.copytree(made / "1.zarr", tmp_path / "1.zarr")
+    (part / "shards" / "2.json").unlink()
+    code, out, err = call_g2l("verify", part, "--sample", 0)
+    assert (code, "1 shard pending: run extract-teacher --part 2/2 again to continue" in out + err) == (3, True)
+    again = words(made, "1.zarr")
+    again[again.index("--out") + 1] = part
+    size = again.index("--rows-per-shard")
+    code, _, err = call_g2l(*again[:size], *again[size + 2 :], "--part", "2/2")
+    assert (code, "settings.rows_per_shard: 8 -> " in err) == (1, True), err
+    assert "16 rows of 96 dimensions in 2 shards" in succeed(*again, "--part", "2/2")
+
+
 def test_copies_where_no_links_can_be_made_are_said(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

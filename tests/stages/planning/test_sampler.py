@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from support.extraction import TEACHER, reference_model, write_cohort, write_tea
 from support.plans import make_plan
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, PlanError
+from pipeline.base.loader import one_by_one
 from pipeline.cohort.draws.candidates import NONE_READABLE
 from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.plan import AuditRow, Plan, read_plan
@@ -48,7 +50,7 @@ def test_what_describes_a_patch_is_the_encoders_embedding(sampler: EncoderSample
         out[:] = pixels[row]
         return row not in (1, BATCH)
 
-    facts, readable = sampler.embed(read, len(pixels), steps.append)
+    facts, readable = sampler.embed(one_by_one(read), len(pixels), steps.append)
     assert np.flatnonzero(~readable).tolist() == [1, BATCH]
     assert steps == [BATCH, 3]
     model = reference_model(TEACHER, weights)
@@ -104,7 +106,7 @@ def test_of_a_tile_the_encoder_sees_the_middle(sampler: EncoderSampler, cohort: 
         return True
 
     one = replace(sampler, workers=1)
-    np.testing.assert_array_equal(one.embed(read, len(part.split), len_of)[0], found)
+    np.testing.assert_array_equal(one.embed(one_by_one(read), len(part.split), len_of)[0], found)
 
 
 IN_PLACE = Staging(None, tell=print)
@@ -117,18 +119,20 @@ def len_of(count: int) -> int:
 def test_candidates_that_cannot_be_read_are_passed_over(
     sampler: EncoderSampler, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = PlannedPatches.read
+    whole = PlannedPatches.read_some
     first, second, third = plan.slides[:3]
 
-    def read(self: PlannedPatches, row: int, out: NDArray[np.uint8]) -> PatchRead:
-        place = self.describe(row)["slide_id"]
+    def instead(place: object, row: int) -> PatchRead | None:
         if place == third.slide_id:
             return PatchRead(Status.NO_SLIDE, reason="it is gone")
-        if place == second.slide_id or row == 4:
-            return PatchRead(Status.UNREADABLE, reason="damaged")
-        return whole(self, row, out)
+        damaged = place == second.slide_id or row == 4
+        return PatchRead(Status.UNREADABLE, reason="damaged") if damaged else None
 
-    monkeypatch.setattr(PlannedPatches, "read", read)
+    def read_some(self: PlannedPatches, rows: Sequence[int], out: NDArray[np.uint8]) -> list[PatchRead]:
+        results = zip(rows, whole(self, rows, out), strict=True)
+        return [instead(self.describe(row)["slide_id"], row) or result for row, result in results]
+
+    monkeypatch.setattr(PlannedPatches, "read_some", read_some)
     audit = [AuditRow(part.slide_id, "ok", patches_taken=12, split="train") for part in (first, second, third)]
     pool = sampler.describe([first, second, third], audit, plan.slides_root, IN_PLACE)
     np.testing.assert_array_equal(pool.slides[0].coords_l0_px, np.delete(first.coords_l0_px, 4, axis=0))
@@ -174,7 +178,7 @@ def test_weights_that_give_no_numbers_are_named() -> None:
         return True
 
     with pytest.raises(EncoderError, match=r"test_resnet@sha256:\w+ gives NaN or infinity"):
-        broken.embed(read, 2, len_of)
+        broken.embed(one_by_one(read), 2, len_of)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from support.commands import without_leftovers
 from support.extraction import extract, plan_cohort, store_files, write_cohort, write_teacher
 
 from pipeline.base.errors import BusyError, StoreError
+from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
 from pipeline.disk.locks import exclusive
 from pipeline.store.changed_slides import CHANGED_FILE, read_changed
@@ -339,6 +341,21 @@ def test_a_part_that_is_taken_up_again_meanwhile_is_not_merged(parts: list[Path]
     with exclusive(parts[0], "g2l extract-teacher"), pytest.raises(BusyError, match="part-1 is in use"):
         merge_parts(parts, tmp_path / "n", link=True)
     assert not (tmp_path / "n").exists()
+
+
+def test_copies_that_will_hardly_fit_are_warned_of_once_and_links_are_not(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    num_bytes = sum(Store(part).first.ledger.num_bytes() for part in parts)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=num_bytes - 1))
+    merge_parts(parts, tmp_path / "linked", link=True)
+    assert "warning" not in capsys.readouterr().err
+    merge_parts(parts, tmp_path / "m", link=False)
+    warning = f"warning: shard files of {format_bytes(num_bytes)} are copied, and {tmp_path / 'm'} has"
+    assert capsys.readouterr().err.count(warning) == 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=num_bytes))
+    merge_parts(parts, tmp_path / "n", link=False)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_full_disk_says_what_is_safe_and_the_same_command_continues(

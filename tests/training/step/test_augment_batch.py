@@ -17,6 +17,7 @@ from pipeline.training.rows import StoredRows, row_keys
 from pipeline.training.step import augment_batch as module
 from pipeline.training.step.augment_batch import ROWS_AT_ONCE, BatchAugmentation, augment_batch, augments_on
 from stages import train_student as stage
+from stages.training import run as opening
 
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 CORNERS = [sum(0xFFFF << 16 * (bit + 1) for bit in range(3) if which >> bit & 1) for which in range(8)]
@@ -116,7 +117,7 @@ def test_a_run_is_the_same_to_the_bit(
         batches.append(len(pixels))
         return augment_batch(pixels, *others)
 
-    monkeypatch.setattr(stage, "augments_on", lambda *_: True)
+    monkeypatch.setattr(opening, "augments_on", lambda *_: True)
     monkeypatch.setattr(module, "augment_batch", counted)
     stage.train_student(store, tmp_path / "device", config)
     assert bool(batches) == (augmentation != "none")

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.stores import dropping_cnn, make_store, run_files, train_config
-from support.training import same_state
+from support.stores import dropping_cnn, make_store, train_config
+from support.training import same_state, unbegun_run
 
 from pipeline.base.loader import Batch
 from pipeline.cohort.views import Views
 from pipeline.distillation import build_loss, random_states
 from pipeline.store.create import open_round
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.training.rows import epoch_order
 from pipeline.training.step.rehearsal import StepTime, cost_words, load_timed, rehearse
-from stages import train_student as stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,18 +33,9 @@ def enter_seconds(teacher: StoredTeacher, seconds: float) -> None:
         teacher.ledger.write(shard, entry | {"seconds": seconds / teacher.num_shards})
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> stage.Run:
-    """A run that has not begun, of a student with drop-path, dropout and batch normalisation."""
-    store = make_store(tmp_path / "store.zarr")
+def test_rehearsed_steps_leave_no_trace(tmp_path: Path) -> None:
     config = train_config(dropping_cnn(tmp_path / "cnn"), augment="none")
-    teachers = stage.choose_teachers(store, None, None)
-    built = stage.build_encoder(config.student, "scratch", store.patch_px, seed=0)
-    rows = stage.choose_rows(teachers.stored, batch_size=8, val_rows=16, seed=0)
-    return stage.prepare_run(teachers, rows, built, config, stage.RunDraws(0), torch.device("cpu"), "float32")
-
-
-def test_rehearsed_steps_leave_no_trace(run: stage.Run) -> None:
+    run = unbegun_run(make_store(tmp_path / "store.zarr"), config)
     distillation, pixels = run.distillation, torch.zeros((8, 32, 32, 3), dtype=torch.uint8)
     results = list(np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32))
     states = copy.deepcopy(distillation.state())
@@ -57,15 +46,6 @@ def test_rehearsed_steps_leave_no_trace(run: stage.Run) -> None:
     assert torch.equal(random["cpu"], random_states(distillation.device)["cpu"])
     assert not run.optimizer.state
     assert all(parameter.grad is None for parameter in distillation.parameters())
-
-
-def test_a_run_is_the_same_to_the_bit_without_its_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = make_store(tmp_path / "store.zarr")
-    config = train_config(dropping_cnn(tmp_path / "cnn"), epochs=1)
-    stage.train_student(store, tmp_path / "with", config)
-    monkeypatch.setattr(stage, "cost_of", lambda _: "")
-    stage.train_student(store, tmp_path / "without", config)
-    assert run_files(tmp_path / "with") == run_files(tmp_path / "without")
 
 
 def test_the_estimate_follows_from_ledger_and_step(tmp_path: Path) -> None:
@@ -159,23 +139,6 @@ def test_the_second_batch_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (batch.rows, seconds, asked) == ([1, 5], 2.0, [3, 1, 4, 1, 5])
 
 
-def test_loading_is_that_of_the_runs_own_batches(run: stage.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    rehearsed: list[Batch[Any]] = []
-
-    def rehearse_it(_: Any, batch: Batch[Any], *rest: Any) -> float:
-        rehearsed.append(batch)
-        return 0.25
-
-    monkeypatch.setattr(stage, "rehearse", rehearse_it)
-    monkeypatch.setattr(stage, "load_timed", lambda loader, *rows: (load_timed(loader, *rows)[0], 0.75))
-    assert f"{run.num_steps} steps of 1000 ms (250 to compute, 750 to load on the same cores)" in stage.cost_of(run)
-    order = epoch_order(run.rows.train, run.config.seed, 0).tolist()
-    assert rehearsed[0].rows == order[8:16]
-    monkeypatch.setattr(stage, "batches_of", lambda *_: iter([order[:8]]))  # an epoch of one batch
-    stage.cost_of(run)
-    assert rehearsed[1].rows == order[:8]
-
-
 def test_rounds_count_as_far_as_they_are_done(tmp_path: Path) -> None:
     """An hour for the patches, and half an hour for half of view 1: each row takes 60 / 64 min a view."""
     first = make_store(tmp_path / "store.zarr").first
@@ -196,13 +159,3 @@ def test_teachers_of_different_numbers_of_views_each_make_one_in_the_loop(tmp_pa
         enter_seconds(teacher, 3600)
     other.views = Views(10, 0)
     assert "each epoch would take about 49 min 30 s longer" in cost_words([one, other], 48, 10, 600, STEP)
-
-
-def test_a_run_says_its_estimate_once_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = make_store(tmp_path / "store.zarr")
-    config = train_config(dropping_cnn(tmp_path / "cnn"), epochs=1)
-    stage.train_student(store, tmp_path / "run", config)
-    said = capsys.readouterr().err
-    assert said.count("estimate: 6 steps of ") == 1
-    stage.train_student(store, tmp_path / "run", config)
-    assert "estimate" not in capsys.readouterr().err
