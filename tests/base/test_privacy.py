@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import G2L, child_environment, run_g2l
+from support.commands import G2L, child_environment
 from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
 from support.homes import at_home, traces
+from support.warm import WarmCommands
 
 from pipeline.base.privacy import MATPLOTLIB_FOLDER, leave_no_trace
 from pipeline.cohort.plan import write_plan
@@ -112,6 +113,9 @@ def test_commands_that_need_no_temporary_files_run_where_none_can_be_written(tmp
 def test_no_command_leaves_anything_in_the_home_or_calls_anybody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Commands are forks of a process that has imported everything with this home and under this guard; the first and
+    the last of them import what they need themselves.
+    """
     pytest.importorskip("onnxruntime")
     home, at = tmp_path / "home", tmp_path / "work"
     home.mkdir()
@@ -144,6 +148,7 @@ def test_no_command_leaves_anything_in_the_home_or_calls_anybody(
     ]
     for name in at_home(home):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
     guard, calls = tmp_path / "guard" / "sitecustomize.py", tmp_path / "calls.txt"
     guard.parent.mkdir()
     guard.write_text(NO_NETWORK)
@@ -153,8 +158,13 @@ def test_no_command_leaves_anything_in_the_home_or_calls_anybody(
     subprocess.run([sys.executable, "-c", listen], env=environment, check=True)
     assert calls.read_text().startswith("socket.connect")  # the guard sees
     calls.unlink()
-    for command in commands:
-        done = run_g2l(*command, timeout=300, HOME=str(home), PYTHONPATH=path, G2L_TEST_CALLS=str(calls))
-        assert done.returncode == 0, (command, done.stderr)
-        assert not traces(home), command
-        assert not calls.exists(), (command, calls.read_text())
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("G2L_TEST_CALLS", str(calls))
+    with WarmCommands(tmp_path / "logs") as run:
+        for command in commands:
+            done = run.run(list(command), timeout=300, fresh=command in (commands[0], commands[-1]))
+            assert done.code == 0, (command, done.err)
+            assert not traces(home), command
+            assert not calls.exists(), (command, calls.read_text())
+    assert not traces(home)
+    assert not calls.exists()

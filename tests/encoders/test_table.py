@@ -20,11 +20,23 @@ made: dict[str, torch.nn.Module] = {}
 
 
 def on_meta(spec: EncoderSpec) -> torch.nn.Module:
-    """The architecture without its memory; not to be changed."""
+    """The architecture without its memory, which passes an input of each shape through its blocks once; not to be
+    changed.
+    """
     key = f"{spec.architecture} {spec.arguments}"
     if key not in made:
         with META:
-            made[key] = timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
+            model: Any = timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
+        through_the_blocks, seen = model.forward_features, {}
+
+        def once(images: torch.Tensor, **options: object) -> torch.Tensor:
+            how = images.shape, tuple(options.items())  # the shape is all that there is of a tensor without memory
+            if how not in seen:
+                seen[how] = through_the_blocks(images, **options)
+            return seen[how]
+
+        model.forward_features = once
+        made[key] = model
     return made[key]
 
 

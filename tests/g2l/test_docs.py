@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -20,8 +21,13 @@ from support.places import ROOT
 
 from pipeline.cohort.manifest import split_of_case
 from pipeline.config.plan import PlanConfig
+from pipeline.config.stages import TrainConfig
 from pipeline.encoders import table
 from pipeline.encoders.table import EncoderSpec
+from pipeline.store.store import Store
+from stages import train_student as stage_two
+from stages.reports.train import Trained
+from stages.train_student import train_student
 
 SMALL = {"img_size": 224, "patch_size": 32, "depth": 1, "embed_dim": 32, "num_heads": 2}
 pytestmark = [
@@ -46,10 +52,16 @@ def write_weights(path: Path) -> None:
     safetensors.torch.save_file(model.state_dict(), path)
 
 
+def briefly(store: Store, out: Path, config: TrainConfig, **options: Any) -> Trained:
+    """Stage two with two epochs at most."""
+    return train_student(store, out, config.model_copy(update={"epochs": min(config.epochs, 2)}), **options)
+
+
 @pytest.fixture
 def place(tmp_path: Path, slides_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with `slides/`, of which one is held out, and the student's weights; those of all encoders that
-    the pages name are in the hub's cache.
+    the pages name are in the hub's cache. Students are trained for two epochs, whatever a page says: a checkpoint each
+    suffices.
     """
     shutil.copytree(slides_dir, tmp_path / "slides", ignore=shutil.ignore_patterns("*.csv"))
     fraction = PlanConfig.model_fields["val_fraction"].default
@@ -59,6 +71,7 @@ def place(tmp_path: Path, slides_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(table, "ENCODERS", {**table.ENCODERS, **encoders})
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(stage_two, "train_student", briefly)
     write_weights(tmp_path / "hibou-l.safetensors")
     for name in encoders:
         repository = encoders[name].source.removeprefix("hf-hub:").replace("/", "--")

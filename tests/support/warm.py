@@ -198,6 +198,7 @@ def entry_point() -> tuple[str, str]:
 
 def import_all() -> None:
     """Import what the commands do, but for their entry point."""
+    importlib.import_module("pipeline")  # first, as in the command: it says where others may write
     for name in IMPORTED_LATE:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
