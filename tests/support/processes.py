@@ -4,6 +4,8 @@ one with a number of threads.
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
