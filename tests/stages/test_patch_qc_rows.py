@@ -114,7 +114,7 @@ def test_a_store_of_earlier_rules_is_continued_by_them(
 ) -> None:
     """There a field is looked for within a shard: one of the two that are planted lies in the shard of the first."""
     options = SIZES | {"rows_per_shard": 16, "pixels": "none", "patch_qc": True}
-    monkeypatch.setattr("stages.extract_teacher.PATCH_RULES", 1)
+    monkeypatch.setattr("stages.extracting.prepare.PATCH_RULES", 1)
     begun = extract(plan, tmp_path / "s.zarr", folder / "t.safetensors", **options).store
     expected = {row: status for row, status in PLANTED.items() if row != 55}
     assert statuses(begun) == expected

@@ -73,7 +73,7 @@ def test_commands_of_a_user_share_the_bound_of_their_folder(store: Store, tmp_pa
     num_bytes = bytes_below(store.folder)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setattr(tempfile, "tempdir", str(tmp_path))
-        patch.setattr(room.shutil, "disk_usage", lambda _: mock.Mock(free=3 * num_bytes))
+        patch.setattr(room.shutil, "disk_usage", lambda _: mock.Mock(free=3 * num_bytes - bytes_below(tmp_path)))
         said: list[str] = []
         for alone in (True, False):
             opened = stack.enter_context(open_store(Path(f"file://{store.folder}"), tell=said.append))
