@@ -124,7 +124,7 @@ SEARCH = """
   const field = document.querySelector(".md-search__input")
   field.focus()
   for (const [words, answered] of [["", false], [WORDS, true]]) { // what was found before is gone first
-    for (let tries = 0; tries < 200; tries++) {
+    for (let tries = 0; tries < 1200; tries++) {
       field.value = words
       field.dispatchEvent(new Event("keyup", {bubbles: true}))
       field.dispatchEvent(new Event("input", {bubbles: true}))
