@@ -11,6 +11,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from pipeline.base.console import Tell, counted
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
-from pipeline.base.loader import ReadRows
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
@@ -32,6 +32,9 @@ from pipeline.slides.staging.ahead import Copies, KnownCopy, Staging
 from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
+
+if TYPE_CHECKING:
+    from pipeline.base.loader import ReadRows
 
 NAMED = 3
 """Slides that a note names. Our choice."""
@@ -402,7 +405,7 @@ class ViewedPatches:
     tiles (N, T, T, 3). Of a single view, it fills (N, P, P, 3).
     """
 
-    def __init__(self, source: ReadRows[PatchRead], views: Views, tile_px: int, first: int = 0) -> None:
+    def __init__(self, source: "ReadRows[PatchRead]", views: Views, tile_px: int, first: int = 0) -> None:
         self._source = source
         self._views = views
         self._first = first

@@ -132,7 +132,9 @@ def test_wrong_use_is_one_clear_error(words: tuple[str, ...], reason: str, tmp_p
 
 
 def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
-    """Seconds for a question: a plan's inspection and the list of encoders are files and a table. Nor does planning."""
+    """Seconds for a question: a plan's inspection and the list of encoders are files and a table. Nor do planning and
+    merging, which is asked for two parts that are not there.
+    """
     assert called("plan", cohort, "--out", tmp_path / "plan.h5", "--patch-px", "64").returncode == 0
     code = (
         "import sys\nfrom stages.cli import main\n"
@@ -143,6 +145,7 @@ def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
         f"call('inspect', plan), call('inspect', 'nowhere'), refuse({NOT_TO_INSPECT})\n"
         f"call('plan', manifest, '--out', other, '--patch-px', '64')\n"
         f"refuse({NOT_TO_PLAN}), call('models'), call('models', 'h-optimus-0')\n"
+        "call('merge', 'a.zarr', 'b.zarr', '--out', other + '.zarr')\n"
         "refuse(('torch', 'timm', 'torchvision'))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "plan.h5"), str(cohort), str(tmp_path / "other.h5")]
