@@ -6,26 +6,38 @@ import numpy as np
 import pytest
 from support.fuzz_damage import OWNED, Damage, damages_of
 from support.fuzz_inputs import KINDS, World
-from support.fuzz_runs import Case, fault_of, fuzz, is_named, make_case
-from support.warm import Ended, made_up_end
+from support.fuzz_runs import Case, Fuzzer, fault_of, is_named, make_case
+from support.warm import Ended, WarmCommands, made_up_end
 
-SEED, COUNT = 0, 2 * len(KINDS)
+SEED, EACH = 0, 2
+PARTS = 8
+"""The kinds in so many tests, which the processes of a suite share."""
 MUST = next(damage for damage in damages_of(Path("x.svs")) if damage.must)
 MAY = next(damage for damage in damages_of(Path("x.svs")) if not damage.must)
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("fuzz") / "world")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_damaged_inputs_are_named_and_stop_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_damaged_inputs_are_named_and_stop_nothing_else(
+    world: World, warm: WarmCommands, tmp_path: Path, part: int
+) -> None:
     """Two of each kind, the same ones each time; `benchmarks/fuzz.py` runs as many as one likes, or one of them again:
     `--seed 0 --only N`.
     """
     print(f"seed {SEED}")
-    world = World(tmp_path / "world")
-    results = list(fuzz(world, tmp_path, SEED, range(COUNT), processes=2))
-    assert len(results) == COUNT
-    assert {case.kind for case, _, _ in results} == set(KINDS)
-    faults = [f"{case}: {fault}" for case, _, fault in results if fault]
+    fuzzer = Fuzzer(world, tmp_path, SEED, warm, {})
+    faults = []
+    for kind in range(part, len(KINDS), PARTS):
+        for number in range(kind, EACH * len(KINDS), len(KINDS)):
+            case = make_case(world, SEED, number)
+            assert case.kind == KINDS[kind]
+            faults += [f"{case}: {fault}" for fault in [fuzzer.run(case)[1]] if fault]
     assert not faults, f"seed {SEED}, {len(faults)} faults:\n" + "\n\n".join(faults)
 
 

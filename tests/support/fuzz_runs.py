@@ -26,6 +26,8 @@ HANG_SECONDS = 30.0
 SLOWER = 10
 MEMORY_BYTES = 6 << 30
 """What a command may allocate: a file that claims terabytes must not be believed."""
+SHORT_TRAINING = Path(__file__).with_name("short_training.py")
+"""Run before each command: what it sets shortens a training that no damage reaches."""
 TRACEBACK = ("Traceback (most recent call last)", "Exception ignored in", "Fatal Python error")
 ARTEFACTS = ("store.zarr", "run", "half", "student", "embedded", "reproduced", "evaluated", "study", "curve")
 """Folders that stand for the files in them: to name the folder is to name the file."""
@@ -93,14 +95,9 @@ def files_of(folder: Path, patterns: Iterable[str]) -> list[Path]:
 class Fuzzer:
     """Runs cases in a folder of its own, one after the other."""
 
-    def __init__(self, world: World, folder: Path, seed: int, seconds: dict[str, float]) -> None:
+    def __init__(self, world: World, folder: Path, seed: int, warm: WarmCommands, seconds: dict[str, float]) -> None:
         """`seconds` that the undamaged input of each kind took; whoever is first to meet a kind notes them there."""
-        self.world, self.folder, self.seed, self.seconds = world, folder, seed, seconds
-        self.warm = WarmCommands(folder / "logs")
-
-    def close(self) -> None:
-        """End the parent of all runs."""
-        self.warm.close()
+        self.world, self.folder, self.seed, self.warm, self.seconds = world, folder, seed, warm, seconds
 
     def run(self, case: Case) -> tuple[Ended, str]:
         """Run a case; how it ended, and what was wrong, or nothing.
@@ -142,7 +139,9 @@ class Fuzzer:
         if not copied:
             self.copy(kind)
         words: list[object] = list(self.world.words(kind, self.world_copy, self.out))
-        return self.warm.run(words, timeout=timeout, memory_bytes=MEMORY_BYTES, folder=self.out, quick_end=True)
+        return self.warm.run(
+            words, timeout=timeout, memory_bytes=MEMORY_BYTES, folder=self.out, quick_end=True, hook=SHORT_TRAINING
+        )
 
 
 def fault_of(case: Case, ended: Ended, world_copy: Path, out: Path) -> str:
@@ -195,8 +194,8 @@ def fuzz(
 
     def work(index: int) -> None:
         try:
-            fuzzer = Fuzzer(world, folder / str(index), seed, seconds)
-            try:
+            with WarmCommands(folder / str(index) / "logs") as warm:
+                fuzzer = Fuzzer(world, folder / str(index), seed, warm, seconds)
                 while True:
                     with lock:
                         number = next(waiting, None)
@@ -204,8 +203,6 @@ def fuzz(
                         break
                     case = make_case(world, seed, number, kinds)
                     done.put((case, *fuzzer.run(case)))
-            finally:
-                fuzzer.close()
         except BaseException as error:  # noqa: BLE001  (raised again by whoever waits)
             done.put(error)
         done.put(None)
