@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import zipfile
 import zlib
@@ -234,6 +235,47 @@ def odd_value(value: Any, rng: random.Random) -> Any:
     return rng.choice(odd)
 
 
+def odd_coordinates(value: Any, rng: random.Random) -> Any:
+    """Some of the outline of one feature, in another place or of another kind."""
+    feature = rng.choice(value["features"])
+    ring = feature["geometry"]["coordinates"][0]
+    odd = (None, "3", 1e308, -1e308, 10**400, float("nan"), float("inf"), [], {}, True, -5, 1e9, 1e-320, 0)
+    how = rng.randrange(4)
+    if how == 0:
+        feature["geometry"]["coordinates"] = rng.choice((ring, [[ring]], [], [[]], None, [ring * 2], [ring, ring]))
+    elif how == 1:
+        ring[rng.randrange(len(ring))] = rng.choice(([], [1], [1, 2, 3, 4], None, "x", [[1, 2]], {"x": 1}))
+    else:
+        for _ in range(rng.randrange(1, 4)):
+            ring[rng.randrange(len(ring))] = [rng.choice(odd), rng.choice(odd)]
+    return value
+
+
+def nested_geometry(value: Any, rng: random.Random) -> Any:
+    """Collections of geometries in each other, hundreds deep."""
+    feature = rng.choice(value["features"])
+    for _ in range(rng.choice((1, 30, 600))):
+        feature["geometry"] = {"type": "GeometryCollection", "geometries": [feature["geometry"]]}
+    return value
+
+
+LAUGHS = b'<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
+
+
+def odd_attribute(data: bytes, rng: random.Random) -> bytes:
+    """Another value of one attribute of an element, or none."""
+    found = rng.choice(list(re.finditer(rb'([\w:]+)="([^"]*)"', data)))
+    odd = (b"", b"nan", b"-inf", b"1e999", b"-1", b"9" * 400, b"x", b"0x10", b"1,5", b"\xff", b"&lt;", b"a" * 100_000)
+    put = rng.choice((b"", *(found[1] + b'="' + value + b'"' for value in odd)))
+    return data[: found.start()] + put + data[found.end() :]
+
+
+def drop_element(data: bytes, rng: random.Random) -> bytes:
+    """Without one empty element, such as a point."""
+    found = rng.choice(list(re.finditer(rb"<[^<>]*/>", data)))
+    return data[: found.start()] + data[found.end() :]
+
+
 ROOTS = (b"[]", b"3", b'"x"', b"null", b"[[]]")
 JSON = [
     *CHANGES,
@@ -244,6 +286,25 @@ JSON = [
     Damage("100,000 lists in each other", True, rewrite(lambda data, rng: b"[" * 100_000 + b"]" * 100_000)),
     Damage("a number of 5,000 digits", True, rewrite(lambda data, rng: b"9" * 5000)),
     *[Damage("odd value", False, change_json(odd_value))] * 4,
+]
+GEOJSON = [
+    *[damage for damage in JSON if damage.name != "another root"],
+    Damage("another root", True, rewrite(lambda data, rng: rng.choice(ROOTS[1:]))),
+    Damage("odd coordinates", False, change_json(odd_coordinates)),
+    Damage("odd coordinates", False, change_json(odd_coordinates)),
+    Damage("features twice", False, change_json(lambda value, rng: value | {"features": value["features"] * 2})),
+    Damage("rings in each other", False, change_json(nested_geometry)),
+]
+XML = [
+    *CHANGES,
+    *REPLACED,
+    *HEADS,
+    Damage("cut", True, rewrite(lambda data, rng: data[: rng.randrange(1, len(data.rstrip()))])),
+    Damage("another root", True, rewrite(lambda data, rng: b"<svg><rect width='4'/></svg>")),
+    Damage("entities", True, rewrite(lambda data, rng: LAUGHS + data)),
+    Damage("100,000 elements in each other", True, rewrite(lambda data, rng: b"<a>" * 100_000 + b"</a>" * 100_000)),
+    *[Damage("odd attribute", False, rewrite(odd_attribute))] * 4,
+    Damage("an element is gone", False, rewrite(drop_element)),
 ]
 TOML = [
     *CHANGES,
@@ -412,6 +473,14 @@ def archive_member(path: Path, rng: random.Random) -> None:
             archive.writestr(name, cut(data, rng) if name == victim and data else data)
 
 
+def bomb(path: Path, rng: random.Random) -> None:
+    """An archive whose one file unpacks to 600 MB."""
+    path.unlink()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.geojson", "w") as f:
+        for _ in range(600):
+            f.write(bytes(1_000_000))
+
+
 HDF5 = [
     *BINARY,
     Damage("claims 29 TiB", True, claim_hdf5),
@@ -429,6 +498,9 @@ TORCH = [
 BY_SUFFIX: list[tuple[Iterable[str], list[Damage]]] = [
     ((".csv", ".tsv", ".txt"), TABLE),
     ((".json",), JSON),
+    ((".geojson",), GEOJSON),
+    ((".xml", ".annotations"), XML),
+    ((".zip",), [*BINARY, Damage("a cut member", True, archive_member), Damage("a bomb", True, bomb)]),
     ((".jsonl",), LOG),
     ((".toml",), TOML),
     ((".h5", ".hdf5"), HDF5),

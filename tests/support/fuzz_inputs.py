@@ -1,7 +1,7 @@
 """Valid inputs of every kind, made once, and the commands that read them.
 
-A new kind is a line in `KINDS`, or in `STUDY_KINDS` of `fuzz_studies`: which files may be damaged, what of the world
-the command needs, and its words.
+A new kind is a line in `KINDS`, in `COHORT_KINDS` of `fuzz_cohorts`, or in `STUDY_KINDS` of `fuzz_studies`: which files
+may be damaged, what of the world the command needs, and its words.
 """
 
 import shutil
@@ -22,7 +22,22 @@ from stages.train_student import train_student
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, tiny_model, write_cohort, write_teacher
 from support.features import slides_of, write_clam, write_slide2vec, write_stamp, write_trident
 from support.files import write_table
-from support.fuzz_kinds import CPU, MODEL, ORIGIN, OUT, STUDENT, STUDIED, TEACHING, WEIGHTS, WORLD, Kind, spoken
+from support.fuzz_cohorts import COHORT_KINDS, write_cohort_files
+from support.fuzz_kinds import (
+    CPU,
+    MANIFEST,
+    MODEL,
+    ORIGIN,
+    OUT,
+    PLAN,
+    STUDENT,
+    STUDIED,
+    TEACHING,
+    WEIGHTS,
+    WORLD,
+    Kind,
+    spoken,
+)
 from support.fuzz_studies import STUDY_KINDS, study_options, write_public_sets, write_studies
 from support.stores import dropping_cnn, flags, make_patches, train_config
 
@@ -66,18 +81,6 @@ TRAINED_ON = (
 )
 EXPORT_FILES = ("student/config.json", "student/model.safetensors", "student/student.json")
 CHECKPOINTS = ("run/checkpoints/*.pt", "run/checkpoints/*.json")
-PLAN = (
-    "plan",
-    f"{WORLD}/slides/manifest.csv",
-    "--out",
-    f"{OUT}/plan.h5",
-    "--patch-px",
-    str(PATCH_PX),
-    "--workers",
-    "2",
-    "--min-tissue",
-    "0",
-)
 EXTRACT = (
     "extract-teacher",
     f"{WORLD}/plan.h5",
@@ -110,7 +113,6 @@ EMBED = (
 )
 TRAIN = ("train-student", f"{WORLD}/store.zarr", "--out", f"{OUT}/run", STUDENT)
 CONTINUE = ("train-student", f"{WORLD}/store.zarr", "--out", f"{WORLD}/half", STUDENT)
-MANIFEST = ("--out", f"{OUT}/manifest.csv")
 GO_ON_EMBEDDING = tuple(word.replace(f"{OUT}/features", f"{WORLD}/embedded") for word in EMBED)
 GO_ON_EXTRACTING = tuple(word.replace(f"{OUT}/", f"{WORLD}/") for word in EXTRACT)
 SLIDE_LABELS = ("--models", MODEL, "--slides", f"{WORLD}/labels.csv", "--label", "tp53")
@@ -307,9 +309,9 @@ KINDS = (
         (*PLAN, "--config", f"{WORLD}/options.txt"),
         False,
     ),
+    *COHORT_KINDS,
     *STUDY_KINDS,
 )
-"""Annotations are left out: no command reads them yet."""
 
 
 class World:
@@ -322,6 +324,7 @@ class World:
         self.write_slides()
         self.write_tables()
         self.write_students()
+        write_cohort_files(folder)
         write_public_sets(folder)
         write_studies(folder, self.options[STUDIED])
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.extraction import TEACHER
+from support.extraction import PATCH_PX, TEACHER
 from support.fuzz_damage import Damage
 
 WORLD, OUT = "{world}", "{out}"
@@ -17,6 +17,20 @@ TEACHING = ("--teacher", TEACHER, "--weights", f"{WORLD}/teacher.safetensors")
 STUDENT, STUDIED = "{student}", "{studied}"
 """In a kind's words: the options of the run, and those of the study, which are continued under no others."""
 WEIGHTS = ("teacher.safetensors",)
+
+MANIFEST = ("--out", f"{OUT}/manifest.csv")
+PLAN = (
+    "plan",
+    f"{WORLD}/slides/manifest.csv",
+    "--out",
+    f"{OUT}/plan.h5",
+    "--patch-px",
+    str(PATCH_PX),
+    "--workers",
+    "2",
+    "--min-tissue",
+    "0",
+)
 
 
 @dataclass(frozen=True)

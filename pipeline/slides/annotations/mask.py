@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import math
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element
@@ -25,6 +26,8 @@ from pipeline.slides.annotations.regions import MaskRegions
 from pipeline.slides.annotations.xml_regions import parse_tree
 from pipeline.slides.geometry import true_downsample
 
+PNG_END = b"IEND\xaeB`\x82"
+"""Name and checksum of the last chunk of a PNG."""
 MOST_CLASSES_OF_MASK = 64
 """Classes of a mask. Our choice: a file with more values is a picture, or numbers single cells."""
 MOST_MPP = 50.0
@@ -35,6 +38,8 @@ NOTED_LACK = 0.02
 """Share of the slide's area that a mask lacks and that is worth a note. Our choice."""
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3}
 """OME's units of length, micrometres each; some programs write the Greek letter mu for the micro sign."""
+SAID_BY_TAGS = {270, 282, 283, 296}
+"""Codes of the tags that say a TIFF's scale and the names of its classes."""
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 """TIFF's units of resolution: inch, centimetre."""
 SQUARE = 0.01
@@ -168,7 +173,12 @@ ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]
 
 
 def _read_png(data: bytes) -> ReadMask:
-    """Of a PNG; its resolution is not asked, which programs write without meaning."""
+    """Of a PNG; its resolution is not asked, which programs write without meaning.
+
+    One that is cut behind its pixels is refused: what says which value is which class may have followed them.
+    """
+    if PNG_END not in data:
+        raise ValueError("the file is cut: its end is missing")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is bounded here
         image = Image.open(io.BytesIO(data), formats=("PNG",))
@@ -185,7 +195,7 @@ def _read_png(data: bytes) -> ReadMask:
 
 def _read_tiff(data: bytes) -> ReadMask:
     """Of the first image of a TIFF, of a pyramid its finest level. The list of its images is not followed to the end:
-    that of a damaged file has none.
+    that of a damaged file has none. One that is cut behind its pixels may have lost its scale, and is refused.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
@@ -195,10 +205,20 @@ def _read_tiff(data: bytes) -> ReadMask:
         num_bytes = math.prod(page.shape) * np.dtype(page.dtype).itemsize
         require_claim(num_bytes, len(data), "the mask")
         require_room(2 * num_bytes, "the mask")
+        if lost := _declared(data, tiff, page.offset) & SAID_BY_TAGS - {tag.code for tag in page.tags}:
+            raise ValueError(f"the file is cut or damaged: its tag {min(lost)} cannot be read")
         description = page.description or ""
         stated = _ome_mpp(description) if page.is_ome else _tag_mpp(page)
         values = page.asarray().reshape(page.imagelength, page.imagewidth)
     return _unsigned(values), stated, _names("{}" if page.is_ome else description)
+
+
+def _declared(data: bytes, tiff: tifffile.TiffFile, offset: int) -> set[int]:
+    """Codes of the tags that the image at this place says it has; tifffile leaves out what it cannot read."""
+    form = tiff.tiff
+    (count,) = struct.unpack_from(form.tagnoformat, data, offset)
+    first = offset + form.tagnosize
+    return {struct.unpack_from(f"{form.byteorder}H", data, first + i * form.tagsize)[0] for i in range(count)}
 
 
 def _has_another(tiff: tifffile.TiffFile, shape: tuple[int, ...]) -> bool:

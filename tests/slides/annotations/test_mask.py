@@ -3,6 +3,9 @@
 import contextlib
 import io
 import json
+import struct
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.base.errors import AnnotationError
 from pipeline.slides.annotations.drawn import Notes
 from pipeline.slides.annotations.mask import mask_regions
+from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
 
 VALUES = np.zeros((30, 40), np.uint8)
@@ -99,6 +103,34 @@ def test_every_kind_of_mask(data: bytes, states: bool) -> None:
     shares = found.fractions(["1", "7"], np.array([(160, 80), (0, 0), (0, 320)]), 160.0)
     assert shares.tolist() == [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
     assert bool(found.notes) != states
+
+
+def test_a_png_that_is_cut_is_refused_wherever_that_is(tmp_path: Path) -> None:
+    """Its classes may be named behind its pixels, as here."""
+    whole = png(Image.fromarray(VALUES))
+    text = b"tEXt" + b'classes\0{"1": "Tumour"}'
+    named = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    end = whole.index(b"IEND") - 4
+    whole = whole[:end] + named + whole[end:]
+    path = tmp_path / "m.png"
+    slide: Any = {"size_l0_px": (640, 480), "mpp": 0.25, "slide_names": ["s"]}
+    path.write_bytes(whole)
+    assert set(read_annotations(path, **slide).classes) == {"7", "Tumour"}
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(AnnotationError, match=r"m\.png"):
+            read_annotations(path, **slide)
+
+
+@pytest.mark.parametrize("options", [{"ome": True, "metadata": OME}, {"ome": True, "metadata": OME, "tile": (16, 16)}])
+def test_an_ome_tiff_that_is_cut_does_not_lose_its_scale(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Its metadata follow the pixels."""
+    whole, path = tiff(VALUES, **options), tmp_path / "m.tif"
+    assert whole.index(b"PhysicalSizeX") > len(whole) // 3
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(AnnotationError, match=r"m\.tif"):
+            read_annotations(path, size_l0_px=(640, 480), mpp=0.25, slide_names=["s"])
 
 
 def test_a_mask_of_two_tones_has_one_class() -> None:
