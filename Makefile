@@ -36,7 +36,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow and alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and alone" $$(grep -rl 'mark\.alone' tests --include='*.py') $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m "slow and not alone" -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 $(LOWEST_INSTALLED): pyproject.toml .ci/lowest.py
