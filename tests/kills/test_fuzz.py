@@ -1,9 +1,11 @@
 """Damaged inputs of every kind through the real commands; and that the harness would see what it looks for."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.annotated import write_geojson
 from support.fuzz_damage import OWNED, Damage, damages_of
 from support.fuzz_inputs import KINDS, World
 from support.fuzz_runs import Case, Fuzzer, fault_of, is_named, make_case
@@ -109,6 +111,10 @@ def write_samples(folder: Path) -> list[Path]:
     make_slide(folder / "a.svs", width=256, height=256, mpp=0.5, downsamples=(1,))
     (folder / "a.csv").write_text("a,b\n1,2\n3,4\n")
     (folder / "a.json").write_text('{"a": [1, 2], "b": {"c": 3}}\n')
+    write_geojson(folder / "a.geojson", T=(0, 0, 4, 4), S=(1, 1, 4, 4))
+    (folder / "a.xml").write_text('<A><P X="1" Y="2" /><P X="3" Y="4" /></A>')
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("a.geojson", "{}" * 40)
     (folder / "a.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     (folder / "a.toml").write_text('[a]\nb = 1\nc = "d"\n')
     return sorted(folder.glob("a.*"))

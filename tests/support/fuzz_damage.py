@@ -251,12 +251,12 @@ def odd_coordinates(value: Any, rng: random.Random) -> Any:
     return value
 
 
-def nested_geometry(value: Any, rng: random.Random) -> Any:
-    """Collections of geometries in each other, hundreds deep."""
-    feature = rng.choice(value["features"])
-    for _ in range(rng.choice((1, 30, 600))):
-        feature["geometry"] = {"type": "GeometryCollection", "geometries": [feature["geometry"]]}
-    return value
+def nested_geometry(data: bytes, rng: random.Random) -> bytes:
+    """Collections of geometries in each other, up to 100,000 deep."""
+    found = rng.choice(list(re.finditer(rb'"geometry": (\{.*?\}), "properties"', data)))
+    depth = rng.choice((1, 30, 600, 100_000))
+    nested = b'{"type": "GeometryCollection", "geometries": [' * depth + found[1] + b"]}" * depth
+    return data[: found.start(1)] + nested + data[found.end(1) :]
 
 
 LAUGHS = b'<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
@@ -293,7 +293,7 @@ GEOJSON = [
     Damage("odd coordinates", False, change_json(odd_coordinates)),
     Damage("odd coordinates", False, change_json(odd_coordinates)),
     Damage("features twice", False, change_json(lambda value, rng: value | {"features": value["features"] * 2})),
-    Damage("rings in each other", False, change_json(nested_geometry)),
+    Damage("rings in each other", False, rewrite(nested_geometry)),
 ]
 XML = [
     *CHANGES,
