@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -141,6 +142,9 @@ def require_entry(entry: Mapping[str, Any]) -> None:
             raise TypeError(f"its file {name!r} has no bytes and sha256")
     if not all(isinstance(failure, dict) for failure in entry["failures"]):
         raise TypeError("its failures are no records")
+    seconds = entry.get("seconds", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < inf:
+        raise ValueError(f"its seconds are {seconds!r}")
     _require_dropped(entry.get("dropped", []))
 
 

@@ -131,6 +131,12 @@ def whole_entry() -> dict[str, Any]:
         lambda entry: entry["files"]["status/c/0"].update(bytes="3"),
         lambda entry: entry["files"]["status/c/0"].pop("sha256"),
         lambda entry: entry["failures"].append(4),
+        lambda entry: entry.update(seconds=[]),
+        lambda entry: entry.update(seconds="3"),
+        lambda entry: entry.update(seconds=True),
+        lambda entry: entry.update(seconds=-1),
+        lambda entry: entry.update(seconds=float("nan")),
+        lambda entry: entry.update(seconds=float("inf")),
     ],
 )
 def test_a_ledger_entry_has_all_its_fields(change: Callable[[dict[str, Any]], object]) -> None:

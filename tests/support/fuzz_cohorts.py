@@ -153,6 +153,7 @@ COHORT_KINDS = (
         ("cases.csv",),
         ("slides", "cases.csv"),
         (*PLAN, "--exclude-cases", f"{WORLD}/cases.csv"),
+        False,
     ),
     Kind(
         "ledgers: plan --rate-from",
