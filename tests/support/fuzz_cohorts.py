@@ -1,8 +1,9 @@
-"""Inputs of `plan` besides slides: annotations of every kind, corrected tissue, lists of cases; and what `merge` and
-`doctor` read.
+"""Inputs of `plan` besides slides: annotations of every kind, corrected tissue, lists of cases; stores in parts, with
+rounds of views and with two teachers; and what `doctor` reads.
 """
 
 import gzip
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,10 @@ from PIL import Image
 
 from pipeline.cohort.plan import read_plan
 from support.annotated import write_geojson
-from support.extraction import PATCH_PX, extract
+from support.extraction import FURTHER, PATCH_PX, TEACHER, extract, write_teacher
 from support.files import write_table
 from support.fuzz_damage import NAMES
-from support.fuzz_kinds import OUT, PLAN, WORLD, Kind
+from support.fuzz_kinds import CPU, OUT, PLAN, STUDENT, WEIGHTS, WORLD, Kind
 
 WIDTH, HEIGHT, MPP = 256, 192, 0.5
 """Of the world's slides."""
@@ -183,6 +184,40 @@ COHORT_KINDS = (
         ("doctor", f"{WORLD}/store.zarr"),
         False,
     ),
+    Kind(
+        "rounds of views: verify",
+        ("rounds.zarr/rounds/**/*",),
+        ("rounds.zarr", *WEIGHTS),
+        ("verify", f"{WORLD}/rounds.zarr", "--weights", f"{WORLD}/teacher.safetensors", "--sample", "4", *CPU[:2]),
+        False,
+    ),
+    Kind(
+        "rounds of views: train-student",
+        ("rounds.zarr/rounds/**/*",),
+        ("rounds.zarr", "cnn"),
+        ("train-student", f"{WORLD}/rounds.zarr", "--out", f"{OUT}/run", STUDENT, "--views-per-epoch", "fresh"),
+        False,
+    ),
+    Kind(
+        "further teacher: verify",
+        ("two.zarr/teachers/**/*",),
+        ("two.zarr", "further.safetensors"),
+        (
+            *("verify", f"{WORLD}/two.zarr", "--teacher", FURTHER, "--sample", "4", *CPU[:2]),
+            *("--weights", f"{WORLD}/further.safetensors"),
+        ),
+        False,
+    ),
+    Kind(
+        "further teacher: train-student",
+        ("two.zarr/teachers/**/*",),
+        ("two.zarr", "cnn"),
+        (
+            *("train-student", f"{WORLD}/two.zarr", "--out", f"{OUT}/run", STUDENT),
+            *("--teacher", TEACHER, "--teacher", FURTHER),
+        ),
+        False,
+    ),
     Kind("run: doctor", ("half/*", "half/checkpoints/*"), ("half",), ("doctor", f"{WORLD}/half"), False),
 )
 
@@ -206,5 +241,9 @@ def write_cohort_files(world: Path) -> None:
     (world / "cases.txt").write_text("# known\nTCGA-3C-AALI\nc9\n")
     write_table(world / "cases.csv", "case_id,set", ["TCGA-3C-AALI,a", "c9,b"])
     plan = read_plan(world / "plan.h5")
+    fresh = {"views": 3, "views_per_epoch": "fresh", "views_strength": "flips"}
+    extract(plan, world / "rounds.zarr", world / "teacher.safetensors", **fresh)
+    shutil.copytree(world / "store.zarr", world / "two.zarr")
+    extract(plan, world / "two.zarr", write_teacher(world / "further.safetensors", FURTHER, seed=3), teacher=FURTHER)
     for part in (1, 2):
         extract(plan, world / f"part{part}.zarr", world / "teacher.safetensors", part=f"{part}/2")
