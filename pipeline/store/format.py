@@ -142,10 +142,18 @@ def require_entry(entry: Mapping[str, Any]) -> None:
             raise TypeError(f"its file {name!r} has no bytes and sha256")
     if not all(isinstance(failure, dict) for failure in entry["failures"]):
         raise TypeError("its failures are no records")
-    seconds = entry.get("seconds", 0.0)
+    _require_seconds(entry.get("seconds", 0.0))
+    _require_dropped(entry.get("dropped", []))
+
+
+def _require_seconds(seconds: Any) -> None:
+    """See that what a shard took is a number of seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < inf:
         raise ValueError(f"its seconds are {seconds!r}")
-    _require_dropped(entry.get("dropped", []))
 
 
 def _require_dropped(records: list[dict[str, Any]]) -> None:

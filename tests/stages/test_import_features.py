@@ -5,18 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from support.commands import call_g2l
 from support.extraction import PATCH_PX, TEACHER, array_files, extract, plan_cohort, write_cohort, write_teacher
-from support.features import WRITERS, FeatureSlide, changed, slides_of, write_clam, write_trident
+from support.features import WRITERS, FeatureSlide, slides_of, write_trident
 from support.importing import assert_same_rows, import_flags, one_slide, rows_of, run_import
 from support.slides import damage_tiles
 from support.stores import student_folder
 
-from pipeline.base.errors import ConfigError, PlanError
-from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 
 
@@ -104,47 +101,6 @@ def test_a_whole_number_of_level_0_pixels_is_the_rounding_of_what_was_asked_for(
         assert_same_rows(rows_of(found), rows_of(store), np.float16 if half else np.float32)
 
 
-def test_half_precision_and_samples(
-    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
-) -> None:
-    features = write_trident(tmp_path, slides)
-    half = run_import(features, tmp_path / "h.zarr", options, dtype="float16", pixels="none").store
-    assert not half.has_pixels
-    stored = np.concatenate([half.first.read_embeddings(shard) for shard in range(half.first.num_shards)])
-    assert stored.dtype == np.float16
-    expected = np.concatenate([extracted.first.read_embeddings(shard) for shard in range(extracted.first.num_shards)])
-    np.testing.assert_array_equal(stored, expected.astype(np.float16))
-    few = run_import(features, tmp_path / "f.zarr", options, patches_per_slide=5).store
-    assert [len(s.coords_l0_px) for s in few.plan.slides] == [5, 5]
-    every = rows_of(extracted)
-    assert_same_rows(rows_of(few), {key: every[key] for key in rows_of(few)})
-
-
-def test_splits_and_cases_are_those_of_a_plan(
-    tmp_path: Path, pyramids: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
-) -> None:
-    features = write_trident(tmp_path, slides)
-    manifest = tmp_path / "manifest.csv"
-    manifest.write_text(
-        "slide_id,path,case_id,center,split,grade\ns0,s0.svs,a,north,val,2\ns1,s1.svs,b,south,train,3\n"
-    )
-    plan = run_import(features, tmp_path / "a.zarr", options, manifest=manifest).store.plan
-    assert [(s.case_id, s.center, set(s.split), s.labels) for s in plan.slides] == [
-        ("a", "north", {VAL}, {"grade": "2"}),
-        ("b", "south", {TRAIN}, {"grade": "3"}),
-    ]
-    barcoded = tmp_path / "tcga"
-    barcoded.mkdir()
-    names = ["TCGA-A2-A0T2-01Z-00-DX1.AB", "TCGA-E2-A14N-01Z-00-DX1.CD"]
-    for i, name in enumerate(names):
-        shutil.copy(pyramids / f"s{i}.svs", barcoded / f"{name}.svs")
-    renamed = [s for i in range(2) for s in changed(slides, f"s{i}", name=names[i]) if s.name == names[i]]
-    features = write_trident(tmp_path / "renamed", renamed)
-    plan = run_import(features, tmp_path / "b.zarr", options, manifest=None, slides_root=barcoded).store.plan
-    assert [s.case_id for s in plan.slides] == ["TCGA-A2-A0T2", "TCGA-E2-A14N"]
-    assert all(s.center for s in plan.slides)
-
-
 @pytest.mark.slow
 def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
     tmp_path: Path, pyramids: Path, weights: Path, options: dict[str, Any]
@@ -158,51 +114,6 @@ def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
         found = run_import(features, tmp_path / f"{layout}.zarr", options, patch_px=PATCH_PX).store
         assert_same_rows(rows_of(found), rows_of(store), np.float16 if layout == "stamp" else np.float32)
         assert found.plan.config.mpp == 0.625
-
-
-def test_files_that_do_not_say_the_size_take_it_from_the_options(
-    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
-) -> None:
-    for s in slides:  # as Patho-Bench wants it: no attributes at all
-        with h5py.File(tmp_path / f"{s.name}.h5", "w") as f:
-            f["features"], f["coords"] = s.features, s.coords
-    with pytest.raises(
-        ConfigError, match=r"any size, and .*s0\.h5 does not say which, nor does any other .*--patch-px"
-    ):
-        run_import(tmp_path, tmp_path / "s.zarr", options)
-    with pytest.raises(PlanError, match=r"s0\.h5: it does not say how large its patches are. Say it with --mpp"):
-        run_import(tmp_path, tmp_path / "s.zarr", options, patch_px=PATCH_PX)
-    done = run_import(tmp_path, tmp_path / "s.zarr", options, patch_px=PATCH_PX, mpp=0.5)
-    assert_same_rows(rows_of(done.store), rows_of(extracted))
-
-
-def test_a_folder_of_coordinates_that_is_of_no_use_is_told(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    features = write_trident(tmp_path / "features", slides)
-    (tmp_path / "empty").mkdir()
-    run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "empty")
-    words = f"note: --coords {tmp_path / 'empty'} is not used: the feature files say themselves where their patches lie"
-    assert capsys.readouterr().err.count(words) == 1
-
-
-def test_coordinates_in_a_folder_of_their_own(
-    tmp_path: Path,
-    extracted: Store,
-    slides: list[FeatureSlide],
-    options: dict[str, Any],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    features = write_clam(tmp_path / "features", slides)
-    shutil.move(features / "patches", tmp_path / "coords")
-    with pytest.raises(ConfigError, match="give --patch-px"):
-        run_import(features, tmp_path / "s.zarr", options)
-    done = run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "coords")
-    assert_same_rows(rows_of(done.store), rows_of(extracted))
-    assert "--coords" not in capsys.readouterr().err
-    shutil.rmtree(features / "h5_files")
-    with pytest.raises(PlanError, match=r"s0\.pt: no coordinates in it nor beside it; --coords names the folder"):
-        run_import(features, tmp_path / "t.zarr", options, patch_px=PATCH_PX, mpp=0.5)
 
 
 def test_the_store_is_as_any_other(

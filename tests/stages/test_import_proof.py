@@ -26,6 +26,7 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
 from pipeline.store.store import Store
 from stages import import_features as stage
+from stages.importing import teacher
 
 
 @pytest.mark.slow
@@ -124,8 +125,8 @@ def test_weights_in_the_hubs_cache_prove_it_unasked(
         assert source == PRETRAINED
         return build_encoder(name, weights, patch_px)
 
-    monkeypatch.setattr(stage, "cached_weights", lambda spec: weights)
-    monkeypatch.setattr(stage, "build_encoder", build)
+    monkeypatch.setattr(teacher, "cached_weights", lambda spec: weights)
+    monkeypatch.setattr(teacher, "build_encoder", build)
     done = run_import(write_trident(tmp_path, slides), tmp_path / "s.zarr", options, weights=None)
     assert done.teacher.attributes["proof"]["rows"] == 8
 
