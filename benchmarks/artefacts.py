@@ -323,6 +323,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def goal_met(dropped: float, lost: float) -> float:
+    """How near two shares come to the goal, at most 1: dropped to `DROPPED`, and clean tissue lost to `LOST`."""
+    return min(dropped / DROPPED, LOST / max(lost, LOST), 1.0)
+
+
 def main() -> int:
     """Plant, find, and print."""
     parser = machine.parser(__doc__, rounds=0)
@@ -352,7 +357,7 @@ def main() -> int:
         if not outcomes:
             continue
         dropped, own, lost = ([getattr(o, part) for o in outcomes] for part in ("dropped", "own", "lost"))
-        met += [min(median(dropped) / DROPPED, 1.0)] if KINDS[kind][2] else []
+        met += [goal_met(median(dropped), median(lost))] if KINDS[kind][2] else []
         shown = (median(dropped), min(dropped), median(own), median(lost), max(lost))
         good = "yes" if median(dropped) >= DROPPED and median(lost) <= LOST else "no"
         lines.append((kind, len(outcomes), *map(percent, shown), good))

@@ -332,7 +332,7 @@ def main() -> int:
             parts = ("thumbnail", "patches", "both", "inked", "lost", "beside")
             values = [median(getattr(outcome, part) for outcome in each) for part in parts]
             values.insert(3, min(outcome.both for outcome in each))
-            met.append(min(values[2] / DROPPED, 1.0))
+            met.append(artefacts.goal_met(values[2], values[5]))
             good = "yes" if values[2] >= DROPPED and values[5] <= LOST else "no"
             lines.append((kind, len(each), *(artefacts.percent(value) for value in values), good))
     for family in ("pen", "fold", "blur"):
