@@ -39,6 +39,11 @@ def magnification(mpp: float) -> float:
     return MPP_AT_1X / mpp
 
 
+def format_area(mm2: float) -> str:
+    """An area as people read it, mm2: 1,203.5 or 0.042."""
+    return f"{mm2:,.1f}" if mm2 == 0 or mm2 >= 0.95 else f"{mm2:.2g}"
+
+
 def format_bytes(num_bytes: float) -> str:
     """Format bytes in decimal units with three digits: 999 B, 1.23 kB, 45.6 MB, 789 GB."""
     value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB", "PB"]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pipeline.base.console import counted, table
 from pipeline.base.errors import PlanError
 from pipeline.base.outside import reading
+from pipeline.base.units import format_area
 from pipeline.cohort.draws.cluster_counts import counts_of_cohort
 from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
 from pipeline.config.groups import Decode, Sampling
@@ -118,7 +119,7 @@ def area_lines(audit: Sequence[AuditRow]) -> list[str]:
     kept = sum(row.tissue_mm2 or 0.0 for row in audit)
     words = ", ".join(f"{name} {area:,.1f}" for name, area in dropped.items() if area >= LEAST_MM2)
     nothing = f"less than {LEAST_MM2} each" if any(dropped.values()) else "nothing"
-    lines = [f"tissue: {kept:,.1f} mm2 kept; dropped by rules, mm2: {words or nothing}"]
+    lines = [f"tissue: {format_area(kept)} mm2 kept; dropped by rules, mm2: {words or nothing}"]
     return [*lines, *_covered(audit)]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.base.console import Progress, say
 from pipeline.base.errors import SlideError
+from pipeline.base.units import format_area
 from pipeline.cohort.annotated import slide_annotations
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.object_slides import copy_to_audit, staged_objects
@@ -52,7 +53,7 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
         OSError: it cannot be written.
     """
     num, available = len(part.coords_l0_px), len(grid.coords_l0_px)
-    title = f"{part.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {num:,} of {available:,} patches"
+    title = f"{part.slide_id}: {format_area(audit.tissue_mm2 or 0)} mm2 of tissue, {num:,} of {available:,} patches"
     draw_overlay(
         grid.tissue,
         grid.coords_l0_px,

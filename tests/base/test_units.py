@@ -8,6 +8,7 @@ from pipeline.base.units import (
     MAX_MPP,
     MIN_MPP,
     check_mpp,
+    format_area,
     format_bytes,
     format_seconds,
     magnification,
@@ -89,3 +90,11 @@ def test_bytes_say_the_number_to_three_digits(num_bytes: float) -> None:
 )
 def test_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("mm2", "text"),
+    [(0, "0.0"), (0.0421, "0.042"), (0.94, "0.94"), (0.97, "1.0"), (12.34, "12.3"), (1203.5, "1,203.5")],
+)
+def test_areas(mm2: float, text: str) -> None:
+    assert format_area(mm2) == text
