@@ -238,9 +238,9 @@ def judge(full: FullField, checks: Checks, planting: Planting) -> Outcome | None
     tissue, found = artefacts.find_all(field, planting.image)
     by_rules = np.any(list(found.values()), axis=0)
     left = tissue & ~by_rules
-    every = shares(tissue | field.tissue) >= MIN_TISSUE
+    every = shares(tissue | field.clean) >= MIN_TISSUE
     candidates = checks.without_real_ink(every)
-    planted, touched = shares(planting.planted & (tissue | field.tissue)), shares(planting.touched) > 0
+    planted, touched = shares(planting.planted & (tissue | field.clean)), shares(planting.touched) > 0
     by_thumbnail = (shares(left) < MIN_TISSUE) | (shares(tissue & by_rules) > MAX_ARTEFACT)
     inked = float((planted * (every & by_thumbnail)).sum() / max(float((planted * every).sum()), 1e-6))
     by_thumbnail &= candidates
@@ -253,7 +253,7 @@ def judge(full: FullField, checks: Checks, planting: Planting) -> Outcome | None
     def planted_share(dropped: Mask) -> float:
         return float((weight * dropped).sum() / weight.sum())
 
-    area = shares(field.tissue & ~planting.planted) * candidates
+    area = shares(field.clean & ~planting.planted) * candidates
     return Outcome(
         float(weight.sum()),
         planted_share(by_thumbnail),

@@ -35,6 +35,12 @@ pools are a part, or as fills of one colour.
 """
 HAZE_UM = 80.0
 """Width of a square that an area of haze holds. Our choice: ten pixels, twice that of the windows."""
+HAZE_REACH_UM = 160.0
+"""How far from such an area smooth pixels beside it are haze as well. Our choice: twice its width, for between it and
+tissue no square fits that sees haze alone.
+"""
+FINE_PX = 3
+"""Width of the window in which these pixels are smooth."""
 
 
 def find_border(
@@ -70,25 +76,36 @@ def find_haze(
     saturation: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
     """Find areas without texture in what counts as `tissue` (H, W) in an image (H, W, 3), of which `light` (H, W) is
-    the brightest channel: bool (H, W).
+    the brightest channel, with the smooth pixels beside them: bool (H, W).
 
     `saturation` (H, W) is that against the glass, as in `glass.saturation_against_glass`.
     """
     pale = tissue & (saturation <= HAZE_SATURATION)
     if not pale.any():
         return pale
-    smooth = np.zeros_like(pale)
     limit = HAZE_DEVIATION * usual_light(light)
-    margin = WINDOW_PX // 2
-    for rows in strips(*pale.shape):
-        inside = np.flatnonzero(pale[rows].any(axis=0))
+    core = opened(pale & _smooth(image, pale, WINDOW_PX, limit), steps(HAZE_UM / 2, pixel_um))
+    if not core.any():
+        return core
+    haze = grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
+    beside = pale & _smooth(image, pale, FINE_PX, limit)
+    reach = ndimage.binary_dilation(haze, iterations=steps(HAZE_REACH_UM, pixel_um), mask=beside | haze)
+    return closed(reach, 1) & pale
+
+
+def _smooth(image: NDArray[np.uint8], where: NDArray[np.bool_], window_px: int, limit: float) -> NDArray[np.bool_]:
+    """Pixels of an image (H, W, 3) whose light deviates by at most `limit` within a window around them: bool (H, W).
+    Columns and rows without any of `where` (H, W) are not looked at.
+    """
+    smooth, margin = np.zeros_like(where), window_px // 2
+    for rows in strips(*where.shape):
+        inside = np.flatnonzero(where[rows].any(axis=0))
         if len(inside):
-            first, last = max(rows.start - margin, 0), min(rows.stop + margin, len(pale))
+            first, last = max(rows.start - margin, 0), min(rows.stop + margin, len(where))
             left, right = max(inside[0] - margin, 0), inside[-1] + margin + 1
-            spread = _deviation(image[first:last, left:right].sum(axis=2, dtype=np.float32) / 3)
+            spread = _deviation(image[first:last, left:right].sum(axis=2, dtype=np.float32) / 3, window_px)
             smooth[rows, left:right] = spread[rows.start - first : rows.stop - first] <= limit
-    core = opened(pale & smooth, steps(HAZE_UM / 2, pixel_um))
-    return grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
+    return smooth
 
 
 def usual_light(light: NDArray[np.uint8], known: NDArray[np.bool_] | None = None) -> float:
@@ -98,8 +115,8 @@ def usual_light(light: NDArray[np.uint8], known: NDArray[np.bool_] | None = None
     return float(np.searchsorted(counts, 0.95 * counts[-1])) if counts[-1] else 0.0
 
 
-def _deviation(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _deviation(values: NDArray[np.float32], window_px: int) -> NDArray[np.float32]:
     """The standard deviation of (H, W) in a square around each pixel: float32 (H, W)."""
-    mean = ndimage.uniform_filter(values, WINDOW_PX, mode="nearest")
-    square = ndimage.uniform_filter(values**2, WINDOW_PX, mode="nearest")
+    mean = ndimage.uniform_filter(values, window_px, mode="nearest")
+    square = ndimage.uniform_filter(values**2, window_px, mode="nearest")
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))

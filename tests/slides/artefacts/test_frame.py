@@ -61,3 +61,19 @@ def test_strong_or_small_areas_are_no_haze() -> None:
     small = piece(100, 130, 4, 4) & PIECE
     assert not find_haze(image, image.max(axis=2), 8.0, small, SATURATION).any()
     assert not find_haze(image, image.max(axis=2), 8.0, ~KNOWN, SATURATION).any()
+
+
+def test_haze_reaches_to_the_tissue_that_it_lies_beside() -> None:
+    """Between the teeth of a ragged edge no square of 80 um fits that sees haze alone."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    is_tissue = PIECE & (columns < 130 + 8 * (rows // 5 % 2))
+    image = stain(glass(), PIECE, (225, 190, 210), 0.0)
+    image[is_tissue] = stain(glass(), PIECE, (190, 120, 170), 0.5)[is_tissue]
+    saturation = np.where(is_tissue, 0.4, 0.1).astype(np.float32)
+    found = find_haze(image, image.max(axis=2), 8.0, PIECE, saturation)
+    between = PIECE & ~is_tissue & (columns < 138)
+    assert found[between].mean() > 0.45  # all but the pixels next to tissue, which see it; none by squares alone
+    assert not found[is_tissue].any()
+    pale = np.full_like(saturation, 0.1)  # tissue as pale as the haze is kept for its texture
+    found = find_haze(image, image.max(axis=2), 8.0, PIECE, pale)
+    assert found[is_tissue].mean() < 0.03
