@@ -20,6 +20,8 @@ Decode = Literal["full", "half"]
 """At which size the JPEG tiles under a patch are decoded."""
 
 SampleMethod = Literal["uniform", "spread", "class", "cluster"]
+ClassOverlap = Literal["smaller", "most"]
+"""Which class a patch counts for where classes overlap: see `ClassRules`."""
 """How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md, docs/cluster-sampling.md)."""
 
 AnnotationOrigin = Literal["auto", "slide", "scan"]
