@@ -16,6 +16,7 @@ from pipeline.base.errors import CheckpointError, G2LError, Source
 from pipeline.base.outside import reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
+from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.leakage.exclusions import PartedRows
 from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.config.base import read_options
@@ -99,6 +100,8 @@ def _look_at_rows(manifest: Manifest) -> Iterator[Finding]:
     if not any(row.has_case for row in manifest.rows):
         advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
         yield note("cases", "no row names its case, so each slide counts as one", advice)
+    elif warning := cases_warning(case_facts(manifest.rows)):
+        yield note("cases", warning, "mend the column case_id before you plan: it decides what is held out")
 
 
 def _look_at_exclusion(parted: PartedRows) -> Iterator[Finding]:

@@ -56,6 +56,13 @@ def test_what_is_wrong_with_a_cohort_is_told(manifest: Path, tmp_path: Path) -> 
     assert found["xxx"].level == "trouble"
     assert found["cases"].level == "note"
     assert "estimate" not in found
+    other = not_a_slide(folder / "other.tif")
+    other.write_bytes(other.read_bytes() + b"0")
+    (folder / "p.csv").write_text(
+        f"{header},case_id\nx,{broken.name},TCGA-3C-AALI-01A\ny,{other.name},TCGA-3C-AALI-11A\n"
+    )
+    parted = {each.subject: each for each in of_manifest(folder / "p.csv")}["cases"]
+    assert "1 patient has slides of several cases" in parted.words
     (folder / "gone.csv").write_text(f"{header}\ngone,absent.tif\n")
     (gone,) = of_manifest(folder / "gone.csv")
     assert gone.level == "trouble"
