@@ -18,7 +18,7 @@ from pipeline.sampling import sample_patches
 from pipeline.slides.annotations.patch_classes import CLASS_DECIMALS, PatchClasses
 from pipeline.slides.annotations.quotas import class_of_patches, class_on_top, sample_by_class
 from pipeline.slides.annotations.regions import Annotations
-from pipeline.slides.annotations.tissue_geojson import tissue_from_file
+from pipeline.slides.annotations.tissue_geojson import doubts_of, tissue_from_file
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
 
@@ -37,7 +37,10 @@ def eligible_grid(
         SlideError: the slide is too coarse, or its file of tissue cannot be used.
     """
     read_from = tissue_files.read_from
-    tissue, notes = tissue_from_file(slide, slide_id, read_from, tissue_files.origin) if read_from else (None, ())
+    if read_from is None:
+        return within_classes(lay_grid(slide, grid), annotations, sampling)
+    tissue, notes = tissue_from_file(slide, slide_id, read_from, tissue_files.origin)
+    notes = (*notes, *doubts_of(tissue, tissue.pixel_l0_px * slide.info.mpp))
     return within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
 
 
