@@ -109,6 +109,7 @@ def test_a_store_whose_slides_have_gone_is_trouble(good_store: Path, tmp_path: P
     gone = SimpleNamespace(
         teachers=store.teachers,
         has_pixels=store.has_pixels,
+        files=store.files,
         plan=SimpleNamespace(slides=store.plan.slides, slide_path=lambda slide, root: (root or tmp_path) / "gone.tif"),
     )
     found = {each.subject: each for each in work.look_at_store(gone)}  # type: ignore[arg-type]
@@ -160,6 +161,10 @@ def test_a_run_that_cannot_go_on_says_what_training_would(tmp_path: Path) -> Non
     run.write_config(str(store), other.absolute().record())
     (unfinished,) = work.look_at_start(run)
     assert "this run is not finished and has no student yet" in unfinished.words
+    run.write_config(str(store), config.absolute().record())
+    Store(store).first.shard_path("embedding", 1).unlink()
+    (half,) = work.look_at_start(run)
+    assert "1 file of" in half.words
 
 
 @pytest.mark.parametrize(
