@@ -57,6 +57,7 @@ class PlanOptions(TypedDict, total=False):
     min_class: float | None
     max_excluded: float | None
     class_quota: list[str] | None
+    class_overlap: Literal["smaller", "most"] | None
     annotation_origin: Literal["auto", "slide", "scan"] | None
     tissue_from: AnyFile | None
     tissue_geojson: AnyFile | None
@@ -137,6 +138,7 @@ class ExtractOptions(TypedDict, total=False):
     min_class: float | None
     max_excluded: float | None
     class_quota: list[str] | None
+    class_overlap: Literal["smaller", "most"] | None
     annotation_origin: Literal["auto", "slide", "scan"] | None
     tissue_from: AnyFile | None
     tissue_geojson: AnyFile | None

@@ -4,7 +4,7 @@ A slide without a case in the manifest counts as a case of its own, although its
 records for each slide whether its case was given; plans of earlier versions do not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,7 @@ class CaseFacts:
         not_recorded: number of slides of which it was not recorded whether a case was given.
         repeats_ids: whether all cases were given, each equal to the slide's id.
         barcodes: number of cases named by TCGA barcodes of slides without a case.
+        parted: number of patients, by TCGA barcodes, whose slides were given several cases.
     """
 
     slides: int
@@ -52,6 +53,7 @@ class CaseFacts:
     not_recorded: int
     repeats_ids: bool
     barcodes: int = 0
+    parted: int = 0
 
     @property
     def all_known(self) -> bool:
@@ -72,7 +74,27 @@ def case_facts(slides: Iterable[OfCase]) -> CaseFacts:
     not_recorded = [slide for slide in listed if slide.has_case is None and slide.case_id == slide.slide_id]
     repeats = len(listed) > 1 and not unknown and all(slide.case_id == slide.slide_id for slide in listed)
     barcodes = len(_cases_of_barcodes(unknown))
-    return CaseFacts(len(listed), len(unknown), len(not_recorded), repeats and not not_recorded, barcodes)
+    parted = len(parted_patients((each.case_id, (each.slide_id, each.path)) for each in filter(_has_case, listed)))
+    return CaseFacts(len(listed), len(unknown), len(not_recorded), repeats and not not_recorded, barcodes, parted)
+
+
+def parted_patients(rows: Iterable[tuple[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Patients whose rows have two cases or more, by the patient of their TCGA barcodes: those cases, in order. Samples
+    and slides are often given in the place of the patient.
+
+    `rows` have their case, and further names that may hold a barcode; that of the case counts first.
+    """
+    cases: dict[str, set[str]] = {}
+    for case_id, names in dict.fromkeys((case_id, tuple(names)) for case_id, names in rows):
+        barcode = next((found for found in map(find_barcode, (case_id, *names)) if found), None)
+        if barcode is not None:
+            cases.setdefault(barcode.case_id, set()).add(case_id)
+    return {patient: sorted(names) for patient, names in sorted(cases.items()) if len(names) > 1}
+
+
+def _has_case(slide: OfCase) -> bool:
+    """Whether a slide's case was given, as far as is known."""
+    return bool(slide.has_case) or slide.case_id != slide.slide_id
 
 
 def _cases_of_barcodes(slides: Iterable[OfCase]) -> set[str]:
@@ -88,14 +110,14 @@ def counted_cases(slides: Iterable[OfCase]) -> str:
     unclear = facts.unknown + facts.not_recorded
     if unclear == facts.slides:
         return "unknown cases"
-    known = {slide.case_id for slide in listed if slide.has_case or slide.case_id != slide.slide_id}
+    known = {slide.case_id for slide in listed if _has_case(slide)}
     more = f" (of {unclear:,} slides not known)" if unclear else ""
     return f"{len(known):,} case{'s' * (len(known) != 1)}{more}"
 
 
 def cases_warning(facts: CaseFacts) -> str:
     """A warning that a split by case may put a patient on both sides; "" if all cases are known, or for one slide."""
-    if facts.slides < 2 or facts.all_known:
+    if facts.slides < 2 or (facts.all_known and not facts.parted):
         return ""
     sides = "slides of one patient may be on both sides of the split, and held-out figures too good"
     if facts.unknown:
@@ -114,10 +136,18 @@ def cases_warning(facts: CaseFacts) -> str:
             f"{facts.not_recorded:,} of {facts.slides:,} slides count as cases of their own. If no cases were given, "
             f"{sides}"
         )
+    if facts.parted:
+        return f"{_parted_words(facts)}. So {sides}. {FIX}: TCGA-XX-XXXX, without the sample"
     return (
         "every slide's case_id is its slide_id, so each slide counts as a case of its own. If patients have several "
         f"slides, {sides}. {FIX}"
     )
+
+
+def _parted_words(facts: CaseFacts) -> str:
+    """That patients have several cases."""
+    are = f"{facts.parted:,} patients have" if facts.parted > 1 else "1 patient has"
+    return f"by their TCGA barcodes {are} slides of several cases"
 
 
 def cases_in_words(facts: CaseFacts) -> str:
@@ -133,6 +163,11 @@ def cases_in_words(facts: CaseFacts) -> str:
             "The split is by case as far as cases were given. It is not known whether they were: the plan, of an "
             f"earlier version, does not record it for {facts.not_recorded:,} of {facts.slides:,} slides. "
             "Slides of one patient may be on both sides."
+        )
+    if facts.parted:
+        return (
+            f"The split is by the manifest's case_id, but {_parted_words(facts)}, which may be on both sides, and the "
+            "held-out figures too good."
         )
     if facts.repeats_ids:
         return (

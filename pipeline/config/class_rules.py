@@ -61,6 +61,8 @@ class ClassRules:
         max_excluded: largest share of a patch's area in excluded classes, 0 to 1.
         quotas: (class, share) of a sample by class; shares are relative to each other. Empty: equal shares of the
             classes that the slide has.
+        is_smaller_on_top: whether the smaller of two classes that overlap lies on top for quotas; else a patch counts
+            for the class that has most of it, the first by name of equal ones, as in earlier versions.
     """
 
     include: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ class ClassRules:
     min_class: float = 0.5
     max_excluded: float = 0.0
     quotas: tuple[tuple[str, float], ...] = ()
+    is_smaller_on_top: bool = False
 
     @property
     def named(self) -> dict[str, str]:

@@ -21,6 +21,8 @@ Decode = Literal["full", "half"]
 
 SampleMethod = Literal["uniform", "spread", "class", "cluster"]
 """How the patches of a slide are drawn (docs/sampling.md, docs/annotations.md, docs/cluster-sampling.md)."""
+ClassOverlap = Literal["smaller", "most"]
+"""Which class a patch counts for where classes overlap: see `ClassRules`."""
 
 AnnotationOrigin = Literal["auto", "slide", "scan"]
 """Where the coordinates of annotations count from: as the program does that wrote the file; the corner of the slide;

@@ -22,6 +22,7 @@ from pipeline.config.class_rules import (
 )
 from pipeline.config.groups import (
     AnnotationOrigin,
+    ClassOverlap,
     Decode,
     Grid,
     Resampling,
@@ -202,6 +203,13 @@ class PlanConfig(Config):
         "other. Without it each class that the slide has gets the same.",
         added=True,
     )
+    class_overlap: ClassOverlap | None = option(
+        None,
+        description="With --sample class: which class a patch counts for where classes overlap. smaller: the smaller "
+        "one lies on top, as where necrosis is drawn within tumour; most: the one that has most of it, the first by "
+        "name of equal ones, as in earlier versions [smaller].",
+        added=True,
+    )
     annotation_origin: AnnotationOrigin = option(
         "auto",
         description="Where coordinates of annotations and of --tissue-from count from, on slides that say which part "
@@ -297,6 +305,15 @@ class PlanConfig(Config):
             return kept_quotas(quotas) if of_record(others) else ordered_quotas(quotas)
         except ValueError as error:
             raise PydanticCustomError("quota", "{why}", {"why": str(error)}) from None
+
+    @field_validator("class_overlap")
+    @classmethod
+    def check_overlap(cls, overlap: ClassOverlap | None, others: ValidationInfo) -> ClassOverlap | None:
+        """See that it goes with a sample by class, which says it; a record that does not is of an earlier version."""
+        sample = others.data.get("sample")
+        if overlap is not None and sample not in ("class", None):
+            raise PydanticCustomError("overlap", "is for --sample class")
+        return "smaller" if overlap is None and sample == "class" and not of_record(others) else overlap
 
     @field_validator("balance")
     @classmethod
@@ -443,7 +460,8 @@ class PlanConfig(Config):
         number = None if self.budget or self.balance else self.patches_per_slide
         quotas = tuple(parse_quota(text) for text in self.class_quota)
         include, exclude = tuple(ordered_classes(self.include)), tuple(ordered_classes(self.exclude))
-        rules = ClassRules(include, exclude, self.min_class, self.max_excluded, quotas)
+        is_smaller_on_top = self.class_overlap == "smaller"
+        rules = ClassRules(include, exclude, self.min_class, self.max_excluded, quotas, is_smaller_on_top)
         drawn = Sampling(number, self.seed, self.val_fraction, self.val_strip, self.sample, rules)
         return replace(
             drawn,
@@ -463,9 +481,10 @@ class PlanConfig(Config):
         return TissueFiles(self.tissue_from, self.tissue_geojson, self.annotation_origin)
 
     def continuing(self, earlier: Self) -> Self:
-        """The options of a call that continues a plan made with those of `earlier`: who reduces patches, and the rules
-        by which tissue is found and patches are dropped, are as there, for earlier versions had others, unless the call
-        says them. Names of classes that are the same once clean are spelled as there.
+        """The options of a call that continues a plan made with those of `earlier`: who reduces patches, the rules by
+        which tissue is found and patches are dropped, and which of overlapping classes counts, are as there, for
+        earlier versions had others, unless the call says them. Names of classes that are the same once clean are
+        spelled as there.
         """
         kept: dict[str, Any] = {}
         if "resampling" not in self.model_fields_set:
@@ -479,6 +498,8 @@ class PlanConfig(Config):
                 kept[name] = getattr(earlier, name)
         if sorted(map(parse_quota, earlier.class_quota)) == sorted(map(parse_quota, self.class_quota)):
             kept["class_quota"] = earlier.class_quota
+        if self.sample == earlier.sample and "class_overlap" not in self.model_fields_set:
+            kept["class_overlap"] = earlier.class_overlap
         return self.model_copy(update=kept)
 
     def absolute(self) -> Self:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.cohort.cases import CASE_COLUMNS
+from pipeline.cohort.cases import CASE_COLUMNS, parted_patients
 
 GROUP_COLUMNS = ("group", *CASE_COLUMNS, "slide_id")
 """Columns that may say which patches belong together; of columns that divide alike the first counts."""
@@ -93,6 +93,23 @@ def groups_in_several_centers_note(groups: Sequence[str], centers: Sequence[str]
         f"{len(several):,} of {len(set(filter(None, groups))):,} {word} are of several centres: {listed}{more}. If "
         "numbers start again at each centre, the same id stands for different patients, who count as one here: put "
         "the centre's name before the id."
+    )
+
+
+def parted_patients_note(groups: Sequence[str], names: Sequence[str], word: str) -> str:
+    """A note on patients whose rows are of several groups, by TCGA barcodes in the groups or else in the `names` of the
+    rows, such as slides; "" of none. `word` is what groups are called, such as cases; "" is no group.
+    """
+    rows = ((group, (name,)) for group, name in zip(groups, names, strict=True) if group)
+    parted = parted_patients(rows)
+    if not parted:
+        return ""
+    listed = "; ".join(f"{patient} ({', '.join(of[:MAX_SHOWN])})" for patient, of in list(parted.items())[:MAX_SHOWN])
+    more = f" and {len(parted) - MAX_SHOWN:,} more" if len(parted) > MAX_SHOWN else ""
+    have = f"{len(parted):,} patients have" if len(parted) > 1 else "1 patient has"
+    return (
+        f"By TCGA barcodes {have} several names among the {word}: {listed}{more}. They may stand on both sides, so "
+        "that scores are too high and intervals too narrow; give the patient, TCGA-XX-XXXX."
     )
 
 

@@ -144,11 +144,12 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
 
 
 def is_grey(tissue: TissueMask) -> bool:
-    """Whether there is tissue that was read, and none of it has a colour."""
+    """Whether there is tissue that was read, and nothing that was read has a colour, not even beside tissue."""
     num_seen = 0
     for rows in strips(*tissue.mask.shape):
-        seen = tissue.thumbnail[rows][tissue.mask[rows] & ~tissue.unreadable[rows]]
-        num_seen += len(seen)
+        readable = ~tissue.unreadable[rows]
+        seen = tissue.thumbnail[rows][readable]
+        num_seen += int((tissue.mask[rows] & readable).sum())
         if (seen != seen[:, :1]).any():
             return False
     return num_seen > 0

@@ -128,7 +128,7 @@ def model_card(summary: dict[str, Any]) -> str:
         timm=timm_note(student["architecture"]),
         projector=FIRST_PROJECTOR,
         projectors=projectors_note(names),
-        split=split_words(store),
+        split=split_words(store) + seen_words(summary.get("seen", "")),
         teachers=teacher_lines(summary["teachers"]),
         start=start_note(summary.get("start", ())),
         steps=summary["steps"],
@@ -250,6 +250,11 @@ def split_words(store: dict[str, Any]) -> str:
         f"{cases_in_words(CaseFacts(**store['cases']))} Which they are stands in the plan of this hash; ids are left "
         "out here, since they may identify patients."
     )
+
+
+def seen_words(seen: str) -> str:
+    """What `start.seen_before` says, as a sentence behind another; nothing for ""."""
+    return f" {seen[0].upper()}{seen[1:]}." if seen else ""
 
 
 def model_terms(role: str, record: dict[str, Any]) -> str:

@@ -5,20 +5,29 @@ the old one's student and projectors; it has its own warm-up, schedule and optim
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, G2LError
+from pipeline.cohort.leakage.exclusions import key_of
+from pipeline.cohort.plan import Plan
 from pipeline.config.model_names import PRETRAINED, SCRATCH, is_run
+from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
 from pipeline.report.content import AFTER
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store.store import Store
 from pipeline.student.exported import is_student
 from pipeline.student.resolve import NamedModel, name_model
+from pipeline.student.weights_place import options_of_run, store_of_run
 from pipeline.training.run_folder import RunFolder
+
+MOST_BEFORE = 20
+"""Runs, each begun from the one before it, that are looked at. Our choice: more than anybody makes."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,71 @@ def find_start(weights: str) -> Start:
     model = name_model(str(folder), None, option="--weights")
     notes = (f"note: {model.note}",) if model.note else ()
     return Start(folder, model if model.role == AFTER else None, notes)
+
+
+def seen_before(start: Start, plan: Plan) -> str:
+    """What to know of held-out cases of `plan` that the student was trained on before, or may have been; "" if there is
+    nothing.
+
+    Asked are the plan of the run that it is of, that of the run that this one was begun from, and so on, as far as the
+    stores of these are still there. An exported student names its plan only by the hash.
+    """
+    held_out = _names_of(plan, VAL)
+    cases = set(held_out.values())
+    others = [before for plan_hash, before in _trainings(start) if plan_hash != plan.hash]
+    trained = {name for before in others if before for pair in _names_of(before, TRAIN).items() for name in pair}
+    shared = (cases & trained) | {case for slide, case in held_out.items() if slide in trained}
+    if shared:
+        return (
+            f"{len(shared):,} of {len(cases):,} held-out cases were trained on before, by the plan of --weights: "
+            "held-out figures are too good"
+        )
+    if cases and None in others:
+        return (
+            "--weights were trained on another plan, which is not at hand: they may have seen the held-out cases, and "
+            "held-out figures may be too good"
+        )
+    return ""
+
+
+def _names_of(plan: Plan, split: int) -> dict[str, str]:
+    """The slides of a plan with rows of a split, each with its case, as other plans may name them."""
+    slides = [slide for slide in plan.slides if (slide.split == split).any()]
+    return {f"slide {slide.slide_id}": key_of(slide.case_id) for slide in slides}
+
+
+def _trainings(start: Start) -> Iterator[tuple[str, Plan | None]]:
+    """The trainings that a student has behind it, the last one first: the hash of the plan, and the plan, or `None` if
+    it is not at hand.
+    """
+    for _ in range(MOST_BEFORE):
+        if start.student is None:
+            return
+        run = _run_of(Path(start.weights))
+        yield start.student.plan_hash, None if run is None else _plan_of(run, start.student.plan_hash)
+        try:
+            start = find_start(str(options_of_run(run).get("weights", SCRATCH)) if run is not None else SCRATCH)
+        except G2LError:  # what that run was begun from is gone or damaged
+            return
+
+
+def _run_of(folder: Path) -> RunFolder | None:
+    """The run that a folder is, or whose student it is; `None` of an exported one."""
+    places = [place for place in (folder, folder.absolute().parent) if is_run(place)]
+    run = RunFolder(places[0]) if places else None
+    return run if run is not None and folder.absolute() in (run.folder.absolute(), run.student.absolute()) else None
+
+
+def _plan_of(run: RunFolder, plan_hash: str) -> Plan | None:
+    """The plan that a run learnt from, if its store is still there and has that plan."""
+    store = store_of_run(run)
+    if store is None or as_url(store):
+        return None
+    try:
+        plan = Store(store).first.plan
+    except G2LError:
+        return None
+    return plan if plan.hash == plan_hash else None
 
 
 def projector_hash(projector: Projector) -> str:

@@ -65,10 +65,18 @@ def store_of_run(run: RunFolder) -> Path | None:
     """The store that a run learnt from, as its options name it, or below the folder that the run lies in; `None` if
     they name none.
     """
+    options = options_of_run(run)
+    if "store" not in options:
+        return None
+    path = Path(str(options["store"]))
+    return path if as_url(path) or path.exists() else Path(os.path.realpath(run.folder)).parent / path
+
+
+def options_of_run(run: RunFolder) -> dict[str, Any]:
+    """The options of a run, as it recorded them; none if these cannot be read."""
     try:
         with reading(run.config_path, "damaged", CheckpointError):
-            text = read_toml(run.config_path)["train-student"]["store"]
+            options: dict[str, Any] = dict(read_toml(run.config_path)["train-student"])
     except CheckpointError:
-        return None
-    path = Path(str(text))
-    return path if as_url(path) or path.exists() else Path(os.path.realpath(run.folder)).parent / path
+        return {}
+    return options

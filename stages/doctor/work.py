@@ -16,6 +16,7 @@ from pipeline.base.errors import CheckpointError, G2LError, Source
 from pipeline.base.outside import reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
+from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.leakage.exclusions import PartedRows
 from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pipeline.config.base import read_options
@@ -39,6 +40,7 @@ from pipeline.training.run_folder import RunFolder
 from stages.doctor.estimate import MEND_PLAN, OF_CONFIG, TriedSlides, estimate_cohort
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
+from stages.doctor.stored_files import look_at_files
 from stages.plan import Audited, audit_slide, check_cohort
 from stages.plan_files import folders_of, require_folders
 
@@ -99,6 +101,8 @@ def _look_at_rows(manifest: Manifest) -> Iterator[Finding]:
     if not any(row.has_case for row in manifest.rows):
         advice = "fill the column case_id: slides of one patient may otherwise be trained on and held out"
         yield note("cases", "no row names its case, so each slide counts as one", advice)
+    elif warning := cases_warning(case_facts(manifest.rows)):
+        yield note("cases", warning, "mend the column case_id before you plan: it decides what is held out")
 
 
 def _look_at_exclusion(parted: PartedRows) -> Iterator[Finding]:
@@ -159,8 +163,8 @@ def try_slide(manifest: Manifest, slide_id: str, slides: TriedSlides) -> tuple[F
 
 
 def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Finding]:
-    """Look at a store: how far each teacher is, failed rows, versions, slides that are still needed, which are below
-    `slides_root` or where they were planned.
+    """Look at a store: how far each teacher is, failed rows, versions, files that are missing, slides that are still
+    needed, which are below `slides_root` or where they were planned.
     """
     for teacher in store.teachers.values():
         done = len(teacher.shards) - len(teacher.pending)
@@ -183,8 +187,7 @@ def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Fin
         if changed := other_versions(teacher.attributes.get("versions", {})):
             advice = "continue with the versions it was begun with, where digits matter" if teacher.pending else KEEP
             yield note(teacher.name, f"begun with other versions: {', '.join(changed)}", advice)
-    if not store.has_pixels or any(teacher.pending for teacher in store.teachers.values()):
-        yield _look_at_slides(store, slides_root)
+    yield from _look_at_inputs(store, slides_root)
 
 
 CONTINUE = "run the same `g2l extract-teacher` again: it continues"
@@ -201,6 +204,15 @@ def _look_for_weights_of(teacher: StoredTeacher) -> Iterator[Finding]:
     if NOTED_WEIGHTS in teacher.attributes and remembered_weights(teacher) is None:
         words = f"its weights are no longer at {noted_place(teacher)}, and not all is done"
         yield trouble(teacher.name, words, "name their file with --weights where it is now; its hash is compared")
+
+
+def _look_at_inputs(store: Store, slides_root: Path | None) -> Iterator[Finding]:
+    """What is missing of a store's files, and of its slides where they are still needed."""
+    damage = list(look_at_files(store))
+    yield from damage
+    has_plan = all(finding.subject != "plan" for finding in damage)
+    if has_plan and (not store.has_pixels or any(teacher.pending for teacher in store.teachers.values())):
+        yield _look_at_slides(store, slides_root)
 
 
 def _look_at_slides(store: Store, slides_root: Path | None) -> Finding:
@@ -253,8 +265,10 @@ def look_at_start(run: RunFolder) -> Iterator[Finding]:
         options = read_options(run.config_path, "train-student")
         names = options.keys() & TrainConfig.model_fields.keys()
         config = TrainConfig.build({name: options[name] for name in names}, is_record=True)
-        choose_teachers(Store(store), config.teacher, config.teacher_weight)
+        opened = Store(store)
+        choose_teachers(opened, config.teacher, config.teacher_weight)
         find_start(config.weights)
+        yield from look_at_files(opened)
     except G2LError as error:
         yield trouble("inputs", str(error), "name the store or --weights where they are now; both are compared")
 

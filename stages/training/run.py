@@ -1,7 +1,7 @@
 """Open a run of stage two: build what is trained, and start its directory or check that it continues the same run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +26,7 @@ from pipeline.projector import Projector
 from pipeline.sampling import RowNumbers
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.teachers import ChosenTeachers
-from pipeline.student.start import continue_projector, find_start, projector_hash
+from pipeline.student.start import continue_projector, find_start, projector_hash, seen_before
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.identity import recipe_facts, recorded_departures, run_identity
@@ -42,7 +42,9 @@ from pipeline.training.subset import RowSubset
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the training loop needs."""
+    """Everything that the training loop needs; and `seen`, what to know of held-out cases that the student was trained
+    on before.
+    """
 
     config: TrainConfig
     draws: RunDraws
@@ -54,6 +56,7 @@ class Run:
     gradients: GradientBuckets
     workers: int
     early_stop: EarlyStop | None = None
+    seen: str = ""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,7 +121,8 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         subset=RowSubset(config.train_slides, config.train_patches_per_slide, config.seed),
     )
     begun_from, anew = start.projectors([(each.name, each.record["weights_sha256"]) for each in teachers.stored])
-    for note in (*start.notes, student.note, *rows.notes, *anew):
+    seen = seen_before(start, teachers.first.plan)
+    for note in (*start.notes, student.note, *rows.notes, *anew, f"warning: {seen}" if seen else ""):
         if note:
             say(note)
     if config.keep == "best" and not len(rows.val):
@@ -157,7 +161,8 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     fresh = None
     if config.views_per_epoch == "fresh":
         fresh = open_fresh_views(teachers, rows.train, folder, config.epochs, plain=config.use_plain_view)
-    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how, kept, fresh)
+    run = prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how, kept, fresh)
+    return replace(run, seen=seen)
 
 
 def open_fresh_views(

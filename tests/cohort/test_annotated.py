@@ -159,6 +159,22 @@ def test_the_sample_by_class(manifest: Path) -> None:
     assert {tuple(xy) for xy in small.coords_l0_px} < {tuple(xy) for xy in large.coords_l0_px}
 
 
+def test_a_class_drawn_within_another_has_its_quota_whatever_its_name(manifest: Path) -> None:
+    """In QuPath a focus is mostly drawn within a region without being cut out of it. Plans of earlier versions keep
+    their samples.
+    """
+    for outer, inner in (("Invasive", "Necrosis"), ("Tumour", "Necrosis")):
+        write_geojson(manifest.with_name("s0.geojson"), **{outer: (0, 0, 768, 512), inner: (0, 0, 256, 256)})
+        options = {"sample": "class", "min_tissue": 0, "patches_per_slide": 8, "include": [outer]}
+        slide = make_plan(manifest, **options).slides[0]
+        assert slide.classes is not None
+        assert (slide.classes.of([inner]) == 1).sum() == 4
+    old = PlanConfig.from_record(PlanConfig.build(options).record() | {"class_overlap": "most"})
+    lacking = PlanConfig.from_record({name: v for name, v in old.record().items() if name != "class_overlap"})
+    assert lacking.sampling == old.sampling
+    assert PlanConfig.build(options).continuing(lacking).deciding() == lacking.deciding()
+
+
 def test_a_budget_keeps_quotas_and_classes(manifest: Path) -> None:
     options = {"sample": "class", "class_quota": ["tumour=3", "necrosis=1"], "min_class": 0.2, "min_tissue": 0}
     budgeted, by_slide = (

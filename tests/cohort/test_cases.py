@@ -9,7 +9,7 @@ from support import stores as store_factory
 from support.commands import call_g2l
 from support.extraction import made_up_plan, write_cohort
 
-from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
+from pipeline.cohort.cases import case_facts, cases_warning, counted_cases, parted_patients
 from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, SlidePlan, read_plan
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
@@ -86,6 +86,28 @@ def test_plan_warns_and_a_split_in_space_does_not(tmp_path: Path) -> None:
 def test_plan_tells_of_barcodes_among_slides_without_a_case() -> None:
     rows = [ManifestRow(f"s{i}", f"x_tcga-3c-aali-{i}.svs", f"s{i}", has_case=False) for i in range(3)]
     assert "their names have TCGA barcodes of 1 case)" in cases_warning(case_facts(rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "parted"),
+    [
+        ([("TCGA-3C-AALI-01A", "a"), ("tcga-3c-aali-01Z", "b"), ("TCGA-3C-AALK", "c")], 1),  # samples for patients
+        ([("P1", "TCGA-3C-AALI-01Z"), ("P2", "x_tcga.3c.aali-11A"), ("P3", "c")], 1),  # by the names of slides
+        ([("TCGA-3C-AALI", "a"), ("TCGA-3C-AALI", "b"), ("TCGA-3C-AALK", "TCGA-3C-AALI-01Z")], 0),  # the case counts
+        ([("TCGA-3C-AALI-01Z", "TCGA-3C-AALI-01Z"), ("TCGA-3C-AALI-02Z", "TCGA-3C-AALI-02Z")], 1),  # ids of slides
+        ([("P1", "a"), ("P2", "b")], 0),
+    ],
+)
+def test_a_patient_of_several_cases_is_told(rows: list[tuple[str, str]], parted: int) -> None:
+    """Samples (`TCGA-XX-XXXX-01A`) in the place of patients put a patient on both sides of the split."""
+    slides = [ManifestRow(name, f"{name}.svs", case_id) for case_id, name in rows]
+    facts = case_facts(slides)
+    words = "by their TCGA barcodes 1 patient has slides of several cases"
+    assert facts.parted == parted == len(parted_patients((case_id, [name]) for case_id, name in rows))
+    assert (words in cases_warning(facts)) == bool(parted)
+    split = split_words({"val_rows": 9, "val_strip": None, "cases": vars(facts)})
+    assert (words in split) == bool(parted)
+    assert ("no case, and so no slide" in split) != bool(parted)
 
 
 def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> None:

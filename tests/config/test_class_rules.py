@@ -59,6 +59,21 @@ def test_what_earlier_versions_did_is_left_out_of_records() -> None:
     assert PlanConfig(tissue_from="t", tissue_geojson="g").deciding() == PlanConfig().deciding()  # their effect counts
 
 
+def test_which_of_overlapping_classes_counts_is_said_by_plans_with_a_sample_by_class() -> None:
+    assert "class_overlap" not in PlanConfig().record()
+    by_class = PlanConfig.build({"sample": "class"})
+    assert by_class.record()["class_overlap"] == by_class.deciding()["class_overlap"] == "smaller"
+    assert by_class.sampling.classes.is_smaller_on_top
+    earlier = PlanConfig.from_record({"sample": "class"})
+    assert not earlier.sampling.classes.is_smaller_on_top
+    assert "class_overlap" not in earlier.deciding()
+    assert by_class.continuing(earlier).deciding() == earlier.deciding()
+    said = PlanConfig.build({"sample": "class", "class_overlap": "smaller"})
+    assert said.continuing(earlier).deciding() != earlier.deciding()
+    with pytest.raises(ConfigError, match="class_overlap: is for --sample class"):
+        PlanConfig.build({"class_overlap": "most"})
+
+
 def test_each_class_is_known_by_its_option() -> None:
     rules = ClassRules(include=("a",), exclude=("b",), quotas=(("c", 1.0), ("a", 2.0)))
     assert rules.named == {"a": "--include", "b": "--exclude", "c": "--class-quota"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.evaluate.groups import coarsest, groups_in_several_centers_note
+from pipeline.evaluate.groups import coarsest, groups_in_several_centers_note, parted_patients_note
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,16 @@ def test_nothing_that_belongs_together_is_parted(rows: list[tuple[str, ...]]) ->
                 assert of.setdefault(value, group) == group
     for value, group in zip(columns[found.column], found.names, strict=True) if found.column else ():
         assert value in ("", group)
+
+
+def test_a_patient_of_several_groups_is_told() -> None:
+    groups = ["TCGA-3C-AALI-01A", "TCGA-3C-AALI-01A", "tcga-3c-aali-11A", "P3", ""]
+    names = ["a", "b", "c", "TCGA-3C-AALK-01Z", "TCGA-3C-AALK-02Z"]
+    note = parted_patients_note(groups, names, "cases")
+    assert note.startswith(
+        "By TCGA barcodes 1 patient has several names among the cases: TCGA-3C-AALI (TCGA-3C-AALI-01A, "
+        "tcga-3c-aali-11A). They may"
+    )
+    by_slide = parted_patients_note(["s1", "s2"], ["TCGA-3C-AALI-01Z", "TCGA-3C-AALI-02Z"], "slides")
+    assert "1 patient has several names among the slides: TCGA-3C-AALI (s1, s2)" in by_slide
+    assert parted_patients_note(["TCGA-3C-AALI"] * 2, ["a", "b"], "cases") == ""

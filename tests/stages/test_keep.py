@@ -253,3 +253,33 @@ def test_more_epochs_of_a_finished_run_are_refused_with_the_way_to_train_longer(
     from_half = config.model_copy(update={"weights": str(tmp_path / "half")})
     with pytest.raises(ConfigError, match="this run is not finished"):
         train_student(store, tmp_path / "new", from_half)
+
+
+@pytest.mark.slow
+def test_held_out_cases_that_were_trained_on_before_are_told(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the plan of the run that is trained longer, that of the run before it, or as far as an export names its plan;
+    and in the card.
+    """
+    one, other = make_store(tmp_path / "a.zarr"), make_store(tmp_path / "b.zarr", train=(16,), val=(16, 16, 16))
+    short = config.model_copy(update={"epochs": 1})
+
+    def trained(store: Store, out: str, weights: Path | None) -> tuple[str, str]:
+        begun = short if weights is None else short.model_copy(update={"weights": str(weights)})
+        train_student(store, tmp_path / out, begun)
+        return capsys.readouterr().err, (tmp_path / out / "student" / "README.md").read_text()
+
+    telling = "2 of 3 held-out cases were trained on before, by the plan of --weights"
+    for store, out, weights, is_told in (
+        (one, "first", None, False),
+        (one, "longer", tmp_path / "first", False),
+        (other, "second", tmp_path / "first", True),
+        (other, "third", tmp_path / "second" / "student", True),
+    ):
+        said, card = trained(store, out, weights)
+        assert (f"warning: {telling}" in said) == (telling in card) == is_told
+    shutil.copytree(tmp_path / "first" / "student", tmp_path / "export")
+    said, card = trained(other, "fourth", tmp_path / "export")
+    assert "warning: --weights were trained on another plan, which is not at hand" in said
+    assert "--weights were trained on another plan" in card

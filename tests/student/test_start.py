@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.stores import plan_of_rows
 from support.students import random_projector
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.projector import Projector
 from pipeline.report.content import AFTER
-from pipeline.student.start import Start, continue_projector, find_start, projector_hash
+from pipeline.student import start as start_module
+from pipeline.student.start import Start, continue_projector, find_start, projector_hash, seen_before
 
 
 @pytest.fixture
@@ -65,6 +67,31 @@ def test_a_folder_whose_projectors_are_gone_brings_its_weights_alone(named: Path
     (named / "student.json").unlink()
     start = find_start(str(named))
     assert (start.weights, start.student) == (named, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ([], ""),
+        ([((16,), (16, 16, 16))], ""),  # the same plan
+        ([((8,), (16, 16, 16))], ""),  # another one, which held out the same cases
+        ([((16, 16, 16), (16,))], "2 of 3 held-out cases were trained on before, by the plan of --weights"),
+        ([((8,), (16, 16)), ((16, 16), ())], "1 of 3 held-out cases were trained on before"),
+        ([None], "they may have seen the held-out cases"),
+        ([None, ((16, 16, 16, 16), ())], "3 of 3 held-out cases were trained on before"),
+    ],
+)
+def test_held_out_cases_that_a_student_was_trained_on_before(
+    monkeypatch: pytest.MonkeyPatch, before: list[tuple[tuple[int, ...], tuple[int, ...]] | None], words: str
+) -> None:
+    """`before` are rows of the slides that earlier plans trained on and held out; `None`: the plan is not at hand."""
+    plans = [None if rows is None else plan_of_rows(*rows) for rows in before]
+    trainings = [(plan.hash if plan else "f" * 64, plan) for plan in plans]
+    monkeypatch.setattr(start_module, "_trainings", lambda start: iter(trainings))
+    seen = seen_before(Start("weights"), plan_of_rows((16,), (16, 16, 16)))
+    assert seen.startswith(words) or (words and words in seen)
+    assert bool(seen) == bool(words)
+    assert seen_before(Start("weights"), plan_of_rows((16, 16), ())) == ""
 
 
 def test_a_projector_goes_on_with_its_map_and_the_student_s_statistics() -> None:

@@ -36,6 +36,8 @@ NOTE = re.compile(r"\s+#.*")
 """A note after a name."""
 NOTE_CELL = re.compile(r"#+(?:\s|$)")
 """How the first cell of a note within a table begins; `#3` may be a case."""
+NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?", re.ASCII)
+"""A number as tables spell it: spreadsheets take off zeros (`12` for `0012`), and pandas adds some (`12.0`)."""
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 MOST_LIST_BYTES = 1 << 28
 """Our choice, that of tables: a million rows of 250 bytes; a slide named by mistake is not read whole."""
@@ -148,9 +150,14 @@ def _notes(num_listed: int, unmatched: Sequence[str], excluded: Sequence[Manifes
 
 
 def key_of(name: str) -> str:
-    """What a case or slide is compared by: the patient of its TCGA barcode, or else the name in small letters."""
-    barcode = find_barcode(name)
-    return barcode.case_id if barcode else composed(name).strip().casefold()
+    """What a case or slide is compared by: the patient of its TCGA barcode, a number without the zeros that tables take
+    off or add, or else the name in small letters.
+    """
+    if barcode := find_barcode(name):
+        return barcode.case_id
+    plain = composed(name).strip().casefold()
+    number = NUMBER.fullmatch(plain)
+    return number[1] if number else plain
 
 
 def _keys_of(row: ManifestRow) -> set[str]:

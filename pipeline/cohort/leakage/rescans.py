@@ -186,18 +186,25 @@ def _best(first: SlidePrint, second: SlidePrint, turn: int) -> float:
     """The best correlation of two prints over small shifts, with the second turned, of those that cannot be chance; 0
     if there is none.
     """
-    pad, least = MOST_SHIFT, LEAST_SHARED * max(first.inside.sum(), second.inside.sum())
-    detail, inside = np.pad(_turned(second.detail, turn), pad), np.pad(_turned(second.inside, turn), pad)
-    best = 0.0
-    for y in range(2 * pad + 1):
-        for x in range(2 * pad + 1):
-            both = first.inside & inside[y : y + SIDE, x : x + SIDE]
-            if (shared := both.sum()) >= max(least, LEAST_CELLS):
-                a, b = first.detail[both], detail[y : y + SIDE, x : x + SIDE][both]
-                a, b = a - a.mean(), b - b.mean()
-                correlation = float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6))
-                best = max(best, correlation if correlation >= least_correlation(int(shared)) else 0.0)
-    return best
+    detail, inside = _turned(second.detail, turn), _turned(second.inside, turn)
+    least = max(LEAST_SHARED * max(int(first.inside.sum()), int(inside.sum())), LEAST_CELLS)
+    # Details are 0 off tissue, so that sums of products over all cells are sums over the cells that both have.
+    a, a_inside = first.detail.ravel(), first.inside.ravel().astype(np.float32)
+    b, b_inside = (_shifted(values) for values in (detail, inside))
+    sum_a, sum_aa, shared = (b_inside @ np.stack([a, a**2, a_inside], axis=1)).T.astype(np.float64)
+    sum_b, sum_ab = (b @ np.stack([a_inside, a], axis=1)).T.astype(np.float64)
+    sum_bb = (np.square(b, out=b) @ a_inside).astype(np.float64)
+    number = np.maximum(shared, 1)
+    norm = np.sqrt(np.maximum(sum_aa - sum_a**2 / number, 0) * np.maximum(sum_bb - sum_b**2 / number, 0))
+    correlation = (sum_ab - sum_a * sum_b / number) / np.maximum(norm, 1e-6)
+    is_sure = [s >= least and c >= least_correlation(round(s)) for s, c in zip(shared, correlation, strict=True)]
+    return max(correlation[is_sure].tolist(), default=0.0)
+
+
+def _shifted(values: NDArray[_Cell]) -> NDArray[np.float32]:
+    """A square of cells in all small shifts, 0 beyond its edge: float32 (shifts, SIDE * SIDE)."""
+    padded = np.pad(values.astype(np.float32), MOST_SHIFT)
+    return np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE)).reshape(-1, SIDE * SIDE)
 
 
 def least_correlation(num_cells: int) -> float:

@@ -60,10 +60,10 @@ def case_notes(teacher: StoredTeacher, rows: StoreRows, num_cases: int) -> list[
     of_val = np.unique(teacher.plan.slide_of_row()[rows.val])
     if warning := cases_warning(case_facts(teacher.plan.slides)):
         held = case_facts(teacher.plan.slides[i] for i in of_val)
-        texts.append(
-            f"{warning[0].upper()}{warning[1:]}. Of the {held.slides:,} held-out slides, "
-            f"{held.unknown + held.not_recorded:,} have no known case; intervals may be too narrow."
-        )
+        unclear = held.unknown + held.not_recorded
+        of_held = f"Of the {held.slides:,} held-out slides, {unclear:,} have no known case; intervals"
+        what = of_held if unclear else "Intervals"
+        texts.append(f"{warning[0].upper()}{warning[1:]}. {what} may be too narrow.")
     if num_cases < 2:
         texts.append(
             "All held-out patches are of one case: no interval can be given, and nothing follows for other cases."

@@ -19,7 +19,14 @@ from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
 from pipeline.disk.tables import Problem, Record, alike_columns, read_table, refuse, unused_columns_note
 from pipeline.evaluate.folds import SPLITS
-from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, Grouping, coarsest, groups_in_several_centers_note
+from pipeline.evaluate.groups import (
+    GROUP_COLUMNS,
+    GROUP_WORDS,
+    Grouping,
+    coarsest,
+    groups_in_several_centers_note,
+    parted_patients_note,
+)
 from pipeline.evaluate.images import path_problems, require_images_root
 from pipeline.evaluate.patch_benchmark.class_folders import list_patches
 from pipeline.report.content import Exclusion
@@ -117,6 +124,10 @@ class PatchSet:
                 "independent. If patches of one case are on both sides, all scores are too high and all intervals too "
                 "narrow."
             )
+        elif parted := parted_patients_note(
+            self.groups.tolist(), self._names_of_slides(), GROUP_WORDS[self.group_column]
+        ):
+            notes.append(parted)
         elif self.group_column == "slide_id":
             notes.append(
                 "Patches are kept together by slide only. A patient may have several slides, which then stand on both "
@@ -135,6 +146,11 @@ class PatchSet:
             word = GROUP_WORDS[self.group_column]
             notes += filter(None, [groups_in_several_centers_note(self.groups.tolist(), self.centers.tolist(), word)])
         return [*notes, *self.notes_on_pictures, *filter(None, [unused_columns_note(self.unused_columns)])]
+
+    def _names_of_slides(self) -> list[str]:
+        """The slide of each patch, or its file where the data name none."""
+        slides = self.within.get(GROUP_WORDS["slide_id"])
+        return [path.name for path in self.paths] if slides is None else slides.tolist()
 
     def hash(self) -> str:
         """Hex SHA-256 of the images' names, classes, groups, centres and splits; not of the pixels."""

@@ -22,7 +22,7 @@ from pipeline.cohort.cases import CASE_COLUMNS
 from pipeline.disk.file_names import file_named
 from pipeline.disk.label_words import case_value, is_unknown, spelling_notes
 from pipeline.disk.tables import Problem, Record, alike_columns, read_table, refuse
-from pipeline.evaluate.groups import coarsest
+from pipeline.evaluate.groups import GROUP_WORDS, coarsest, parted_patients_note
 from pipeline.evaluate.images import path_problems, require_images_root
 
 REQUIRED = ("slide_id", "patch_id", "path")
@@ -165,9 +165,11 @@ def _with_cases(index: IndexRows | None, rows: Sequence[Mapping[str, str]]) -> t
     if not any(map(any, columns.values())):
         barcodes = [find_barcode(row["slide_id"]) for row in rows]
         columns = {CASE_COLUMNS[0]: ["" if barcode is None else barcode.case_id for barcode in barcodes]}
-    grouping = coarsest({**columns, "slide_id": [row["slide_id"] for row in rows]})
+    slides = [row["slide_id"] for row in rows]
+    grouping = coarsest({**columns, "slide_id": slides})
+    parted = parted_patients_note(grouping.names, slides, GROUP_WORDS[grouping.column])
     cases = np.array(grouping.names, dtype=np.str_)
-    return replace(index, cases=cases), (grouping.note,) if grouping.note else ()
+    return replace(index, cases=cases), tuple(filter(None, (grouping.note, parted)))
 
 
 def _number_images(root: Path, rows: Sequence[Mapping[str, str]]) -> tuple[list[Path], dict[str, int]]:

@@ -17,7 +17,7 @@ from pipeline.cohort.barcodes import find_barcode
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, numeric_notes, spelling_notes
 from pipeline.disk.tables import Problem, Record, read_table, refuse, unused_columns_note
 from pipeline.evaluate.folds import SPLITS
-from pipeline.evaluate.groups import groups_in_several_centers_note
+from pipeline.evaluate.groups import groups_in_several_centers_note, parted_patients_note
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, Unit, named
 from pipeline.evaluate.slide_benchmark.columns import Columns, find_columns
 from pipeline.features.find import FeatureTree
@@ -321,7 +321,8 @@ def _notes_on_words(label: str, rows: Sequence[_Row]) -> list[str]:
     """Notes on cells of `rows` that may be mistakes."""
     columns = (("labels", "label"), ("cases", "case_id"), ("centres", "center"))
     spelled = [note for what, name in columns for note in spelling_notes(what, (getattr(row, name) for row in rows))]
-    return [*spelled, *numeric_notes(label, (row.label for row in rows))]
+    parted = parted_patients_note([row.group for row in rows], [row.slide_id for row in rows], "cases")
+    return [*spelled, parted, *numeric_notes(label, (row.label for row in rows))]
 
 
 def _notes_on_files(slides_of: Mapping[str, Sequence[str]], files: SlideFiles) -> list[str]:

@@ -40,8 +40,12 @@ UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "\u03bcm": 1.0, "um":
 """OME's units of length, micrometres each; some programs write the Greek letter mu for the micro sign."""
 SAID_BY_TAGS = {270, 282, 283, 296}
 """Codes of the tags that say a TIFF's scale and the names of its classes."""
+JPEG_COMPRESSIONS = (tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG)
+"""TIFF's compressions by JPEG, which loses digits."""
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 """TIFF's units of resolution: inch, centimetre."""
+TELLING_PX = 50
+"""Pixels of a mask's shorter side from which its shape tells whether it is that of the slide. Our choice: 2 % of it."""
 SQUARE = 0.01
 """Share by which a mask's two resolutions may differ. Our choice."""
 
@@ -202,6 +206,8 @@ def _read_tiff(data: bytes) -> ReadMask:
         shape = [side for side in page.shape if side != 1] if page.samplesperpixel == 1 else list(page.shape)
         if len(shape) > 2 or _has_another(tiff, page.shape):
             raise ValueError(f"a mask has one channel and one image; this has more ({page.axes}: {page.shape})")
+        if page.compression in JPEG_COMPRESSIONS:
+            raise ValueError("it is compressed by JPEG, which changes values and so classes; write it without loss")
         num_bytes = math.prod(page.shape) * np.dtype(page.dtype).itemsize
         require_claim(num_bytes, len(data), "the mask")
         require_room(2 * num_bytes, "the mask")
@@ -301,14 +307,26 @@ def _require_size(
             "another slide, or states a wrong scale"
         )
     if share < 1 - NOTED_LACK:
-        notes.say(f"the mask covers {share:.1%} of the slide; the rest is in no class")
+        doubt = ""
+        if min(size_px) >= TELLING_PX and _sides_agree(size_px, size_l0_px):
+            doubt = (
+                f". It has the shape of the whole slide, though: with pixels of "
+                f"{true_downsample(size_l0_px, size_px):.4g} level-0 pixels, not {pixel_l0_px:.4g} as it states, it "
+                "would cover all of it. If that is meant, correct the scale in the mask, or take it out"
+            )
+        notes.say(f"the mask covers {share:.1%} of the slide; the rest is in no class{doubt}")
+
+
+def _sides_agree(size_px: tuple[int, int], size_l0_px: tuple[int, int]) -> bool:
+    """Whether both sides give the same scale, to a mask pixel."""
+    lows = [full / (side + 1) for full, side in zip(size_l0_px, size_px, strict=True)]
+    highs = [full / max(side - 1, 0.5) for full, side in zip(size_l0_px, size_px, strict=True)]
+    return max(lows) <= min(highs)
 
 
 def _scale_of_size(size_px: tuple[int, int], size_l0_px: tuple[int, int], where: str, slide_name: str) -> float:
     """Level-0 pixels a mask pixel, if both sides agree to a mask pixel."""
-    lows = [full / (side + 1) for full, side in zip(size_l0_px, size_px, strict=True)]
-    highs = [full / max(side - 1, 0.5) for full, side in zip(size_l0_px, size_px, strict=True)]
-    if max(lows) > min(highs):
+    if not _sides_agree(size_px, size_l0_px):
         raise AnnotationError(
             f"{where}: a mask of {size_px[0]} x {size_px[1]} pixels that states no scale, and slide {slide_name} has "
             f"{size_l0_px[0]} x {size_l0_px[1]}: the two sides give different scales. It is of another slide or a part "

@@ -16,9 +16,9 @@ from pipeline.config.class_rules import ClassRules, capitals_apart
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.sampling import sample_patches
 from pipeline.slides.annotations.patch_classes import CLASS_DECIMALS, PatchClasses
-from pipeline.slides.annotations.quotas import class_of_patches, sample_by_class
+from pipeline.slides.annotations.quotas import class_of_patches, class_on_top, sample_by_class
 from pipeline.slides.annotations.regions import Annotations
-from pipeline.slides.annotations.tissue_geojson import tissue_from_file
+from pipeline.slides.annotations.tissue_geojson import doubts_of, tissue_from_file
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
 
@@ -37,7 +37,10 @@ def eligible_grid(
         SlideError: the slide is too coarse, or its file of tissue cannot be used.
     """
     read_from = tissue_files.read_from
-    tissue, notes = tissue_from_file(slide, slide_id, read_from, tissue_files.origin) if read_from else (None, ())
+    if read_from is None:
+        return within_classes(lay_grid(slide, grid), annotations, sampling)
+    tissue, notes = tissue_from_file(slide, slide_id, read_from, tissue_files.origin)
+    notes = (*notes, *doubts_of(tissue, tissue.pixel_l0_px * slide.info.mpp))
     return within_classes(lay_grid(slide, grid, tissue), annotations, sampling, notes)
 
 
@@ -145,6 +148,7 @@ def sample_on_grid(
         return sample_patches(slide_id, coords_l0_px, sampling.patches_per_slide, sampling.seed)
     rules = sampling.classes
     quotas = rules.quotas or tuple((name, 1.0) for name in classes.names)
-    of_patch = class_of_patches(classes.of([name for name, _ in quotas]), rules.min_class)
+    fractions = classes.of([name for name, _ in quotas])
+    of_patch = (class_on_top if rules.is_smaller_on_top else class_of_patches)(fractions, rules.min_class)
     shares = [share for _, share in quotas]
     return sample_by_class(slide_id, coords_l0_px, of_patch, shares, sampling.patches_per_slide, sampling.seed)

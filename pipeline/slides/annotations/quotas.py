@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.sampling import patch_keys
+from pipeline.slides.annotations.patch_classes import CLASS_DECIMALS
 
 NO_CLASS = -1
 """Class of a patch that no quota counts."""
@@ -27,6 +28,27 @@ def class_of_patches(fractions: NDArray[np.float64], min_class: float) -> NDArra
         return np.full(len(fractions), NO_CLASS, np.int64)
     largest = np.argmax(fractions, axis=1).astype(np.int64)
     return np.where(fractions.max(axis=1) >= min_class, largest, NO_CLASS)
+
+
+def class_on_top(fractions: NDArray[np.float64], min_class: float) -> NDArray[np.int64]:
+    """The class of each patch where the smaller of two classes that overlap lies on top; int64 (N,), indices into the C
+    classes, or `NO_CLASS`.
+
+    Of the classes that have at least `min_class` of a patch's area (N, C), each counts with what it shows: its share,
+    but no more than what smaller classes leave. The one that shows most is taken, the smaller of equal ones. So a patch
+    of classes that do not overlap is of the one that has most of it, and a focus drawn within another region has its
+    own patches. A class is as large as its shares of all N patches together; of equally large ones the first is taken
+    for the smaller.
+    """
+    if not fractions.shape[1]:
+        return np.full(len(fractions), NO_CLASS, np.int64)
+    whole = 10**CLASS_DECIMALS
+    shares = np.rint(fractions * whole).astype(np.int64)  # whole numbers, whose sums are the same in any order
+    by_size = np.argsort(shares.sum(axis=0), kind="stable")
+    counted = np.where(fractions >= min_class, shares, 0)[:, by_size]
+    covered = np.cumsum(counted, axis=1) - counted
+    shown = np.minimum(counted, np.maximum(whole - covered, 0))
+    return np.where(shown.max(axis=1) > 0, by_size[np.argmax(shown, axis=1)], NO_CLASS).astype(np.int64)
 
 
 def order_by_quota(

@@ -30,7 +30,7 @@ from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, read_thumbnail, reason_of
+from pipeline.slides.tissue import TissueMask, read_thumbnail, reason_of, segment
 
 TISSUE_CLASS = "Tissue"
 """The class of tissue, also when a file is taken back."""
@@ -46,6 +46,12 @@ CLASS_COLOURS: dict[str, tuple[int, int, int]] = {
 """RGB of the classes in QuPath: those of rules as in overlays, the others our choice."""
 TISSUE_ENDING = ".geojson"
 """What follows a slide's id in the name of its file."""
+LENIENT_RULES: tuple[RuleName, ...] = ("faint", "grey")
+"""Rules of the finder by which it takes most for tissue."""
+LEAST_LIKE = 0.5
+"""Share of a file's tissue that should look like tissue. Our choice: outlines that are drawn roughly have more, and
+those in other units or of another level less.
+"""
 NAMESPACE = uuid.UUID("5a4e1a3f-2c0b-5c0e-9d25-0b8f8a1a6f2e")
 """Of the ids of objects, which QuPath wants unique; made from slide, class and number, so that files are the same."""
 
@@ -170,6 +176,19 @@ def tissue_from_file(
     mask &= reasons == 0
     notes = tuple(f"{path.name} of --tissue-from: {note}" for note in (*found.notes, *_unused(found)))
     return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail, reasons, rules=tuple(rules)), notes
+
+
+def doubts_of(tissue: TissueMask, pixel_um: float) -> tuple[str, ...]:
+    """A note on tissue out of a file that mostly looks like glass to the finder; `pixel_um` is a mask pixel's side."""
+    seen = tissue.mask & ~tissue.unreadable
+    looks_so = segment(tissue.thumbnail, pixel_um, tissue.unreadable, LENIENT_RULES)
+    share = int((seen & looks_so).sum()) / max(int(seen.sum()), 1)
+    if share >= LEAST_LIKE or not seen.any():
+        return ()
+    return (
+        f"only {share:.0%} of the area of class {TISSUE_CLASS} of --tissue-from looks like tissue: does its file count "
+        "pixels of level 0, and is it of this slide?",
+    )
 
 
 def _unused(found: Annotations) -> list[str]:

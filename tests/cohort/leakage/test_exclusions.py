@@ -20,12 +20,33 @@ ROWS = (
     ManifestRow("i", "y/scan.svs", "12/345"),
     ManifestRow("j", "z/normal_001.ome.TIFF", "private 8"),
 )
+NUMBERED = ("0012", "7", "120", "007.svs", "1.5")
+"""Cases, each of a slide of its own."""
 UUID = "378778d2-b331-4867-a93b-c64028c8b4c7"
 
 
 def excluded_by(folder: Path, text: str, name: str = "list.txt") -> set[str]:
     (folder / name).write_text(text)
     return set(exclude_rows(ROWS, [str(folder / name)]).excluded_ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "excluded"),
+    [
+        ("12", "0012"),  # as a spreadsheet saves it
+        ("12.0", "0012"),  # as pandas does where another cell is empty
+        ("012.000\n7.0", "0012 7"),
+        ("case_id\n120.0\n", "120"),
+        ("1", ""),
+        ("12.5\n-12\n1 2\n0\n", ""),
+        ("1.50", ""),
+    ],
+)
+def test_numbers_count_without_the_zeros_that_tables_take_off_or_add(tmp_path: Path, text: str, excluded: str) -> None:
+    rows = [ManifestRow(f"s{place}", f"s{place}.svs", case_id) for place, case_id in enumerate(NUMBERED)]
+    (tmp_path / "list.txt").write_text(text)
+    found = exclude_rows(rows, [str(tmp_path / "list.txt")])
+    assert [row.case_id for row, _ in found.excluded] == excluded.split()
 
 
 @pytest.mark.parametrize(

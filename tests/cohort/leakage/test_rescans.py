@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pipeline.cohort.leakage import rescans
 from pipeline.cohort.leakage.rescans import (
     LEAST_CELLS,
     SlidePrint,
@@ -147,3 +149,33 @@ def test_warnings_name_the_other_slides_and_cases() -> None:
     assert rescan_warnings(prints, ids, cases, [["a", "c"]]) == {}
     many = rescan_warnings([prints[0]] * 6, list("abcdef"), ["one"] * 6, [])
     assert "and 2 more" in many[0]
+
+
+def best_by_shifts(first: SlidePrint, second: SlidePrint, turn: int) -> float:
+    """The best correlation over small shifts, shift by shift and cell by cell."""
+    pad, best = rescans.MOST_SHIFT, 0.0
+    least = rescans.LEAST_SHARED * max(first.inside.sum(), second.inside.sum())
+
+    def turned(values: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(np.rot90(values[:, ::-1] if turn >= 4 else values, turn % 4), pad)
+
+    detail, inside = turned(second.detail), turned(second.inside)
+    for y in range(2 * pad + 1):
+        for x in range(2 * pad + 1):
+            both = first.inside & inside[y : y + rescans.SIDE, x : x + rescans.SIDE]
+            if both.sum() < max(least, LEAST_CELLS):
+                continue
+            a, b = first.detail[both], detail[y : y + rescans.SIDE, x : x + rescans.SIDE][both]
+            found = float(np.corrcoef(a.astype(np.float64), b.astype(np.float64))[0, 1])
+            best = max(best, found if found >= least_correlation(int(both.sum())) else 0.0)
+    return best
+
+
+def test_pairs_are_compared_as_shift_by_shift() -> None:
+    """Of a thousand slides some thousand pairs are compared, of five thousand 70,000."""
+    prints = [p for seed in range(2) for rgb in (section(seed), tilted(section(seed))[::-1]) if (p := print_of(rgb))]
+    pairs = [(a, b, turn) for a in prints for b in prints for turn in (0, 4)]
+    found = [[compare(*pair) for pair in pairs] for compare in (rescans._best, best_by_shifts)]
+    np.testing.assert_allclose(*found, atol=1e-5)
+    assert 0 in found[0]
+    assert max(found[0]) > 0.99

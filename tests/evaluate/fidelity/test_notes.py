@@ -1,14 +1,18 @@
 """Notes of the fidelity section: cases, chance, bounds, and where a student comes from."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support import stores
 from support.extraction import extract, plan_cohort, write_cohort, write_teacher
 from support.fidelity import scored, section_of, teacher_embeddings
 from support.stores import make_store
 
+from pipeline.cohort.plan import Plan
 from pipeline.evaluate.fidelity.notes import map_notes
 from pipeline.report.content import AFTER
 from pipeline.store.store import Store
@@ -55,6 +59,23 @@ def test_few_cases_are_told(tmp_path: Path, cases: int, words: str) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     notes = section_of(store.first, rows, [model], tmp_path).notes
     assert any(words in note for note in notes), notes
+
+
+def test_a_patient_of_several_cases_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stores.plan_of_rows
+
+    def by_samples(*arguments: Any) -> Plan:
+        plan = made(*arguments)
+        samples = (replace(s, case_id=f"TCGA-3C-AALI-{i:02}A", has_case=True) for i, s in enumerate(plan.slides))
+        return replace(plan, slides=tuple(samples))
+
+    monkeypatch.setattr(stores, "plan_of_rows", by_samples)
+    store = make_store(tmp_path / "s.zarr", train=(20,), val=(6, 6))
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    notes = section_of(store.first, rows, [model], tmp_path).notes
+    (note,) = [note for note in notes if "TCGA" in note]
+    assert note.startswith("By their TCGA barcodes 1 patient has slides of several cases.")
+    assert note.endswith(". Intervals may be too narrow.")
 
 
 def test_an_estimate_at_the_bound_is_told_of_all_but_the_teacher(store: Store, tmp_path: Path) -> None:

@@ -135,6 +135,18 @@ def test_what_the_file_does_not_say_is_told(tmp_path: Path) -> None:
     assert read_patch_set(put(tmp_path / "patches.csv", "path,label,case\na.png,x,1\nb.png,y,2\n")).warnings() == []
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "case\na.png,x,TCGA-3C-AALI-01A\nb.png,y,TCGA-3C-AALI-11A\n",
+        "case\nTCGA-3C-AALI_1.png,x,1\nTCGA-3C-AALI_2.png,y,2\n",
+    ],
+)
+def test_a_patient_of_several_cases_is_told(tmp_path: Path, rows: str) -> None:
+    (note,) = read_patch_set(put(tmp_path / "patches.csv", f"path,label,{rows}")).notes()
+    assert note.startswith("By TCGA barcodes 1 patient has several names among the cases: TCGA-3C-AALI (")
+
+
 def test_a_missing_table(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"cannot read .*nothing\.csv"):
         read_patch_set(tmp_path / "nothing.csv")

@@ -316,6 +316,9 @@ def test_cases_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
     assert left is not None
     assert left.cases is not None
     assert left.cases.tolist() == ["px"] * 3 + ["py"] * 4
+    samples = [row | {"patient": f"TCGA-A{row['slide_id'][0]}-0001-0{row['slide_id'][1]}A"} for row in index_rows()]
+    noted = read_robustness_set(write_rows(tmp_path / "set.csv", samples), with_cases=True).notes
+    assert any("2 patients have several names among the patients: TCGA-AX-0001 (" in note for note in noted)
 
 
 def test_without_a_column_of_cases_barcodes_and_then_slides_are_cases(tmp_path: Path) -> None:

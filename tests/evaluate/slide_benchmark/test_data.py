@@ -164,6 +164,12 @@ def test_a_case_that_another_row_labels_is_not_left_out(tmp_path: Path) -> None:
     assert found.notes[0] == "1 rows have no label, but are of cases that other rows label, and count for nothing."
 
 
+def test_a_patient_of_several_cases_is_told(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,TCGA-3C-AALI-01A,mut\ns2,TCGA-3C-AALI-11A,mut\ns3,TCGA-3C-AALK,wt\n"
+    (note,) = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]})).notes
+    assert "1 patient has several names among the cases: TCGA-3C-AALI (TCGA-3C-AALI-01A, TCGA-3C-AALI-11A)" in note
+
+
 def test_cases_that_are_missing_are_counted(tmp_path: Path) -> None:
     csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,,mut\ns3,,wt\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))

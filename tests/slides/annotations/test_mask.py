@@ -151,6 +151,7 @@ def test_a_mask_of_two_tones_has_one_class() -> None:
         (tiff(np.full((8, 8), -1, np.int16)), "not whole numbers"),
         (tiff(np.arange(1200, dtype=np.uint16).reshape(30, 40)), "1200 different values"),
         (tiff(VALUES, ome=True, metadata=OME | {"PhysicalSizeY": 8.0}), "not square"),
+        (tiff(VALUES, compression="jpeg"), "compressed by JPEG, which changes values"),
     ],
 )
 def test_what_is_no_mask_of_classes_is_refused(data: bytes, words: str) -> None:
@@ -176,6 +177,22 @@ def test_a_mask_of_another_slide_is_refused() -> None:
     with pytest.raises(AnnotationError, match=r"covers only 25\.0% of slide s"):
         of(stated, (1280, 960))
     assert of(stated, (700, 480)).notes == ("the mask covers 91.4% of the slide; the rest is in no class",)
+
+
+@pytest.mark.parametrize("stated", [3.6, 4.0, 4.4])
+def test_a_scale_that_does_not_fit_a_mask_of_the_slide_s_shape_is_told(stated: float) -> None:
+    """The mask's pixels are 4 um; a program that took another um/px for the slide writes less or more."""
+    values = np.kron(VALUES, np.ones((4, 4), np.uint8))
+    data = tiff(values, ome=True, metadata=OME | {f"PhysicalSize{axis}": stated for axis in "XY"})
+    if stated > 4:
+        with pytest.raises(AnnotationError, match="or states a wrong scale"):
+            of(data, (2560, 1920))
+    elif stated < 4:
+        (note,) = of(data, (2560, 1920)).notes
+        assert note.startswith("the mask covers 81.0% of the slide; the rest is in no class. It has the shape of the ")
+        assert "with pixels of 16 level-0 pixels, not 14.4 as it states" in note
+    else:
+        assert of(data, (2560, 1920)).notes == ()
 
 
 def test_classes_are_named_within_the_file() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sampling import sample_patches
-from pipeline.slides.annotations.quotas import NO_CLASS, class_of_patches, order_by_quota, sample_by_class
+from pipeline.slides.annotations.quotas import NO_CLASS, class_of_patches, class_on_top, order_by_quota, sample_by_class
 
 
 def patches(number: int) -> np.ndarray:
@@ -17,6 +17,29 @@ def test_a_patch_is_of_the_class_that_has_most_of_it() -> None:
     fractions = np.array([[0.6, 0.4], [0.4, 0.6], [0.5, 0.5], [0.3, 0.4], [0.9, 1.0], [0.0, 0.0]])
     assert class_of_patches(fractions, 0.5).tolist() == [0, 1, 0, NO_CLASS, 1, NO_CLASS]
     assert class_of_patches(np.zeros((3, 0)), 0.5).tolist() == [NO_CLASS] * 3
+
+
+def test_of_classes_that_overlap_the_smaller_lies_on_top() -> None:
+    """Tumour, and necrosis and a vessel drawn within it: whatever the order of the names."""
+    tumour, necrosis, vessel = np.ones(20), np.zeros(20), np.zeros(20)
+    necrosis[:6] = [1.0, 1.0, 1.0, 0.6, 0.5, 0.3]
+    vessel[:2] = [1.0, 0.5]
+    expected = ["v", "v", "n", "n", "n", *"t" * 15]  # half of the second shows either, and the vessel is smaller
+    for names in ("tnv", "vtn", "nvt"):
+        fractions = np.stack([{"t": tumour, "n": necrosis, "v": vessel}[name] for name in names], axis=1)
+        assert [names[index] for index in class_on_top(fractions, 0.5)] == expected
+    assert class_on_top(np.array([[0.4, 0.4, 1.0]]), 0.5).tolist() == [2]  # the others are too little to count
+    assert class_on_top(np.array([[0.4, 0.3], [0.0, 0.0]]), 0.5).tolist() == [NO_CLASS] * 2
+    assert class_on_top(np.zeros((3, 0)), 0.5).tolist() == [NO_CLASS] * 3
+
+
+@given(st.lists(st.lists(st.integers(0, 5000), min_size=3, max_size=3), min_size=1, max_size=30), st.integers(1, 9))
+def test_classes_that_do_not_overlap_are_those_that_have_most(rows: list[list[int]], tenths: int) -> None:
+    shares = np.array([[a, b, max(10_000 - a - b, 0)] for a, b, _ in rows])
+    is_unequal = [len(set(row)) == 3 for row in shares.tolist()]
+    fractions = shares[is_unequal] / 10_000
+    on_top, most = class_on_top(fractions, tenths / 10), class_of_patches(fractions, tenths / 10)
+    np.testing.assert_array_equal(on_top, most)
 
 
 def counts(sizes: list[int], shares: list[float], num_patches: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from hypothesis.extra import numpy as hnp
 from support.annotated import write_geojson
 
 from pipeline.base.errors import SlideError
-from pipeline.config.groups import AnnotationOrigin
+from pipeline.config.groups import AnnotationOrigin, TissueFiles
+from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES
+from pipeline.slides.annotations.on_grid import eligible_grid
 from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.tissue_geojson import (
     CLASS_COLOURS,
@@ -180,6 +183,27 @@ def test_a_corrected_file_is_the_tissue(slide: Slide, tmp_path: Path) -> None:
     back, notes = tissue_from_file(slide, "a", tmp_path)
     np.testing.assert_array_equal(back.mask, expected)
     assert notes == ("a.geojson of --tissue-from: of no class that counts here: Ignore (0.0875 mm2)",)
+
+
+@pytest.mark.parametrize("scale", [1, 0.5, 0.25], ids=["level 0", "um", "level 1"])
+def test_tissue_in_other_units_is_told_and_not_called_grey(slide: Slide, tmp_path: Path, scale: float) -> None:
+    """Outlines in um, or in pixels of another level, lie on glass. Only a slide without any colour is grey."""
+    write_tissue(find_tissue(slide), "a", tmp_path)
+    collection = json.loads((tmp_path / "a.geojson").read_text())
+    for feature in collection["features"]:
+        rings = feature["geometry"]["coordinates"]
+        feature["geometry"]["coordinates"] = [[[scale * x, scale * y] for x, y in ring] for ring in rings]
+    (tmp_path / "a.geojson").write_text(json.dumps(collection))
+    grid, sampling = PlanConfig(patch_px=32, min_tissue=0.1).grid, PlanConfig().sampling
+    laid = eligible_grid(slide, "a", None, grid, sampling, TissueFiles(tmp_path))
+    assert len(laid.coords_l0_px)
+    if scale == 1:
+        assert laid.warnings == ()
+    else:
+        (warning,) = laid.warnings
+        assert re.match(
+            r"only \d+% of the area of class Tissue of --tissue-from looks like tissue: .* level 0", warning
+        )
 
 
 def test_what_a_person_draws_without_a_class_is_said_to_be_unused(slide: Slide, tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def test_what_is_wrong_with_a_cohort_is_told(manifest: Path, tmp_path: Path) -> 
     assert found["xxx"].level == "trouble"
     assert found["cases"].level == "note"
     assert "estimate" not in found
+    other = not_a_slide(folder / "other.tif")
+    other.write_bytes(other.read_bytes() + b"0")
+    (folder / "p.csv").write_text(
+        f"{header},case_id\nx,{broken.name},TCGA-3C-AALI-01A\ny,{other.name},TCGA-3C-AALI-11A\n"
+    )
+    parted = {each.subject: each for each in of_manifest(folder / "p.csv")}["cases"]
+    assert "1 patient has slides of several cases" in parted.words
     (folder / "gone.csv").write_text(f"{header}\ngone,absent.tif\n")
     (gone,) = of_manifest(folder / "gone.csv")
     assert gone.level == "trouble"
@@ -102,6 +109,7 @@ def test_a_store_whose_slides_have_gone_is_trouble(good_store: Path, tmp_path: P
     gone = SimpleNamespace(
         teachers=store.teachers,
         has_pixels=store.has_pixels,
+        files=store.files,
         plan=SimpleNamespace(slides=store.plan.slides, slide_path=lambda slide, root: (root or tmp_path) / "gone.tif"),
     )
     found = {each.subject: each for each in work.look_at_store(gone)}  # type: ignore[arg-type]
@@ -153,6 +161,10 @@ def test_a_run_that_cannot_go_on_says_what_training_would(tmp_path: Path) -> Non
     run.write_config(str(store), other.absolute().record())
     (unfinished,) = work.look_at_start(run)
     assert "this run is not finished and has no student yet" in unfinished.words
+    run.write_config(str(store), config.absolute().record())
+    Store(store).first.shard_path("embedding", 1).unlink()
+    (half,) = work.look_at_start(run)
+    assert "1 file of" in half.words
 
 
 @pytest.mark.parametrize(
