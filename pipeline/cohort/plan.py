@@ -266,6 +266,21 @@ class PlannedSlides:
         """Path of a slide's file; `slides_root` overrides the plan's. See `Manifest.slide_path`."""
         return place_below(slides_root or self.slides_root, slide.path)
 
+    def places_beside(self, other: "PlannedSlides") -> dict[str, Any]:
+        """Where the slides lie, as JSON types, for `at_places` of another plan of the same hash, which says nothing of
+        places: the folder, and by their indices the paths that differ.
+        """
+        pairs = enumerate(zip(self.slides, other.slides, strict=True))
+        paths = {str(index): own.path for index, (own, others) in pairs if own.path != others.path}
+        return {"slides_root": str(self.slides_root), "paths": paths}
+
+    def at_places(self, places: Mapping[str, Any]) -> Self:
+        """These slides where `places_beside` says."""
+        slides = list(self.slides)
+        for index, path in places["paths"].items():
+            slides[int(index)] = replace(slides[int(index)], path=path)
+        return replace(self, slides=tuple(slides), slides_root=as_place(places["slides_root"]))
+
     def count(self, split: int) -> int:
         """Number of rows in a split."""
         return int(sum((s.split == split).sum() for s in self.slides))
