@@ -18,7 +18,7 @@ from pipeline.config.plan import PlanConfig
 from pipeline.config.staging import StageFolder
 from pipeline.config.tissue_rules import EARLIER_RULES, RULE_NAMES
 from pipeline.config.tools import EmbedConfig
-from pipeline.disk.objects.places import ObjectPath
+from pipeline.disk.objects.places import ObjectPath, say_where
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
@@ -46,8 +46,8 @@ def read_slides(source: Path, slides_root: Path | None, stage: StageFolder | Non
         require_stage(paths, stage)
         if not any(isinstance(path, ObjectPath) or os.path.isfile(path) for path in paths):
             raise ConfigError(
-                f"none of the {len(paths)} slides of {source} is there (the first: {paths[0]}). Say "
-                "with --slides-root where they are"
+                f"none of the {len(paths)} slides of {source} is there (the first: {paths[0]}): "
+                f"{say_where(row.path for row in manifest.rows)}"
             )
         return manifest
     if slides_root is not None:

@@ -27,6 +27,7 @@ from pipeline.config.staging import StageFolder
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
+from pipeline.disk.objects.places import say_where
 from pipeline.disk.objects.present import absent_places
 from pipeline.disk.second_look import Work
 from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
@@ -89,7 +90,12 @@ def extract_teacher(
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         started = time.monotonic()
-        share = partial(lead, group, message={"crashing": crashing}, stages=bool(config.stage_dir)) if group else None
+        share: Share | None = None
+        if group is not None:
+            places = plan.places_beside(teacher.store.plan)
+            share = partial(
+                lead, group, message={"crashing": crashing, "places": places}, stages=bool(config.stage_dir)
+            )
         num_rows = embed_pending(teacher, plan, config, running, share=share)
         first = teacher.store.first
         if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
@@ -233,8 +239,8 @@ def check_slides(
     if len(missing) == len(paths):
         why = "" if absent[paths[0]] == NO_FILE else f", {absent[paths[0]]}"
         raise ConfigError(
-            f"none of the {len(paths)} planned slides is there (the first: {missing[0]}{why}). Say with "
-            "--slides-root where they are now"
+            f"none of the {len(paths)} planned slides is there (the first: {missing[0]}{why}): "
+            f"{say_where(slide.path for slide in read)}"
         )
     if missing:
         names = ", ".join(str(path) for path in missing[:NAMED])

@@ -31,6 +31,7 @@ from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import make_output_folder, require_absent, require_names_apart, require_new_file, write_text
 from pipeline.disk.locks import exclusive
+from pipeline.disk.objects.places import as_place, real_name
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
@@ -292,6 +293,7 @@ def plan_beside(
     file beside the store. `prices` says what a patch costs; it is called only if there is no plan.
 
     Who reduces patches, and the rules by which tissue is found, are as in the earlier plan, unless the call says them.
+    The slides lie where the manifest says now.
     If the plan is gone, that of a store that was begun is written again: a new one would differ where an earlier
     version made it, and the store could not be continued.
 
@@ -324,7 +326,7 @@ def plan_beside(
     if num_failed := failed_slides(plan):
         remedy = "choose another --out" if is_begun else "delete the plan"
         say(f"note: {num_failed} slides of {path} failed or are damaged; {remedy} to try them again")
-    return plan, path
+    return replace(plan, slides_root=as_place(real_name(manifest.slides_root))), path
 
 
 def of_other_inputs(name: str, changes: Sequence[str], *, is_begun: bool) -> PlanError:

@@ -25,7 +25,7 @@ from pipeline.base.units import magnification
 from pipeline.config.groups import Grid
 from pipeline.config.plan import PlanConfig
 from pipeline.disk.files import sha256_json, write_bytes
-from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
+from pipeline.disk.hdf5_input import attribute, attributes, dataset, member, open_hdf5, read_values
 from pipeline.disk.objects.places import as_place, place_below
 from pipeline.disk.tables import write_records
 from pipeline.sampling import SPLIT_NAMES
@@ -40,6 +40,8 @@ EXCLUDED = "excluded"
 """Status of a slide that was left out on purpose, which is no failure."""
 STATUSES = ("ok", "damaged", "failed", EXCLUDED)
 """What the audit says of slides."""
+RECORD = "slide"
+"""Attribute of a slide's group with all that is known of it; the others are for other readers."""
 WANTED = "A plan is one HDF5 file; `g2l plan` makes one from a manifest"
 
 
@@ -266,6 +268,21 @@ class PlannedSlides:
         """Path of a slide's file; `slides_root` overrides the plan's. See `Manifest.slide_path`."""
         return place_below(slides_root or self.slides_root, slide.path)
 
+    def places_beside(self, other: "PlannedSlides") -> dict[str, Any]:
+        """Where the slides lie, as JSON types, for `at_places` of another plan of the same hash, which says nothing of
+        places: the folder, and by their indices the paths that differ.
+        """
+        pairs = enumerate(zip(self.slides, other.slides, strict=True))
+        paths = {str(index): own.path for index, (own, others) in pairs if own.path != others.path}
+        return {"slides_root": str(self.slides_root), "paths": paths}
+
+    def at_places(self, places: Mapping[str, Any]) -> Self:
+        """These slides where `places_beside` says."""
+        slides = list(self.slides)
+        for index, path in places["paths"].items():
+            slides[int(index)] = replace(slides[int(index)], path=path)
+        return replace(self, slides=tuple(slides), slides_root=as_place(places["slides_root"]))
+
     def count(self, split: int) -> int:
         """Number of rows in a split."""
         return int(sum((s.split == split).sum() for s in self.slides))
@@ -480,7 +497,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         f.create_dataset("audit", data=np.frombuffer(audit.encode(), np.uint8))  # may exceed an attribute's 64 kB
         for slide in plan.slides:
             group = f.create_group(f"slides/{slide.slide_id}")
-            group.attrs["slide"] = json.dumps(slide_record(slide), sort_keys=True)
+            group.attrs[RECORD] = json.dumps(slide_record(slide), sort_keys=True)
             coords = group.create_dataset("coords", data=slide.coords_l0_px)
             group.create_dataset("split", data=slide.split)
             if slide.classes:
@@ -511,7 +528,7 @@ def read_plan(path: Path) -> Plan:
     """
     if not path.exists():
         raise PlanError(f"{path}: no such plan. `g2l plan` makes one")
-    with reading(path, "not a readable plan", PlanError, WANTED), open_hdf5(path) as f:
+    with reading(path, "not a readable plan", PlanError, WANTED), open_hdf5(path, only=RECORD) as f:
         file_attributes = attributes(f)
         if "plan" not in file_attributes:
             raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
@@ -520,7 +537,7 @@ def read_plan(path: Path) -> Plan:
         records["audit"] = json.loads(_values(f, "audit").astype(np.uint8).tobytes())
         slides = [
             slide_from_record(
-                parse_object(attributes(group)["slide"]),
+                parse_object(attribute(group, RECORD)),
                 _values(group, "coords"),
                 _values(group, "split"),
                 fractions=_values(group, "class_fractions") if "class_fractions" in group else None,

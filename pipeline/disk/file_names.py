@@ -1,13 +1,24 @@
 """Find files that a table names, although accents may be composed in the table and not on disk, or vice versa.
 
 Older Mac disks, and archives made on them, spell `é` as `e` plus an accent (NFD); keyboards and tables use one letter
-(NFC). The exact name comes first; otherwise names match if they are equal once composed.
+(NFC). The exact name comes first; otherwise names match if they are equal once composed. A folder is listed once for
+all names that are looked for in it, until it changes.
 """
 
 import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.disk.tables import composed
+
+MOST_FOLDERS = 64
+"""Folders whose names are kept in memory. Our choice: a table names the files of few folders, one after the other."""
+SETTLED_SECONDS = 10.0
+"""How long a folder must have been unchanged for its names to be kept. Our choice: the time of a change is exact to two
+seconds on the coarsest file systems, and a file server's clock may be some seconds off.
+"""
 
 
 def files_named(path: Path) -> list[Path]:
@@ -42,7 +53,33 @@ def _inside(folder: Path, name: str) -> list[Path]:
     if os.path.lexists(folder / name):
         return [folder / name]
     try:
-        names = os.listdir(folder)
+        names = _names_in(folder)
     except OSError:
         return []
-    return [folder / other for other in names if composed(other) == composed(name)]
+    return [folder / other for other in names.get(composed(name), ())]
+
+
+def _names_in(folder: Path) -> Mapping[str, Sequence[str]]:
+    """The names in a folder by their composed forms.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    status = os.stat(folder)
+    if time.time() - status.st_mtime < SETTLED_SECONDS:
+        return _list_names(folder)
+    return _kept_names(os.path.abspath(folder), status.st_dev, status.st_ino, status.st_mtime_ns)
+
+
+@lru_cache(MOST_FOLDERS)
+def _kept_names(folder: str, device: int, inode: int, changed_ns: int) -> Mapping[str, Sequence[str]]:
+    """As `_list_names`, kept; the numbers tell the folder's state."""
+    return _list_names(Path(folder))
+
+
+def _list_names(folder: Path) -> Mapping[str, Sequence[str]]:
+    """As `_names_in`, of the folder as it is now."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder):
+        names.setdefault(composed(name), []).append(name)
+    return names

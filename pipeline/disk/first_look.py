@@ -31,7 +31,7 @@ from pipeline.disk.objects.places import ObjectPath
 SECONDS = 60.0
 """Time limit for one file. Our choice: opening a slide on a slow network share takes some seconds."""
 SECONDS_PER_MIB = 5.0
-"""More time for an HDF5 file, whose objects are all visited: 8 s of CPU for 1,000 slides of a plan. Our choice."""
+"""More time for an HDF5 file, whose objects are all visited: 3 s of CPU for 1,000 slides of a plan. Our choice."""
 SECONDS_TO_END = 10.0
 """Time limit for a child to exit after it closed its output. Our choice."""
 MAX_CHILDREN = 4
@@ -53,8 +53,8 @@ FROM_OUTSIDE = frozenset(
 )
 """Signals that a user, a scheduler or the system sends to a child: they say nothing of the file."""
 SLIDE, HDF5 = "pipeline.disk.first_look", "pipeline.disk.hdf5_input"
-"""Kinds of files, each the module whose `look_at` opens one. A slide's is here: its reader takes three times as long to
-import, in each child.
+"""Kinds of files, each the module whose `look_at` opens one; behind a space what else it is given. A slide's is here:
+its reader takes three times as long to import, in each child.
 """
 LOOK_PX = 64
 """Side of the regions of each level that a first look at a slide reads: one tile, or the corners of four."""
@@ -78,7 +78,7 @@ def child_environment() -> dict[str, str]:
 
 def seconds_for(path: Path, kind: str) -> float:
     """Time limit for a look at a file, seconds."""
-    if kind != HDF5:
+    if kind == SLIDE:
         return SECONDS
     try:
         return SECONDS + SECONDS_PER_MIB * path.stat().st_size / (1 << 20)
@@ -312,14 +312,15 @@ def refuse_slide(path: Path, trouble: str) -> None:
         _shared(SLIDE).refuse(path, trouble)
 
 
-def require_sound_hdf5(path: Path) -> None:
-    """Check that an HDF5 file can be opened without crashing this process; for use inside `outside.reading`.
+def require_sound_hdf5(path: Path, only: str | None = None) -> None:
+    """Check that an HDF5 file can be opened without crashing this process, and its metadata read: all of them, or of
+    the attributes of what lies in it the one called `only`. For use inside `outside.reading`.
 
     Raises:
         UnsafeError: it cannot.
         OSError: no child process can be started.
     """
-    if trouble := _shared(HDF5).trouble(path):
+    if trouble := _shared(HDF5 if only is None else f"{HDF5} {only}").trouble(path):
         raise UnsafeError(trouble)
 
 
@@ -327,7 +328,8 @@ def serve_looks(kind: str) -> None:
     """Run in the child: read paths from standard input and answer what is wrong with each, one line of JSON both
     ways.
     """
-    look_at = importlib.import_module(kind).look_at
+    module, *more = kind.split(" ", 1)
+    look_at = importlib.import_module(module).look_at
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = MAX_CHILD_BYTES if hard == resource.RLIM_INFINITY else min(MAX_CHILD_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
@@ -340,7 +342,7 @@ def serve_looks(kind: str) -> None:
 
     answer("")
     for line in sys.stdin.buffer:
-        answer(look_at(Path(json.loads(line))))
+        answer(look_at(Path(json.loads(line)), *more))
 
 
 def look_at(path: Path) -> str:

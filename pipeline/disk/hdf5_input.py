@@ -9,7 +9,7 @@ file, behind filters that come with HDF5 or h5py. For use inside `outside.readin
 import contextlib
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,33 +48,41 @@ MOST_LINKS = 16
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
+def open_hdf5(path: Path, only: str | None = None) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading.
+
+    Args:
+        only: name of the one attribute that is read of what lies in the file, where it has many. All those of the file
+            itself may be read.
 
     Raises:
         OSError, UnsafeError: it does not exist, is not HDF5, is a pipe or device, or would crash the process.
     """
     require_regular(path)
-    require_sound_hdf5(path)
+    require_sound_hdf5(path, only)
     with h5py.File(path, "r") as f:
         yield f
 
 
-def look_at(path: Path) -> str:
-    """Open a file and read all its metadata, in a child process for `first_look`.
+def look_at(path: Path, only: str | None = None) -> str:
+    """Open a file and read all its metadata, in a child process for `first_look`; of the attributes of what lies in it
+    the one called `only`, if that is given.
 
     Returns "" and ignores exceptions: the reader will meet and name them. Only a crash of the process matters here.
     """
     with contextlib.suppress(Exception), h5py.File(path, "r") as f:
-        _read_metadata(f)
-        f.visititems(lambda _, node: _read_metadata(node))
+        _read_metadata(f, None)
+        f.visititems(lambda _, node: _read_metadata(node, only))
     return ""
 
 
-def _read_metadata(node: h5py.File | h5py.Group | h5py.Dataset) -> None:
-    """Read the attributes of a node, and a dataset's type, layout, filters and chunk index."""
+def _read_metadata(node: h5py.File | h5py.Group | h5py.Dataset, only: str | None) -> None:
+    """Read a node's attributes, or the one called `only`, and a dataset's type, layout, filters and chunk index."""
     with contextlib.suppress(Exception):
-        attributes(node)
+        if only is None:
+            attributes(node)
+        else:
+            attribute(node, only)
     if isinstance(node, h5py.Dataset):
         with contextlib.suppress(Exception):
             _ = node.dtype, node.shape, node.is_virtual, node.external, node.id.get_storage_size()
@@ -260,9 +268,25 @@ def attributes(carrier: h5py.File | h5py.Group | h5py.Dataset) -> dict[str, Any]
         UnsafeError: one is larger than `MOST_ATTRIBUTE_BYTES`, or has more than `MOST_VARIABLE` values of any length;
             or all of these together are larger than `MOST_ATTRIBUTE_BYTES`.
     """
+    names: list[str] = list(carrier.attrs.keys())  # items() would read values before the check
+    return _checked_attributes(carrier, names)
+
+
+def attribute(carrier: h5py.File | h5py.Group | h5py.Dataset, name: str) -> Any:
+    """One attribute, as `attributes` gives it.
+
+    Raises:
+        KeyError: there is none of this name.
+        UnsafeError: as `attributes`.
+    """
+    return _checked_attributes(carrier, [name])[name]
+
+
+def _checked_attributes(carrier: h5py.File | h5py.Group | h5py.Dataset, names: Iterable[str]) -> dict[str, Any]:
+    """The attributes of these names; as `attributes`."""
     values: dict[str, Any] = {}
     text_bytes = 0
-    for name in carrier.attrs.keys():  # noqa: SIM118  (items() would read values before the check)
+    for name in names:
         stored = carrier.attrs.get_id(name)
         size = math.prod(stored.shape or ())
         if stored.shape is not None and size * stored.dtype.itemsize > MOST_ATTRIBUTE_BYTES:

@@ -8,7 +8,7 @@ failures.csv   slides that could not be used, and patches that were left out; ab
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from pipeline.base.versions import continued_note
 from pipeline.config.base import differences, to_toml
 from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.disk.asides import holds_nothing, remove_asides
-from pipeline.disk.files import make_output_folder, write_json, write_text
-from pipeline.disk.tables import read_table, write_records
+from pipeline.disk.files import make_output_folder, write_bytes, write_json, write_text
+from pipeline.disk.tables import read_table, table_text
 from pipeline.features.embed_names import FAILURES_FILE, FINISHED_FILE, OPTIONS_FILE, RECORD_FILE
 from pipeline.features.embedding import WHOLE_SLIDE, Failure
 from pipeline.features.layouts import Mark
@@ -39,6 +39,7 @@ class EmbedFolder:
         self.failures_path = folder / FAILURES_FILE
         self._failures: dict[str, list[Failure]] = {}
         self._of_finished: dict[str, list[Failure]] = {}  # patches that earlier runs left out
+        self._lines: dict[str, tuple[list[Failure], str]] = {}  # of slides in `failures.csv`, with what they say
 
     def require_usable(self) -> dict[str, Any] | None:
         """The record of a folder that is to be continued; `None` for a new or empty one.
@@ -143,11 +144,22 @@ class EmbedFolder:
 
     def write_failures(self) -> None:
         """Write `failures.csv`, a line a slide or patch, in the order of slides; remove it if there are none."""
-        lines = [failure for slide_id in sorted(self._failures) for failure in self._failures[slide_id]]
+        lines = [self._lines_of(slide_id) for slide_id in sorted(self._failures) if self._failures[slide_id]]
         if not lines:
             self.failures_path.unlink(missing_ok=True)
             return
-        write_records(self.failures_path, [asdict(failure) for failure in lines])
+        text = table_text(FAILURE_COLUMNS, []) + "".join(lines)
+        write_bytes(self.failures_path, text.encode(errors="backslashreplace"))
+
+    def _lines_of(self, slide_id: str) -> str:
+        """The lines of a slide, formatted once: the file is written for each slide that has failures."""
+        failures = self._failures[slide_id]
+        of, lines = self._lines.get(slide_id, (None, ""))
+        if of is not failures:
+            rows = [[getattr(failure, name) for name in FAILURE_COLUMNS] for failure in failures]
+            lines = table_text(FAILURE_COLUMNS, rows).removeprefix(table_text(FAILURE_COLUMNS, []))
+            self._lines[slide_id] = failures, lines
+        return lines
 
 
 def _failure(line: dict[str, Any]) -> Failure | None:

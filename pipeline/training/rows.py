@@ -417,7 +417,8 @@ def teacher_statistics(
 ) -> Statistics:
     """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
 
-    Restricted to `rows` if given; over the first `num_views` views of each row, from `first_view` on.
+    Restricted to `rows` if given; over the first `num_views` views of each row, from `first_view` on. Rows of shards
+    that are not done are left out, as in `StoredTeacher.ok_rows`.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
     Golub and LeVeque (1983), one at a time; `evaluate.probes.attention_mil.Moments.merge` takes all parts at once,
@@ -432,7 +433,9 @@ def teacher_statistics(
         among[rows] = True
         wanted &= among
     count, mean, square = 0, np.zeros(teacher.width), np.zeros(teacher.width)
-    for shard in range(teacher.num_shards):
+    for shard, entry in teacher.ledger.entries():
+        if entry is None:
+            continue
         span = teacher.ledger.rows(shard)
         chosen = (teacher.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
         embeddings = (

@@ -24,6 +24,7 @@ from pipeline.config.model_names import SCRATCH
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.disk.files import bytes_below
+from pipeline.disk.objects.places import say_where
 from pipeline.disk.objects.present import absent_places
 from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.build import build_encoder
@@ -218,10 +219,11 @@ def _look_at_inputs(store: Store, slides_root: Path | None) -> Iterator[Finding]
 def _look_at_slides(store: Store, slides_root: Path | None) -> Finding:
     """Whether the slides of a store that needs them are there."""
     plan = store.plan
-    missing = list(absent_places(plan.slide_path(slide, slides_root) for slide in plan.slides))
-    if missing:
-        words = f"{len(missing):,} of {counted(len(plan.slides), 'slide')} are missing: {missing[0]}"
-        return trouble("slides", words, "give --slides-root where they are now")
+    places = {slide.path: plan.slide_path(slide, slides_root) for slide in plan.slides}
+    absent = absent_places(places.values())
+    if missing := [name for name, place in places.items() if place in absent]:
+        words = f"{len(missing):,} of {counted(len(plan.slides), 'slide')} are missing: {places[missing[0]]}"
+        return trouble("slides", words, say_where(missing))
     return good("slides", f"all {len(plan.slides):,} are there")
 
 

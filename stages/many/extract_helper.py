@@ -27,7 +27,8 @@ from stages.many.shared_shards import VISIBLE_SECONDS, do_claimed
 def help_extract(group: LaunchedGroup, out: Path, config: ExtractConfig) -> None:
     """Wait for the leader's calls, and do shards of the store `out`, or of a round of it, until all are done.
 
-    Plan and settings are those that the leader has put into the store.
+    Plan and settings are those that the leader has put into the store. The slides lie where the leader says: the store
+    may have been begun when they lay elsewhere.
 
     Raises:
         G2LError: the leader has failed; or this machine's teacher or device is not what the store was begun with.
@@ -37,7 +38,7 @@ def help_extract(group: LaunchedGroup, out: Path, config: ExtractConfig) -> None
         for call in calls:
             if store is None:
                 store = open_when_seen(out)
-                plan, root = store.plan, config.slides_root
+                plan, root = store.plan.at_places(call["places"]), config.slides_root
                 running = start_teacher(config, plan)
                 slides = (plan.slide_path(slide, root) for slide in plan.slides)
                 held.enter_context(noted(out, slides, call["crashing"]))

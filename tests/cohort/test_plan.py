@@ -167,6 +167,19 @@ def test_plan_goes_where_the_slides_are(plan: Plan) -> None:
     assert plan.slide_path(absolute, Path("/mnt")) == Path("/data/a.svs")
 
 
+def test_places_of_an_equal_plan_are_taken_over_and_change_nothing_else(tmp_path: Path) -> None:
+    began = made_up_plan()
+    first, second = began.slides
+    now = replace(began, slides_root=tmp_path / "now", slides=(first, replace(second, path="/full/b.svs")))
+    places = now.places_beside(began)
+    assert places == {"slides_root": str(tmp_path / "now"), "paths": {"1": "/full/b.svs"}}
+    moved = began.at_places(places)
+    assert [moved.slide_path(slide) for slide in moved.slides] == [now.slide_path(slide) for slide in now.slides]
+    assert moved.hash == began.hash
+    bucket = began.at_places({"slides_root": "s3://bucket/of us", "paths": {}})
+    assert str(bucket.slide_path(first)) == "s3://bucket/of us/a.svs"
+
+
 def test_no_plan(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"none\.h5: no such plan\. `g2l plan` makes one"):
         read_plan(tmp_path / "none.h5")

@@ -1,5 +1,6 @@
 """Names with accents: composed in the table and not on the disk, or the other way round."""
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -38,6 +39,33 @@ def test_a_file_is_found_however_its_accents_are_written(tmp_path: Path, on_disk
     assert file_named(asked).samefile(path)
     assert (len(files_named(asked)), name_trouble(asked)) == (1, "")
     assert file_named(tmp_path / in_table / "other é.svs") == tmp_path / in_table / "other é.svs"
+
+
+def test_a_folder_is_listed_once_for_all_names_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, list_folder_anew = tmp_path / NFD, os.listdir
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{NFD} {number}.svs").touch()
+    os.utime(folder, (1e9, 1e9))
+    listed: list[str] = []
+
+    def listdir(path: Path) -> list[str]:
+        listed.append(os.fspath(path))
+        return list_folder_anew(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    asked = [tmp_path / NFD / f"{NFC} {number}.svs" for number in range(40)]
+    for path in asked:
+        assert (len(files_named(path)), name_trouble(path)) == (int(int(path.stem.split()[-1]) < 20), "")
+    assert listed.count(str(folder)) == 1
+    (folder / f"{NFD} 30.svs").touch()  # the folder has changed just now
+    assert file_named(asked[30]).samefile(folder / f"{NFD} 30.svs")
+    os.utime(folder, (1e9 + 1, 1e9 + 1))
+    (folder / f"{NFD} 31.svs").touch()
+    os.utime(folder, (1e9 + 2, 1e9 + 2))
+    assert file_named(asked[31]).samefile(folder / f"{NFD} 31.svs")
 
 
 def test_plan_and_what_reads_it_find_the_slides(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from support.extraction import write_cohort
 from support.failing import failing
 
 from pipeline.base.errors import BenchmarkError, SlideError
-from pipeline.base.outside import reading
+from pipeline.base.outside import UnsafeError, reading
 from pipeline.disk import first_look
 from pipeline.disk.first_look import FirstLooks, nameless_file, require_sound_hdf5
 from pipeline.disk.hdf5_input import open_hdf5
@@ -186,6 +186,18 @@ def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch
         open_hdf5(path),
     ):
         pass
+
+
+def test_a_look_at_one_attribute_is_no_look_at_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f["features"] = np.zeros(3)
+    (tmp_path / "saying.py").write_text("def look_at(path, only='all'):\n    return f'looked at {only}'\n")
+    monkeypatch.setattr("pipeline.disk.first_look.HDF5", "saying")
+    monkeypatch.syspath_prepend(tmp_path)
+    for only, words in (("of slides", "looked at of slides"), (None, "looked at all")):
+        with pytest.raises(UnsafeError, match=words):
+            require_sound_hdf5(path, only)
 
 
 def test_without_a_folder_for_temporary_files_children_have_files_in_memory(

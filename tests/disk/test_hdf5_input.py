@@ -13,6 +13,7 @@ from support.damage import claim_32_tib
 
 from pipeline.base.errors import BenchmarkError, PlanError
 from pipeline.cohort.plan import read_plan
+from pipeline.disk.hdf5_input import attribute, attributes, look_at, open_hdf5
 from pipeline.features.files import read_arrays, read_attributes, read_coords, write_arrays
 from pipeline.features.read import read_features
 
@@ -199,6 +200,36 @@ def many_strings_at_one_place(path: Path, num_bytes: int, number: int) -> None:
     for i in range(number - 1):
         data[second + 16 * i : second + 16 * (i + 1)] = data[second - 16 : second]
     path.write_bytes(data)
+
+
+def test_of_a_file_with_many_attributes_the_one_that_is_asked_for_is_read_by_reader_and_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a plan of 1,000 slides all 24,000 were read twice, which took 12 s."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f.attrs["of file"] = 1
+        for name in "ab":
+            group = f.create_group(f"slides/{name}")
+            group["coords"] = np.zeros(3)
+            group.attrs.update({"slide": f"record {name}", "other": 2})
+            group["coords"].attrs["other"] = 3
+    names: list[str] = []
+    get_id = h5py.AttributeManager.get_id
+
+    def counted(self: h5py.AttributeManager, name: str) -> object:
+        names.append(name)
+        return get_id(self, name)
+
+    monkeypatch.setattr(h5py.AttributeManager, "get_id", counted)
+    assert look_at(path, "slide") == ""
+    assert sorted(set(names)) == ["of file", "slide"]
+    with open_hdf5(path, only="slide") as f:
+        assert attribute(f["slides/b"], "slide") == attributes(f["slides/b"])["slide"] == "record b"
+        with pytest.raises(KeyError):
+            attribute(f["slides/b"], "none")
+    look_at(path)
+    assert names.count("other") == 1 + 4
 
 
 def test_many_strings_that_are_one_object_are_refused_before_they_are_read(tmp_path: Path) -> None:

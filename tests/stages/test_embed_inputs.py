@@ -60,7 +60,7 @@ def test_a_missing_slide_is_left_to_fail_by_itself_but_not_all_of_them(slides_di
     manifest.write_text(f"slide_id,path\na,gone.svs\nb,{slides_dir / 'slide_1.svs'}\n")
     assert [row.slide_id for row in read_slides(manifest, None).rows] == ["a", "b"]
     manifest.write_text("slide_id,path\na,gone.svs\nb,too.svs\n")
-    with pytest.raises(ConfigError, match=r"none of the 2 slides of .*gone\.svs\). Say with --slides-root"):
+    with pytest.raises(ConfigError, match=r"none of the 2 slides of .*gone\.svs\): say with --slides-root"):
         read_slides(manifest, None)
 
 

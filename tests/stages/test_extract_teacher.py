@@ -389,6 +389,13 @@ def test_a_slide_cut_short_since_is_seen_by_its_last_good_row(tmp_path: Path, we
     assert array_files(store.folder) == before
 
 
+def test_slides_with_full_paths_that_have_moved_are_not_asked_for_by_a_root(tmp_path: Path, plan: Plan) -> None:
+    """`--slides-root` was advised, and then advised again."""
+    full = replace(plan, slides=tuple(replace(each, path=f"/nowhere/{each.path}") for each in plan.slides))
+    with pytest.raises(ConfigError, match="full paths, which --slides-root leaves as they are"):
+        stage.check_slides(full, full.slides, tmp_path)
+
+
 def test_without_any_slide_nothing_is_begun(
     tmp_path: Path, plan: Plan, moved: Path, whole: Path, command: list[object]
 ) -> None:
@@ -396,7 +403,7 @@ def test_without_any_slide_nothing_is_begun(
     call = [*command, "--slides-root", nowhere, "--out", out]
     code, _, said = call_g2l(*call)
     assert code == 1
-    assert f"none of the 2 planned slides is there (the first: {nowhere / 's0.svs'}). Say with --slides-root" in said
+    assert f"none of the 2 planned slides is there (the first: {nowhere / 's0.svs'}): say with --slides-root" in said
     assert not out.exists()
     shutil.copytree(whole, out)
     assert call_g2l(*call)[0] == 0  # nothing is left to be read

@@ -376,6 +376,20 @@ def test_the_plan_of_a_store_is_written_again_if_it_is_gone(
     assert not path.exists()
 
 
+def test_a_plan_that_is_there_reads_the_slides_where_the_manifest_is_now(cohort: Path, tmp_path: Path) -> None:
+    """A folder of slides, manifest and store was moved: the slides were looked for at the old place."""
+    config, before = PlanConfig(patch_px=64, patches_per_slide=2), tmp_path / "before"
+    before.mkdir()
+    for path in (cohort, *cohort.parent.glob("*.svs")):
+        shutil.copy(path, before)
+    made, _ = plan_beside(before / cohort.name, config, before / "s.zarr")
+    assert made.slides_root == before
+    now = before.rename(tmp_path / "now")
+    plan, path = plan_beside(now / cohort.name, config, now / "s.zarr")
+    assert (plan.slides_root, plan.hash, read_plan(path).slides_root) == (now, made.hash, before)
+    assert all(plan.slide_path(slide).is_file() for slide in plan.slides)
+
+
 @pytest.mark.slow
 def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Path) -> None:
     """The default was another one; only a call that asks for the other is told."""

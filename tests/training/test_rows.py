@@ -72,7 +72,7 @@ def test_without_the_plain_view_statistics_are_of_the_others() -> None:
         num_rows, num_shards, width, folder = 8, 1, 3, Path("none")
         values = np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32)
         plan = SimpleNamespace(split=lambda: np.zeros(8, np.uint8))
-        ledger = SimpleNamespace(rows=lambda _: range(8))
+        ledger = SimpleNamespace(rows=lambda _: range(8), entries=lambda: [(0, {})])
 
         def read_status(self, _: int) -> np.ndarray:
             return np.full(8, Status.OK, np.uint8)
@@ -181,6 +181,21 @@ def test_teacher_statistics_are_numpys_over_all_good_rows_of_a_split(tmp_path: P
         np.testing.assert_allclose(mean, values.mean(0), rtol=1e-12)
         np.testing.assert_allclose(var, values.var(0, ddof=1), rtol=1e-12)
         assert mean.shape == (WIDTH,)
+
+
+def test_teacher_statistics_of_an_unfinished_store_are_of_the_rows_that_are_there(tmp_path: Path) -> None:
+    """As `evaluate --store` asks for; a file that is there without an entry in the ledger does not count."""
+    store = make_store(tmp_path / "s.zarr", train=(10, 13, 2), val=(9,), rows_per_shard=7)
+    store.first.ledger.forget(1)
+    store.first.ledger.forget(2)
+    for path in store.first.shard_files(2):
+        path.unlink()
+    rows = store.first.ok_rows(TRAIN)
+    assert set(rows) == {*range(7), *range(21, 25)}
+    values = embed_patches(make_patches(34))[rows].astype(np.float16).astype(np.float64)
+    mean, var = teacher_statistics(store.first, TRAIN)
+    np.testing.assert_allclose(mean, values.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(var, values.var(0, ddof=1), rtol=1e-12)
 
 
 def test_too_few_rows_have_no_statistics(tmp_path: Path) -> None:

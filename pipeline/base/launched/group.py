@@ -40,6 +40,16 @@ MISSED_BEATS = 20
 """Beats after which a note that was announced and never came is given up: its process was killed in between."""
 
 
+PIECE = 1 << 20
+"""Characters of a value that the launcher's store gets at once. Our choice: torch's takes 8 MiB, and drops whoever
+sends more; a character that is not ASCII has up to four bytes.
+"""
+IN_PIECES = "\0pieces "
+"""What the store has in the place of a longer value, before the number of its pieces and what their keys begin with. No
+JSON and no note begins so.
+"""
+
+
 class GroupError(G2LError):
     """The processes of a launched group have lost each other."""
 
@@ -60,14 +70,24 @@ class ReachedStore:
             return int(self._store.add(key, amount))
 
     def set(self, key: str, value: str, /) -> None:
-        """As `KeyValue.set`."""
+        """As `KeyValue.set`; a long value in pieces, before the key is there."""
         with _reaching():
+            if len(value) > PIECE:
+                pieces = [value[start : start + PIECE] for start in range(0, len(value), PIECE)]
+                place = f"{key}/{self._store.add(f'{key}/times', 1)}"  # whoever reads an earlier value has that one's
+                for number, piece in enumerate(pieces):
+                    self._store.set(f"{place}/{number}", piece)
+                value = f"{IN_PIECES}{len(pieces)} {place}"
             self._store.set(key, value)
 
     def get(self, key: str, /) -> bytes:
         """As `KeyValue.get`."""
         with _reaching():
-            return bytes(self._store.get(key))
+            value = bytes(self._store.get(key))
+            if not value.startswith(IN_PIECES.encode()):
+                return value
+            count, _, place = value.decode().removeprefix(IN_PIECES).partition(" ")
+            return b"".join(bytes(self._store.get(f"{place}/{number}")) for number in range(int(count)))
 
     def check(self, keys: list[str], /) -> bool:
         """As `KeyValue.check`."""

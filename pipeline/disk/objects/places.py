@@ -6,6 +6,7 @@ is decoded, but for `https://`, whose addresses are encoded.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PosixPath
 from urllib.parse import unquote
 
@@ -66,6 +67,18 @@ def why_no_slide(path: Path) -> str:
     if isinstance(path, ObjectPath):
         return "a slide in a bucket is read from a copy only: give --stage-dir where the command has it, or copy it"
     return "no such slide, or no permission to read its folder"
+
+
+def say_where(names: Iterable[str]) -> str:
+    """What to do where slides are not, which the manifest calls so: of full paths and addresses `--slides-root` says
+    nothing.
+    """
+    if not all(os.path.isabs(name) or as_url(name) is not None for name in names):
+        return "say with --slides-root where they are now"
+    return (
+        "the manifest has their full paths, which --slides-root leaves as they are. Make a link at the old place, or "
+        "write the new paths into the manifest; `g2l plan` then gives the same plan, and a store of it goes on"
+    )
 
 
 def place_trouble(root: Path, name: str) -> str:

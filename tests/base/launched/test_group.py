@@ -5,12 +5,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from support.commands import child_environment
-from support.launched import MemoryStore, free_port
+from support.launched import MemoryStore, beating_in_a_thread, free_port
 from support.places import ROOT
-from torch.distributed import HashStore
+from torch.distributed import HashStore, TCPStore
 
 from pipeline.base import console
 from pipeline.base.console import Progress
@@ -289,3 +290,18 @@ def test_a_note_with_a_name_that_is_not_utf_8_is_said(capsys: pytest.CaptureFixt
         console.say("note: /slides/caf\udce9 has no room")
     leader._beat()
     assert r"note: /slides/caf\udce9 has no room" in capsys.readouterr().err
+
+
+def test_long_calls_and_reports_come_whole_through_torchs_store() -> None:
+    """It drops whoever sends more than 8 MiB: an import of 20,000 slides, or a slide with as many patches left out."""
+    store = ReachedStore(TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=20)))
+    leader, helper = LaunchedGroup(store, 0, 2), LaunchedGroup(store, 1, 2)
+    slides = {f"Präparat {number}": ["x" * 4_000] for number in range(2_300)}
+    leader.call({"slides": slides})
+    with beating_in_a_thread(leader), helper.helping() as calls:
+        assert next(calls) == {"slides": slides}
+    shared = leader.share([0], lambda unit: False)
+    for reasons in ([["a" * 4_000] * 2_300, "b"], [["c" * 4_000] * 2_200]):  # the process was replaced
+        shared.report(0, {"failures": reasons})
+        assert shared.reports([0]) == {0: {"failures": reasons}}
+    assert store.get(f"call/{leader.work}").decode().isascii()

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk.objects.places import ObjectPath, as_place, place_below, place_trouble, real_name, why_no_slide
+from pipeline.disk.objects.places import (
+    ObjectPath,
+    as_place,
+    place_below,
+    place_trouble,
+    real_name,
+    say_where,
+    why_no_slide,
+)
 
 ROOT = Path("/data")
 
@@ -66,6 +74,12 @@ def test_addresses_that_cannot_be_are_refused_without_what_may_be_secret(name: s
     trouble = place_trouble(Path("s3://bucket/x"), name)
     assert words in trouble
     assert "hidden" not in trouble
+
+
+def test_a_root_is_asked_for_only_where_it_is_of_use() -> None:
+    assert say_where(["a.svs", "/data/b.svs"]).startswith("say with --slides-root")
+    for names in (["/data/a.svs"], ["s3://bucket/a.svs", "/data/b.svs"]):
+        assert "full paths, which --slides-root leaves as they are" in say_where(names)
 
 
 def test_others_are_not_refused() -> None:

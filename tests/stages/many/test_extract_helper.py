@@ -1,9 +1,11 @@
 """Stage one in several processes (`torchrun`), on one node and on two: the store is that of one, to the byte."""
 
+import json
 import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.commands import leftovers, succeed
@@ -12,7 +14,7 @@ from support.launched import MemoryStore, beating_in_a_thread, ended, start_torc
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.launched.group import LaunchedGroup
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.store.store import Store
 from stages.extract_teacher import extract_teacher
@@ -41,6 +43,12 @@ def words(made: Path, out: Path, *more: object, source: Path | None = None) -> l
 def config(made: Path, **options: object) -> ExtractConfig:
     values = {"teacher": TEACHER, "weights": made / "t.safetensors", "device": "cpu", "workers": 1}
     return ExtractConfig.build(values | {"rows_per_shard": 2, "batch_size": 2} | options)
+
+
+def call_to(pending: list[int], plan: Plan) -> dict[str, Any]:
+    """A leader's call to shards of a store of the plan."""
+    places = plan.places_beside(plan)
+    return {"pending": pending, "failed": 0, "crashing": {}, "view": 0, "stages": False, "places": places}
 
 
 @pytest.mark.slow
@@ -89,7 +97,7 @@ def test_a_leader_and_then_a_helper_in_one_process(made: Path, tmp_path: Path) -
     for shard in (3, 7):
         (tmp_path / "s" / "shards" / f"{shard}.json").unlink()
         store.values.pop(f"done/{shard}")
-    beating.call({"pending": [3, 7], "failed": 0, "crashing": {}, "view": 0, "stages": False})
+    beating.call(call_to([3, 7], plan))
     helper = LaunchedGroup(store, 1, 2)
     del store.values["claim/3"], store.values["claim/7"]
     with beating_in_a_thread(beating, "done/3", "done/7"):
@@ -99,13 +107,37 @@ def test_a_leader_and_then_a_helper_in_one_process(made: Path, tmp_path: Path) -
     assert leftovers(tmp_path) == []
 
 
+def test_helpers_read_the_slides_where_the_leader_does(made: Path, tmp_path: Path) -> None:
+    """The store was begun when slides lay elsewhere, and the plan made anew: their rows failed, with exit code 0."""
+    out = shutil.copytree(made / "one", tmp_path / "s")
+    records = out / "plan" / "zarr.json"
+    records.write_text(records.read_text().replace(str(made / "slides"), str(tmp_path / "gone")))
+    for entry in (out / "shards").iterdir():
+        entry.unlink()
+    helped = shutil.copytree(out, tmp_path / "helped")
+    assert Store(out).plan.slides_root == tmp_path / "gone"
+    store = MemoryStore()
+    leader = LaunchedGroup(store, 0, 2)
+    with leader.leading():
+        extract_teacher(read_plan(made / "plan.h5"), out, config(made), group=leader)
+    expected = array_files(made / "one") | {"plan/zarr.json": records.read_bytes()}
+    assert array_files(out) == expected
+
+    said = json.loads(store.values["call/1/1"])
+    beating = LaunchedGroup(helper_store := MemoryStore(), 0, 2)
+    beating.call(said)
+    with beating_in_a_thread(beating, *(f"done/{shard}" for shard in said["pending"])):
+        help_extract(LaunchedGroup(helper_store, 1, 2), helped, config(made))
+    assert array_files(helped) == expected
+
+
 def test_a_helper_with_another_teacher_is_refused(made: Path, tmp_path: Path) -> None:
     """Another file on that machine, or another device's arithmetic."""
     out = shutil.copytree(made / "one", tmp_path / "s")
     other = write_teacher(tmp_path / "other.safetensors", seed=5)
     store = MemoryStore()
     leader = LaunchedGroup(store, 0, 2)
-    leader.call({"pending": [], "failed": 0, "crashing": {}, "view": 0, "stages": False})
+    leader.call(call_to([], Store(out).plan))
     with beating_in_a_thread(leader):
         with pytest.raises(StoreError, match="weights_sha256"):
             help_extract(LaunchedGroup(store, 1, 2), out, config(made, weights=other))
@@ -141,7 +173,7 @@ def test_a_further_teacher_that_is_seen_late_is_waited_for(
     monkeypatch.setattr(extract_helper, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     store = MemoryStore()
     leader = LaunchedGroup(store, 0, 2)
-    leader.call({"pending": [], "failed": 0, "crashing": {}, "view": 0, "stages": False})
+    leader.call(call_to([], Store(out).plan))
     with beating_in_a_thread(leader, "1/came/1"):
         help_extract(LaunchedGroup(store, 1, 2), out, config(made, **options))
     assert (out / "teachers").is_dir()
