@@ -29,6 +29,7 @@ from pipeline.disk.objects.present import absent_places
 from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import EncoderForward
+from pipeline.encoders.weight_files import read_weight_file
 from pipeline.slides.patch_sample import MOST_OF_A_SLIDE
 from pipeline.slides.staging.one import copy_of_slide
 from pipeline.store.format import Status
@@ -240,6 +241,9 @@ def look_at_run(path: Path) -> Iterator[Finding]:
     size = bytes_below(run.checkpoints)
     if run.student.exists():
         yield good("run", f"finished at {reached}; {format_bytes(size)} of checkpoints")
+        yield from _look_at_student(run.student)
+    elif later := _later_version(run):
+        yield trouble("run", later, "copy the run to where that G2L is")
     else:
         saved = any(run.checkpoints.glob("*"))
         advice = "run the same `g2l train-student` again: it continues" + ("" if saved else " from the first step")
@@ -248,6 +252,26 @@ def look_at_run(path: Path) -> Iterator[Finding]:
             advice = "continue with these versions, where it is to be exact to the bit"
             yield note("versions", f"begun with others: {', '.join(changed)}", advice)
         yield from look_at_start(run)
+
+
+def _later_version(run: RunFolder) -> str:
+    """Why this G2L cannot continue a run; empty if it can."""
+    try:
+        run.version()
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _look_at_student(folder: Path) -> Iterator[Finding]:
+    """Whether the files of weights of a finished run's student can be read; nothing if so."""
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            read_weight_file(path)
+        except G2LError as error:
+            yield trouble(
+                "student", str(error), "copy it from a backup; or `g2l train-student` again, into another --out"
+            )
 
 
 def _reached(lines: Sequence[Mapping[str, Any]], epochs: int) -> str:

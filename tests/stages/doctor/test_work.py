@@ -1,5 +1,6 @@
 """Manifests, stores and runs that a doctor looks at: sound ones, and what is wrong with others."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,10 +194,22 @@ def test_a_run_says_how_far_it_is(tmp_path: Path) -> None:
     (finished,) = work.look_at_run(run)
     assert finished.level == "ok"
     assert "finished at step" in finished.words
+    weights = run / "student" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    _, cut = work.look_at_run(run)
+    assert (cut.level, cut.subject) == ("trouble", "student")
+    assert str(weights) in cut.words
+    weights.write_bytes(whole)
     shutil.rmtree(run / "student")
     (begun,) = work.look_at_run(run)
     assert begun.level == "note"
     assert begun.advice.endswith("it continues")
+    identity = (run / "run.json").read_text()
+    (run / "run.json").write_text(json.dumps(json.loads(identity) | {"version": 99}))
+    (later,) = work.look_at_run(run)
+    assert (later.level, "a run of version 99" in later.words) == ("trouble", True)
+    (run / "run.json").write_text(identity)
     shutil.move(tmp_path / "store.zarr", tmp_path / "moved.zarr")
     assert [each.level for each in work.look_at_run(run)] == ["note", "trouble"]
     (run / "run.json").write_text("{")
