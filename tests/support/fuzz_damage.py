@@ -474,10 +474,10 @@ def archive_member(path: Path, rng: random.Random) -> None:
 
 
 def bomb(path: Path, rng: random.Random) -> None:
-    """An archive whose one file unpacks to 600 MB."""
+    """An archive whose one file unpacks to 300 MB."""
     path.unlink()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.geojson", "w") as f:
-        for _ in range(600):
+        for _ in range(300):
             f.write(bytes(1_000_000))
 
 
