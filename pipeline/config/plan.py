@@ -498,7 +498,8 @@ class PlanConfig(Config):
                 kept[name] = getattr(earlier, name)
         if sorted(map(parse_quota, earlier.class_quota)) == sorted(map(parse_quota, self.class_quota)):
             kept["class_quota"] = earlier.class_quota
-        if self.sample == earlier.sample and "class_overlap" not in self.model_fields_set:
+        means_same = (self.class_overlap == "smaller") == (earlier.class_overlap == "smaller")  # "most" was never said
+        if self.sample == earlier.sample and (means_same or "class_overlap" not in self.model_fields_set):
             kept["class_overlap"] = earlier.class_overlap
         return self.model_copy(update=kept)
 

@@ -66,13 +66,15 @@ def _names_in(folder: Path) -> Mapping[str, Sequence[str]]:
         OSError: it cannot be listed.
     """
     status = os.stat(folder)
-    if time.time() - status.st_mtime < SETTLED_SECONDS:
+    # tar, `rsync -a` and `cp -a` set the time of a folder back once its files are there; nothing sets ctime back.
+    if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_SECONDS:
         return _list_names(folder)
-    return _kept_names(os.path.abspath(folder), status.st_dev, status.st_ino, status.st_mtime_ns)
+    place = os.path.abspath(folder)
+    return _kept_names(place, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(MOST_FOLDERS)
-def _kept_names(folder: str, device: int, inode: int, changed_ns: int) -> Mapping[str, Sequence[str]]:
+def _kept_names(folder: str, device: int, inode: int, modified_ns: int, changed_ns: int) -> Mapping[str, Sequence[str]]:
     """As `_list_names`, kept; the numbers tell the folder's state."""
     return _list_names(Path(folder))
 

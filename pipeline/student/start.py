@@ -14,7 +14,7 @@ import torch
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.cohort.leakage.exclusions import key_of
 from pipeline.cohort.plan import Plan
-from pipeline.config.model_names import PRETRAINED, SCRATCH, is_run
+from pipeline.config.model_names import PRETRAINED, SCRATCH, is_run, recorded_path
 from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
@@ -26,6 +26,8 @@ from pipeline.student.resolve import NamedModel, name_model
 from pipeline.student.weights_place import options_of_run, store_of_run
 from pipeline.training.run_folder import RunFolder
 
+UNKNOWN_PLAN = ""
+"""Stands for the hash of the plan of a training that nothing is known of; no plan has it."""
 MOST_BEFORE = 20
 """Runs, each begun from the one before it, that are looked at. Our choice: more than anybody makes."""
 
@@ -115,17 +117,34 @@ def _names_of(plan: Plan, split: int) -> dict[str, str]:
 
 def _trainings(start: Start) -> Iterator[tuple[str, Plan | None]]:
     """The trainings that a student has behind it, the last one first: the hash of the plan, and the plan, or `None` if
-    it is not at hand.
+    it is not at hand. `UNKNOWN_PLAN` is that of a student that one of them was begun from, and that is gone.
     """
     for _ in range(MOST_BEFORE):
         if start.student is None:
             return
         run = _run_of(Path(start.weights))
         yield start.student.plan_hash, None if run is None else _plan_of(run, start.student.plan_hash)
-        try:
-            start = find_start(str(options_of_run(run).get("weights", SCRATCH)) if run is not None else SCRATCH)
-        except G2LError:  # what that run was begun from is gone or damaged
+        if run is None:
             return
+        before = _begun_from(run)
+        if before is None:
+            yield UNKNOWN_PLAN, None
+            return
+        start = before
+
+
+def _begun_from(run: RunFolder) -> Start | None:
+    """Where a run was begun; `None` if that was a student which is gone, or cannot be read."""
+    options = options_of_run(run)
+    weights = str(options.get("weights", SCRATCH))
+    if weights not in (PRETRAINED, SCRATCH):
+        weights = str(recorded_path(weights, run.config_path, str(options.get("out", ""))))
+    try:
+        start = find_start(weights)
+        was_student = "start" in run.read_identity()
+    except G2LError:
+        return None
+    return None if was_student and start.student is None else start
 
 
 def _run_of(folder: Path) -> RunFolder | None:

@@ -70,6 +70,10 @@ def test_which_of_overlapping_classes_counts_is_said_by_plans_with_a_sample_by_c
     assert by_class.continuing(earlier).deciding() == earlier.deciding()
     said = PlanConfig.build({"sample": "class", "class_overlap": "smaller"})
     assert said.continuing(earlier).deciding() != earlier.deciding()
+    most = PlanConfig.build({"sample": "class", "class_overlap": "most"})
+    assert most.continuing(earlier).deciding() == earlier.deciding()  # it is the rule of the earlier plan
+    assert most.continuing(by_class).deciding() != by_class.deciding()
+    assert by_class.continuing(most).deciding() == most.deciding()
     with pytest.raises(ConfigError, match="class_overlap: is for --sample class"):
         PlanConfig.build({"class_overlap": "most"})
 

@@ -1,8 +1,10 @@
 """Names with accents: composed in the table and not on the disk, or the other way round."""
 
 import os
+import time
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.commands import call_g2l
@@ -12,6 +14,7 @@ from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.manifest import parse_manifest, read_manifest
 from pipeline.cohort.plan import read_plan
 from pipeline.cohort.sources import list_folder
+from pipeline.disk import file_names
 from pipeline.disk.file_names import file_named, files_named, name_trouble
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
@@ -49,6 +52,7 @@ def test_a_folder_is_listed_once_for_all_names_and_again_when_it_changes(
     for number in range(20):
         (folder / f"{NFD} {number}.svs").touch()
     os.utime(folder, (1e9, 1e9))
+    monkeypatch.setattr(file_names, "time", SimpleNamespace(time=lambda: time.time() + 2 * file_names.SETTLED_SECONDS))
     listed: list[str] = []
 
     def listdir(path: Path) -> list[str]:
@@ -60,12 +64,28 @@ def test_a_folder_is_listed_once_for_all_names_and_again_when_it_changes(
     for path in asked:
         assert (len(files_named(path)), name_trouble(path)) == (int(int(path.stem.split()[-1]) < 20), "")
     assert listed.count(str(folder)) == 1
-    (folder / f"{NFD} 30.svs").touch()  # the folder has changed just now
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    (folder / f"{NFD} 30.svs").touch()
     assert file_named(asked[30]).samefile(folder / f"{NFD} 30.svs")
-    os.utime(folder, (1e9 + 1, 1e9 + 1))
+    time.sleep(0.05)
     (folder / f"{NFD} 31.svs").touch()
-    os.utime(folder, (1e9 + 2, 1e9 + 2))
+    (folder / f"{NFD} 0.svs").unlink()
+    os.utime(folder, (1e9, 1e9))  # as tar and `rsync -a` set it back
     assert file_named(asked[31]).samefile(folder / f"{NFD} 31.svs")
+    assert files_named(asked[0]) == []
+    assert listed.count(str(folder)) == 3
+
+
+def test_a_folder_that_has_just_changed_is_listed_each_time(tmp_path: Path) -> None:
+    """Whatever its time says: a second change may come before the clock ticks."""
+    folder = tmp_path / NFD
+    folder.mkdir()
+    for number in range(3):
+        asked = tmp_path / NFD / f"{NFC} {number}.svs"
+        assert files_named(asked) == []
+        (folder / f"{NFD} {number}.svs").touch()
+        os.utime(folder, (1e9, 1e9))
+        assert file_named(asked).samefile(folder / f"{NFD} {number}.svs")
 
 
 def test_plan_and_what_reads_it_find_the_slides(tmp_path: Path) -> None:

@@ -283,3 +283,6 @@ def test_held_out_cases_that_were_trained_on_before_are_told(
     said, card = trained(other, "fourth", tmp_path / "export")
     assert "warning: --weights were trained on another plan, which is not at hand" in said
     assert "--weights were trained on another plan" in card
+    shutil.rmtree(tmp_path / "first")
+    said, _ = trained(other, "fifth", tmp_path / "second")  # of the same plan, but begun from what is gone
+    assert "warning: --weights were trained on another plan, which is not at hand" in said

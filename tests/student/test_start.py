@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from pipeline.projector import Projector
 from pipeline.report.content import AFTER
 from pipeline.student import start as start_module
 from pipeline.student.start import Start, continue_projector, find_start, projector_hash, seen_before
+from pipeline.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -92,6 +95,34 @@ def test_held_out_cases_that_a_student_was_trained_on_before(
     assert seen.startswith(words) or (words and words in seen)
     assert bool(seen) == bool(words)
     assert seen_before(Start("weights"), plan_of_rows((16, 16), ())) == ""
+
+
+def test_what_a_run_was_begun_from_and_is_gone(monkeypatch: pytest.MonkeyPatch, named: Path, tmp_path: Path) -> None:
+    """A student that was trained on unknown cases is told from random weights and from a file."""
+    folder = tmp_path / "run"
+    shutil.copytree(named, folder / "student")
+    (tmp_path / "typed").mkdir()
+    shutil.copytree(named, tmp_path / "typed" / "kept")
+    plan = plan_of_rows((16,), (16, 16))
+    after = replace(find_start(str(named)).student, plan_hash=plan.hash)  # type: ignore[type-var]
+    begun: dict[str, Any] = {}
+    monkeypatch.setattr(RunFolder, "read_identity", lambda self: begun)
+    for weights, start, is_told in (
+        (SCRATCH, {}, False),
+        (str(tmp_path / "gone.safetensors"), {}, False),
+        (str(tmp_path / "gone"), {"a": "1" * 64}, True),
+        (str(tmp_path / "typed" / "kept"), {"a": "1" * 64}, False),
+        ("typed/kept", {"a": "1" * 64}, False),  # version 0.1.0 recorded it as typed
+    ):
+        begun = {"start": start} if start else {}
+        (folder / "run.json").write_text("{}")
+        (folder / "config.toml").write_text(f'["train-student"]\nweights = "{weights}"\nout = "run"\n')
+        trainings = list(start_module._trainings(Start(str(folder), after)))
+        assert ((start_module.UNKNOWN_PLAN, None) in trainings) == is_told, weights
+        assert len(trainings) == 1 + bool(start)
+        monkeypatch.setattr(start_module, "_plan_of", lambda run, plan_hash: plan)
+        told = seen_before(Start(str(folder), after), plan)
+        assert ("may have seen the held-out cases" in told) == bool(start)
 
 
 def test_a_projector_goes_on_with_its_map_and_the_student_s_statistics() -> None:

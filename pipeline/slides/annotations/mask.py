@@ -40,8 +40,14 @@ UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "\u03bcm": 1.0, "um":
 """OME's units of length, micrometres each; some programs write the Greek letter mu for the micro sign."""
 SAID_BY_TAGS = {270, 282, 283, 296}
 """Codes of the tags that say a TIFF's scale and the names of its classes."""
-JPEG_COMPRESSIONS = (tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG)
-"""TIFF's compressions by JPEG, which loses digits."""
+LOSSY_COMPRESSIONS = (
+    tifffile.COMPRESSION.OJPEG,
+    tifffile.COMPRESSION.JPEG,
+    tifffile.COMPRESSION.ALT_JPEG,
+    tifffile.COMPRESSION.JPEG_LOSSY,
+    tifffile.COMPRESSION.JPEG_2000_LOSSY,  # QuPath and Bio-Formats write JPEG 2000 without loss under another number
+)
+"""TIFF's compressions by JPEG, and by JPEG 2000 with loss, which lose digits."""
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 """TIFF's units of resolution: inch, centimetre."""
 TELLING_PX = 50
@@ -206,8 +212,9 @@ def _read_tiff(data: bytes) -> ReadMask:
         shape = [side for side in page.shape if side != 1] if page.samplesperpixel == 1 else list(page.shape)
         if len(shape) > 2 or _has_another(tiff, page.shape):
             raise ValueError(f"a mask has one channel and one image; this has more ({page.axes}: {page.shape})")
-        if page.compression in JPEG_COMPRESSIONS:
-            raise ValueError("it is compressed by JPEG, which changes values and so classes; write it without loss")
+        if page.compression in LOSSY_COMPRESSIONS:
+            kind = "JPEG 2000 with loss" if page.compression == tifffile.COMPRESSION.JPEG_2000_LOSSY else "JPEG"
+            raise ValueError(f"it is compressed by {kind}, which changes values and so classes; write it without loss")
         num_bytes = math.prod(page.shape) * np.dtype(page.dtype).itemsize
         require_claim(num_bytes, len(data), "the mask")
         require_room(2 * num_bytes, "the mask")

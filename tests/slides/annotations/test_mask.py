@@ -152,6 +152,7 @@ def test_a_mask_of_two_tones_has_one_class() -> None:
         (tiff(np.arange(1200, dtype=np.uint16).reshape(30, 40)), "1200 different values"),
         (tiff(VALUES, ome=True, metadata=OME | {"PhysicalSizeY": 8.0}), "not square"),
         (tiff(VALUES, compression="jpeg"), "compressed by JPEG, which changes values"),
+        (tiff(VALUES, compression="JPEG_2000_LOSSY"), "compressed by JPEG 2000 with loss, which changes values"),
     ],
 )
 def test_what_is_no_mask_of_classes_is_refused(data: bytes, words: str) -> None:
