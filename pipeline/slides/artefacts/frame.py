@@ -39,8 +39,12 @@ HAZE_REACH_UM = 160.0
 """How far from such an area smooth pixels beside it are haze as well. Our choice: twice its width, for between it and
 tissue no square fits that sees haze alone.
 """
-FINE_PX = 3
-"""Width of the window in which these pixels are smooth."""
+FINE_PX, BESIDE_PX = 3, 9
+"""Widths of two windows: in the one such a pixel is smooth; in the other it is as light as all smooth pixels are, which
+leaves out the dark tissue beside it, and tells haze from pale tissue that is out of focus.
+"""
+BESIDE_DEVIATION = 0.0064
+"""As `HAZE_DEVIATION`, of the latter. Our choice: just above what stain on glass has."""
 
 
 def find_border(
@@ -88,14 +92,21 @@ def find_haze(
     if not core.any():
         return core
     haze = grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
-    beside = pale & _smooth(image, pale, FINE_PX, limit)
+    fine = pale & _smooth(image, pale, FINE_PX, limit)
+    beside = fine & _smooth(image, fine, BESIDE_PX, BESIDE_DEVIATION * usual_light(light), among=fine)
     reach = ndimage.binary_dilation(haze, iterations=steps(HAZE_REACH_UM, pixel_um), mask=beside | haze)
     return closed(reach, 1) & pale
 
 
-def _smooth(image: NDArray[np.uint8], where: NDArray[np.bool_], window_px: int, limit: float) -> NDArray[np.bool_]:
-    """Pixels of an image (H, W, 3) whose light deviates by at most `limit` within a window around them: bool (H, W).
-    Columns and rows without any of `where` (H, W) are not looked at.
+def _smooth(
+    image: NDArray[np.uint8],
+    where: NDArray[np.bool_],
+    window_px: int,
+    limit: float,
+    among: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """Pixels of an image (H, W, 3) within a window around which light deviates by at most `limit`, `among` some pixels
+    (H, W) or all: bool (H, W). Columns and rows without any of `where` (H, W) are not looked at.
     """
     smooth, margin = np.zeros_like(where), window_px // 2
     for rows in strips(*where.shape):
@@ -103,7 +114,8 @@ def _smooth(image: NDArray[np.uint8], where: NDArray[np.bool_], window_px: int, 
         if len(inside):
             first, last = max(rows.start - margin, 0), min(rows.stop + margin, len(where))
             left, right = max(inside[0] - margin, 0), inside[-1] + margin + 1
-            spread = _deviation(image[first:last, left:right].sum(axis=2, dtype=np.float32) / 3, window_px)
+            values = image[first:last, left:right].sum(axis=2, dtype=np.float32) / 3
+            spread = _deviation(values, window_px, None if among is None else among[first:last, left:right])
             smooth[rows, left:right] = spread[rows.start - first : rows.stop - first] <= limit
     return smooth
 
@@ -115,8 +127,18 @@ def usual_light(light: NDArray[np.uint8], known: NDArray[np.bool_] | None = None
     return float(np.searchsorted(counts, 0.95 * counts[-1])) if counts[-1] else 0.0
 
 
-def _deviation(values: NDArray[np.float32], window_px: int) -> NDArray[np.float32]:
-    """The standard deviation of (H, W) in a square around each pixel: float32 (H, W)."""
-    mean = ndimage.uniform_filter(values, window_px, mode="nearest")
-    square = ndimage.uniform_filter(values**2, window_px, mode="nearest")
+def _deviation(
+    values: NDArray[np.float32], window_px: int, among: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """The standard deviation of (H, W) in a square around each pixel, of all of it or `among` some pixels: float32 (H,
+    W), 0 where there are none.
+    """
+    if among is None:
+        mean = ndimage.uniform_filter(values, window_px, mode="nearest")
+        square = ndimage.uniform_filter(values**2, window_px, mode="nearest")
+    else:
+        share = np.maximum(ndimage.uniform_filter(among.astype(np.float32), window_px, mode="nearest"), 1e-3)
+        kept = np.where(among, values, np.float32(0))
+        mean = ndimage.uniform_filter(kept, window_px, mode="nearest") / share
+        square = ndimage.uniform_filter(kept**2, window_px, mode="nearest") / share
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
