@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from support.stained import HEIGHT, WIDTH, glass, piece, stain
 
 from pipeline.slides.artefacts.frame import find_border, find_haze
@@ -77,3 +78,15 @@ def test_haze_reaches_to_the_tissue_that_it_lies_beside() -> None:
     pale = np.full_like(saturation, 0.1)  # tissue as pale as the haze is kept for its texture
     found = find_haze(image, image.max(axis=2), 8.0, PIECE, pale)
     assert found[is_tissue].mean() < 0.03
+
+
+def test_pale_tissue_out_of_focus_beside_haze_is_kept() -> None:
+    """It is as smooth from pixel to pixel as haze is, but not over 70 um."""
+    image = stain(glass(), PIECE, (225, 190, 210), 0.0).astype(np.float64)
+    is_tissue = PIECE & (np.arange(WIDTH) < 130)
+    wave = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(HEIGHT, WIDTH)), 3.0)
+    image[is_tissue] += (5.5 * wave / wave.std())[is_tissue, None]
+    blurred = image.clip(0, 255).astype(np.uint8)
+    found = find_haze(blurred, blurred.max(axis=2), 8.0, PIECE, SATURATION)
+    assert found[PIECE & ~is_tissue].mean() > 0.9
+    assert found[is_tissue].mean() < 0.05
