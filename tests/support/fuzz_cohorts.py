@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from pipeline.cohort.plan import read_plan
-from support.annotated import write_geojson
+from support.annotated import Corners, asap, layer, region, write_geojson
 from support.extraction import FURTHER, PATCH_PX, TEACHER, extract, write_teacher
 from support.files import write_table
 from support.fuzz_damage import NAMES
@@ -22,13 +22,13 @@ from support.fuzz_kinds import CPU, OUT, PLAN, STUDENT, WEIGHTS, WORLD, Kind
 
 WIDTH, HEIGHT, MPP = 256, 192, 0.5
 """Of the world's slides."""
-TUMOUR, STROMA = (0, 0, 140, 192), (140, 0, 100, 192)
-"""Boxes (x, y, width, height) of level 0 that are drawn on each slide."""
+DRAWN_BOXES = {"Tumour": (0, 0, 140, 192), "Stroma": (140, 0, 100, 192)}
+"""Boxes (x, y, width, height) of level 0 that are drawn on each slide, by class."""
 SLIDES = ("s0", "s1")
 Write = Callable[[Path], object]
 
 
-def corners(box: tuple[int, int, int, int]) -> list[tuple[int, int]]:
+def corners(box: tuple[int, int, int, int]) -> Corners:
     """Of a box, around it."""
     x, y, width, height = box
     return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
@@ -36,24 +36,20 @@ def corners(box: tuple[int, int, int, int]) -> list[tuple[int, int]]:
 
 def write_asap(path: Path) -> None:
     """XML of ASAP."""
-    drawn = []
-    for name, box in (("Tumour", TUMOUR), ("Stroma", STROMA)):
-        points = "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}" />' for i, (x, y) in enumerate(corners(box)))
-        inside = f"<Coordinates>{points}</Coordinates>"
-        drawn.append(f'<Annotation Name="A" Type="Polygon" PartOfGroup="{name}" Color="#F00">{inside}</Annotation>')
+    drawn = "".join(asap("Polygon", name, corners(box)) for name, box in DRAWN_BOXES.items())
     group = '<AnnotationGroups><Group Name="Tumour" PartOfGroup="None" Color="#F00"><Attributes /></Group>'
-    whole = f"<Annotations>{''.join(drawn)}</Annotations>{group}</AnnotationGroups>"
+    whole = f"<Annotations>{drawn}</Annotations>{group}</AnnotationGroups>"
     path.write_text(f'<?xml version="1.0"?><ASAP_Annotations>{whole}</ASAP_Annotations>')
 
 
-def write_layers(path: Path, tag: str, **said: str) -> None:
+def write_layers(path: Path, tag: str, kind: str, more: str = "") -> None:
     """XML of ImageScope or HALO, whose points have this tag."""
-    layers = []
-    for number, (name, box) in enumerate((("Tumour", TUMOUR), ("Stroma", STROMA))):
-        points = "".join(f'<{tag} X="{x}" Y="{y}" Z="0" />' for x, y in corners(box))
-        region = f'<Region Type="{said["kind"]}" NegativeROA="0"><Vertices>{points}</Vertices></Region>'
-        layers.append(f'<Annotation Id="{number}" Name="{name}" LineColor="1"><Regions>{region}</Regions></Annotation>')
-    path.write_text(f"<Annotations{said.get('more', '')}>{''.join(layers)}</Annotations>")
+    pairs = enumerate(DRAWN_BOXES.items())
+    layers = [
+        layer(region(corners(box), tag, Type=kind, NegativeROA="0"), name, number=str(number))
+        for number, (name, box) in pairs
+    ]
+    path.write_text(f"<Annotations{more}>{''.join(layers)}</Annotations>")
 
 
 def mask() -> Any:
@@ -65,7 +61,7 @@ def mask() -> Any:
 
 def write_geojson_of_both(path: Path) -> None:
     """The boxes as QuPath writes them."""
-    write_geojson(path, Tumour=TUMOUR, Stroma=STROMA)
+    write_geojson(path, **DRAWN_BOXES)
 
 
 def write_zip(path: Path) -> None:

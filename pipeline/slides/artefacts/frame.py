@@ -87,13 +87,14 @@ def find_haze(
     pale = tissue & (saturation <= HAZE_SATURATION)
     if not pale.any():
         return pale
-    limit = HAZE_DEVIATION * usual_light(light)
+    usual = usual_light(light)
+    limit = HAZE_DEVIATION * usual
     core = opened(pale & _smooth(image, pale, WINDOW_PX, limit), steps(HAZE_UM / 2, pixel_um))
     if not core.any():
         return core
     haze = grown(core, WINDOW_PX // 2) & pale  # windows at its rim see beyond it
     fine = pale & _smooth(image, pale, FINE_PX, limit)
-    beside = fine & _smooth(image, fine, BESIDE_PX, BESIDE_DEVIATION * usual_light(light), among=fine)
+    beside = fine & _smooth(image, fine, BESIDE_PX, BESIDE_DEVIATION * usual, among=fine)
     reach = ndimage.binary_dilation(haze, iterations=steps(HAZE_REACH_UM, pixel_um), mask=beside | haze)
     return closed(reach, 1) & pale
 

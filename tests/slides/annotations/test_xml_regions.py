@@ -3,12 +3,12 @@
 from xml.parsers.expat import ExpatError
 
 import pytest
+from support.annotated import Corners, asap, layer, region
 
 from pipeline.base.errors import AnnotationError
 from pipeline.slides.annotations.drawn import Notes, shapes_by_class
 from pipeline.slides.annotations.xml_regions import parse_tree, xml_regions
 
-Corners = list[tuple[int, int]]
 SQUARE: Corners = [(10, 10), (90, 10), (90, 90), (10, 90)]
 
 
@@ -16,24 +16,6 @@ def areas(text: str, mpp: float = 1.0) -> tuple[dict[str, float], tuple[str, ...
     notes = Notes()
     shapes = shapes_by_class(xml_regions(text.encode(), mpp, notes, "a.xml", "s"), (100, 100), notes, "a.xml", "s")
     return {name: shape.area for name, shape in shapes.items()}, notes.lines()
-
-
-def asap(kind: str, group: str, places: Corners) -> str:
-    points = "".join(
-        f'<Coordinate Order="{order}" X="{x}" Y="{y}" />' for order, (x, y) in reversed(list(enumerate(places)))
-    )
-    inside = f"<Coordinates>{points}</Coordinates>"
-    return f'<Annotation Name="A" Type="{kind}" PartOfGroup="{group}" Color="#F00">{inside}</Annotation>'
-
-
-def layer(regions: str, name: str = "", more: str = "", number: str = "1") -> str:
-    return f'<Annotation Id="{number}" Name="{name}" LineColor="65280">{more}<Regions>{regions}</Regions></Annotation>'
-
-
-def region(places: Corners, tag: str, **attributes: str) -> str:
-    words = "".join(f' {name}="{value}"' for name, value in attributes.items())
-    points = "".join(f'<{tag} X="{x}" Y="{y}" Z="0" />' for x, y in places)
-    return f"<Region{words}><Vertices>{points}</Vertices></Region>"
 
 
 def test_asap() -> None:
