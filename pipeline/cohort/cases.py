@@ -92,6 +92,11 @@ def parted_patients(rows: Iterable[tuple[str, Sequence[str]]]) -> dict[str, list
     return {patient: sorted(names) for patient, names in sorted(cases.items()) if len(names) > 1}
 
 
+def patients_have(number: int) -> str:
+    """Their number with its verb."""
+    return f"{number:,} patients have" if number > 1 else "1 patient has"
+
+
 def _has_case(slide: OfCase) -> bool:
     """Whether a slide's case was given, as far as is known."""
     return bool(slide.has_case) or slide.case_id != slide.slide_id
@@ -146,8 +151,7 @@ def cases_warning(facts: CaseFacts) -> str:
 
 def _parted_words(facts: CaseFacts) -> str:
     """That patients have several cases."""
-    are = f"{facts.parted:,} patients have" if facts.parted > 1 else "1 patient has"
-    return f"by their TCGA barcodes {are} slides of several cases"
+    return f"by their TCGA barcodes {patients_have(facts.parted)} slides of several cases"
 
 
 def cases_in_words(facts: CaseFacts) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.cohort.cases import CASE_COLUMNS, parted_patients
+from pipeline.cohort.cases import CASE_COLUMNS, parted_patients, patients_have
 
 GROUP_COLUMNS = ("group", *CASE_COLUMNS, "slide_id")
 """Columns that may say which patches belong together; of columns that divide alike the first counts."""
@@ -106,10 +106,9 @@ def parted_patients_note(groups: Sequence[str], names: Sequence[str], word: str)
         return ""
     listed = "; ".join(f"{patient} ({', '.join(of[:MAX_SHOWN])})" for patient, of in list(parted.items())[:MAX_SHOWN])
     more = f" and {len(parted) - MAX_SHOWN:,} more" if len(parted) > MAX_SHOWN else ""
-    have = f"{len(parted):,} patients have" if len(parted) > 1 else "1 patient has"
     return (
-        f"By TCGA barcodes {have} several names among the {word}: {listed}{more}. They may stand on both sides, so "
-        "that scores are too high and intervals too narrow; give the patient, TCGA-XX-XXXX."
+        f"By TCGA barcodes {patients_have(len(parted))} several names among the {word}: {listed}{more}. They may stand "
+        "on both sides, so that scores are too high and intervals too narrow; give the patient, TCGA-XX-XXXX."
     )
 
 
