@@ -542,7 +542,8 @@ def read_plan(path: Path) -> Plan:
                 _values(group, "split"),
                 fractions=_values(group, "class_fractions") if "class_fractions" in group else None,
             )
-            for group in (member(f, f"slides/{name}") for name in sorted(member(f, "slides").keys()))
+            for of_all in [member(f, "slides")]
+            for group in (member(of_all, name) for name in sorted(of_all.keys()))
         ]
     return plan_from_records(records, slides, path)
 

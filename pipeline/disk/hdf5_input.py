@@ -81,7 +81,7 @@ def _read_metadata(node: h5py.File | h5py.Group | h5py.Dataset, only: str | None
     with contextlib.suppress(Exception):
         if only is None:
             attributes(node)
-        else:
+        elif only in node.attrs:
             attribute(node, only)
     if isinstance(node, h5py.Dataset):
         with contextlib.suppress(Exception):
@@ -107,8 +107,14 @@ def _follow(group: h5py.Group, name: str, left: list[int]) -> Any:
     for part in name.split("/"):
         if part in ("", "."):
             continue
-        if not isinstance(node, h5py.Group) or part not in node.keys():  # noqa: SIM118  (`in` follows links)
+        if not isinstance(node, h5py.Group):
             return None
+        links, stored_name = node.id.links, part.encode("utf-8", "surrogateescape")
+        if not links.exists(stored_name):  # `part in node` would follow the link, into other files too
+            return None
+        if links.get_info(stored_name).type == h5py.h5l.TYPE_HARD:
+            node = node[part]
+            continue
         link = node.get(part, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             raise UnsafeError(f"{name} is a link into another file, {link.filename!r}; only the file itself is read")
@@ -117,10 +123,6 @@ def _follow(group: h5py.Group, name: str, left: list[int]) -> Any:
             if left[0] < 0:
                 raise UnsafeError(f"{name} is a link that leads in a circle")
             node = _follow(node, link.path, left)
-            if node is None:
-                return None
-        else:
-            node = node[part]
     return node
 
 
@@ -172,7 +174,7 @@ def require_whole(values: h5py.Dataset) -> int:
     if values.dtype.kind not in NUMBERS:
         raise UnsafeError(f"{name} is of type {values.dtype}, not numbers")
     size: int = math.prod(values.shape) * values.dtype.itemsize
-    file_bytes = int(values.file.id.get_filesize())
+    file_bytes = int(h5py.h5i.get_file_id(values.id).get_filesize())
     require_claim(size, file_bytes, name)
     if values.chunks is None:
         _require_contiguous(values, size, file_bytes)
@@ -285,9 +287,9 @@ def attribute(carrier: h5py.File | h5py.Group | h5py.Dataset, name: str) -> Any:
 def _checked_attributes(carrier: h5py.File | h5py.Group | h5py.Dataset, names: Iterable[str]) -> dict[str, Any]:
     """The attributes of these names; as `attributes`."""
     values: dict[str, Any] = {}
-    text_bytes = 0
+    text_bytes, attrs = 0, carrier.attrs
     for name in names:
-        stored = carrier.attrs.get_id(name)
+        stored = attrs.get_id(name)
         size = math.prod(stored.shape or ())
         if stored.shape is not None and size * stored.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
             raise UnsafeError(f"its attribute {name} claims more than {MOST_ATTRIBUTE_BYTES >> 20} MiB")
@@ -298,7 +300,7 @@ def _checked_attributes(carrier: h5py.File | h5py.Group | h5py.Dataset, names: I
             )
         if variable > 1:  # all may be one object, which is as large as the file
             require_room(variable * int(carrier.file.id.get_filesize()), f"its attribute {name}")
-        values[name] = python_value(carrier.attrs[name])
+        values[name] = python_value(attrs[name])
         text_bytes += _num_bytes(values[name]) if variable else 0
         if text_bytes > MOST_ATTRIBUTE_BYTES:
             raise UnsafeError(f"its attributes hold more than {format_size(MOST_ATTRIBUTE_BYTES)}")
