@@ -29,7 +29,8 @@ class TileCache:
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
-        self._being_made: dict[Hashable, Future[Tile]] = {}
+        self._being_made: dict[Hashable, Future[Tile] | None] = {}
+        """With what others wait for a tile by, if any do: few tiles are asked for twice at once."""
         self._bytes = 0
 
     def get(self, key: Hashable, decode: Callable[[], Tile]) -> Tile:
@@ -43,26 +44,30 @@ class TileCache:
             if tile is not None:
                 self._tiles.move_to_end(key)
                 return tile
-            waited_for = self._being_made.get(key)
-            if waited_for is None:
-                made = self._being_made[key] = Future()
+            waited_for = None
+            if key in self._being_made:
+                waited_for = self._being_made[key] = self._being_made[key] or Future()
+            else:
+                self._being_made[key] = None
         if waited_for is not None:
             return waited_for.result()
         try:
             tile = decode()
         except BaseException as error:
             with self._lock:
-                del self._being_made[key]
-            made.set_exception(error)
+                others = self._being_made.pop(key)
+            if others is not None:
+                others.set_exception(error)
             raise
         with self._lock:
-            del self._being_made[key]
+            others = self._being_made.pop(key)
             self._tiles[key] = tile
             self._bytes += tile.nbytes
             while self._bytes > self._most_bytes:
                 _, oldest = self._tiles.popitem(last=False)
                 self._bytes -= oldest.nbytes
-        made.set_result(tile)
+        if others is not None:
+            others.set_result(tile)
         return tile
 
     def forget(self, is_over: Callable[[Hashable], bool]) -> None:
