@@ -57,7 +57,9 @@ MAX_WORDS = 300
 """Most characters of another library's error in a message."""
 UNSUPPORTED = "unsupported"
 """Word of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
-CONVERT = "OpenSlide reads no file of this kind. Convert it, such as to a pyramidal TIFF with JPEG tiles"
+CONVERT = "convert it, such as to a pyramidal TIFF with JPEG tiles"
+UNREAD_KIND = f"OpenSlide reads no file of this kind: {CONVERT}"
+NO_SLIDE = f"not a slide that OpenSlide can read. Is the file whole? If it is of another kind, {CONVERT}"
 
 
 @contextmanager
@@ -157,10 +159,10 @@ class Slide:
         try:
             return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise SlideError(f"{self.path}: not a slide that OpenSlide can read") from None
+            raise SlideError(f"{self.path}: {NO_SLIDE}") from None
         except openslide.OpenSlideError as error:
             words = self._words(error)
-            mend = CONVERT if UNSUPPORTED in words.lower() else "Is the file whole?"
+            mend = UNREAD_KIND if UNSUPPORTED in words.lower() else "Is the file whole?"
             raise SlideError(f"{self.path}: the slide does not open ({words}). {mend}") from None
 
     def _words(self, error: Exception) -> str:

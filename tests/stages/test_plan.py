@@ -26,7 +26,7 @@ from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.artefacts.dropped import DROPPED_SHEET
 from pipeline.slides.patch_sample import PatchSample
-from pipeline.slides.reader import Slide
+from pipeline.slides.reader import NO_SLIDE, Slide
 from pipeline.slides.tissue import find_tissue
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
@@ -308,10 +308,10 @@ def test_failing_slides_are_reported(tmp_path: Path, cohort: Path) -> None:
     }
     for name, reason in {
         "blank": "no patch has 50% of its area on tissue",
-        "cut": "good-truncated.svs: not a slide that OpenSlide can read",
+        "cut": f"good-truncated.svs: {NO_SLIDE}",
         "damaged": "part of it cannot be read",
         "no-mpp": "n.svs: it has no mpp (um/px). Give it in the manifest's column mpp",
-        "no-slide": "t.svs: not a slide that OpenSlide can read",
+        "no-slide": f"t.svs: {NO_SLIDE}",
         "other-file": "whole.svs: its SHA-256 is not the manifest's; the file is damaged or another one",
         "tiny": "it is smaller than a patch (64 pixels of level 0)",
     }.items():
