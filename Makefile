@@ -36,9 +36,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
+# Only the files that have such tests are collected, a third of all: conftest.py sees that none lies elsewhere.
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow and alone" $$(grep -rl 'mark\.alone' tests --include='*.py') $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "slow and not alone" -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and alone" $$(grep -rl 'mark\.alone' tests --include='test_*.py') $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not alone" $$(grep -rl 'mark\.slow' tests --include='test_*.py') -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 $(LOWEST_INSTALLED): pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv $(LOWEST)

@@ -38,6 +38,8 @@ settings.load_profile("g2l")
 gc.disable()  # until all tests are collected: a fifth to a third of that time went into looking for cycles
 num_tests = 0
 """Tests that have ended in this process."""
+marked: dict[str, set[Path]] = {"slow": set(), "alone": set()}
+"""Files in which a mark is written, as far as they have been looked at."""
 LONG = (
     "kills/test_fuzz",
     "kills/test_campaign",
@@ -49,6 +51,14 @@ LONG = (
     "kills/test_extract",
 )
 """Files with tests of minutes."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """`make test-slow` collects the files in which a mark of slow tests is written, no others."""
+    for name in ("slow", "alone"):
+        if item.get_closest_marker(name) and item.path not in marked[name]:
+            assert f"mark.{name}" in item.path.read_text(), f"{item.nodeid}: write the mark {name} in its file"
+            marked[name].add(item.path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
