@@ -147,7 +147,8 @@ class Campaign:
         """Continue to the end, and compare."""
         if self.history:
             refuses = self.work.is_finished()
-            self.check_end(self.warm.run(self.work.arguments), EXIT_ERROR if refuses else EXIT_OK)
+            ended = self.warm.run(self.work.arguments, quick_end=True)  # results count, not its end
+            self.check_end(ended, EXIT_ERROR if refuses else EXIT_OK)
 
     def check_end(self, ended: Ended, code: int = EXIT_OK) -> None:
         """What must hold after a run that came to its end, with this exit code; begins anew."""
