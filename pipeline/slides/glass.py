@@ -4,11 +4,12 @@ Old mounting media are cream or yellow, and some scanners tint blue: such glass 
 any fixed threshold for tissue. Light passes stain and glass in turn, so dividing by the glass's colour removes the tint
 from both (Beer and Lambert). Unlike tissue, glass is smooth at a few micrometres a pixel, bright, and not pink or
 purple. Glass that is dark, strongly tinted, lilac or noisy fails these tests; it is found as the colour that covers
-much of the slide and is smooth at a coarser scale, where tissue still varies and noise averages out. Left out: glass
-whose tint changes across the slide, and pink glass, which looks like pale tissue.
+much of the slide and is smooth at a coarser scale, where tissue still varies and noise averages out. Even pale tissue
+has smooth places, too, and is told from glass by the others. Left out: glass whose tint changes across the slide, and
+pink glass, which looks like pale tissue.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ BACKGROUND_PINK = 0.08
 """How far green may lie below red and blue on a slide without other glass. Our choice: lilac has 0.05, a slide full of
 tissue more than 0.1.
 """
+NEAR = 4
+"""Largest distance in any channel from a glass colour to squares by which it is judged, grey levels. Our choice: nearer
+than pale tissue is to its glass.
+"""
+LEAST_SMOOTH = 0.7
+"""Least share of smooth squares among those of a glass colour. Our choice: tinted glass that we tried has 0.9 and more,
+an even counterstain 0.05 to 0.5.
+"""
+MOST_OF_NOISE = 0.45
+"""Unevenness of means of squares, against that within them, that may still be noise. Our choice: white noise leaves
+0.2, on a tint that changes across the slide up to 0.35, an even counterstain 0.6 and more.
+"""
 
 STRIP_PX = 2**18
 """Pixels that are looked at in one go, so that memory does not grow with the slide. Our choice: some 10 MB."""
@@ -76,13 +89,9 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
     """Find a glass colour that covers much of an RGB image (H, W, 3) but is not in `glass`, the result of `find_glass`:
     dark, strongly tinted, lilac or noisy glass. `None` if there is none.
     """
-    rows, columns = image.shape[0] // COARSE_PX, image.shape[1] // COARSE_PX
-    if rows == 0 or columns == 0:
+    means, whole = _in_squares(image), _in_squares(known[..., None])[..., 0] == 1
+    if not whole.size:
         return None
-    squares = (rows, COARSE_PX, columns, COARSE_PX)
-    inside = slice(0, rows * COARSE_PX), slice(0, columns * COARSE_PX)
-    means = image[inside].reshape(*squares, 3).mean(axis=(1, 3), dtype=np.float32)
-    whole = np.asarray(known[inside].reshape(squares).all(axis=(1, 3)))
     most_pink = MAX_PINK if glass else BACKGROUND_PINK
     smooth = means[whole & _is_smooth(means)]
     candidates = _choose(smooth, np.ones(len(smooth), np.int64), BACKGROUND_LIGHT, BACKGROUND_TINT, most_pink)
@@ -90,6 +99,40 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
         if not any(np.abs(np.subtract(colour, kind)).max() <= REACH for kind in glass):
             return colour
     return None
+
+
+def without_textured(image: NDArray[np.uint8], known: NDArray[np.bool_], colours: Sequence[Colour]) -> list[Colour]:
+    """Those of the glass colours of an RGB image (H, W, 3) that are not of even pale tissue, such as a counterstain.
+
+    Some places of it are as smooth as glass, and their colour counts as one; most are not, and unlike noise their
+    unevenness is left in means of squares. Neutral colours are kept: nothing is measured against them.
+    """
+    tinted = [colour for colour in colours if _tint(colour) > NEUTRAL]
+    if not tinted:
+        return list(colours)
+    means, whole = _in_squares(image), _in_squares(known[..., None])[..., 0] == 1
+    within = np.sqrt(brightest(np.maximum(_in_squares(image, is_squared=True) - means**2, 0)))
+    between = np.sqrt(_variance(means))
+
+    def is_textured(colour: Colour) -> bool:
+        like = whole & (np.abs(means - np.array(colour, np.float32)) <= NEAR).all(axis=2)
+        if not like.any() or (within[like] <= MAX_DEVIATION).mean() >= LEAST_SMOOTH:
+            return False
+        return bool(np.median(between[like]) > MOST_OF_NOISE * np.median(within[like]))
+
+    return [colour for colour in colours if colour not in tinted or not is_textured(colour)]
+
+
+def _in_squares(values: NDArray[Any], *, is_squared: bool = False) -> NDArray[np.float32]:
+    """Means of an image (H, W, C), or of its squares, over squares of `COARSE_PX`: float32 (H', W', C)."""
+    rows, columns = values.shape[0] // COARSE_PX, values.shape[1] // COARSE_PX
+    means = np.empty((rows, columns, values.shape[2]), np.float32)
+    for part in strips(rows, columns * COARSE_PX**2):
+        inside = values[part.start * COARSE_PX : part.stop * COARSE_PX, : columns * COARSE_PX]
+        inside = inside.astype(np.float32) ** 2 if is_squared else inside
+        squares = inside.reshape(-1, COARSE_PX, columns, COARSE_PX, values.shape[2])
+        means[part] = squares.mean(axis=(1, 3), dtype=np.float32)
+    return means
 
 
 def strips(height: int, width: int) -> Iterator[slice]:
@@ -178,11 +221,20 @@ def _median_colour(colours: NDArray[np.float32], counts: NDArray[np.int64]) -> N
 
 def _is_smooth(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Pixels of (H, W, 3) whose surrounding square hardly varies in any channel: bool (H, W)."""
+    return np.asarray(_variance(values) <= MAX_DEVIATION**2)
+
+
+def _variance(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest variance of a channel of (H, W, 3) in the square around each pixel: float32 (H, W)."""
     size = (WINDOW_PX, WINDOW_PX, 1)
     mean = ndimage.uniform_filter(values, size, mode="nearest")
     square = ndimage.uniform_filter(values**2, size, mode="nearest")
-    variance = brightest(np.maximum(square - mean**2, 0))
-    return np.asarray(variance <= MAX_DEVIATION**2)
+    return np.asarray(brightest(np.maximum(square - mean**2, 0)))
+
+
+def _tint(colour: Colour) -> float:
+    """The saturation (0..1) of a colour."""
+    return (max(colour) - min(colour)) / max(colour)
 
 
 def saturation_against_glass(image: NDArray[np.uint8], glass: list[Colour]) -> NDArray[np.float32]:
@@ -190,7 +242,7 @@ def saturation_against_glass(image: NDArray[np.uint8], glass: list[Colour]) -> N
 
     With several glass colours, each pixel gets its lowest saturation. White glass, or none, changes nothing.
     """
-    tinted = [colour for colour in glass if (max(colour) - min(colour)) / max(colour) > NEUTRAL]
+    tinted = [colour for colour in glass if _tint(colour) > NEUTRAL]
     kinds = [np.array(colour, np.float32) / max(colour) for colour in tinted]
     if len(tinted) < len(glass) or not glass:
         kinds.insert(0, np.ones(3, np.float32))

@@ -29,6 +29,7 @@ from pipeline.slides.glass import (
     find_glass,
     saturation_against_glass,
     strips,
+    without_textured,
 )
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.median import median_filter
@@ -190,6 +191,9 @@ def look_for_tissue(
     background = find_background(image, known, glass)
     if "faint" in rules:
         glass, background = without_stained(glass, background)
+        glass = without_textured(image, known, glass)
+        if background is not None and not without_textured(image, known, [background]):
+            background = None
     smoothed = image
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)

@@ -18,9 +18,9 @@ from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES, in_rule_ord
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
-from pipeline.slides.glass import strips
+from pipeline.slides.glass import brightest, strips
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, find_tissue, like_tissue, reason_of
+from pipeline.slides.tissue import MIN_BRIGHTNESS, TissueMask, find_tissue, like_tissue, reason_of
 
 EDGE_POINTS = 2
 """Border points of a patch that must be on tissue, with `--tiling level0`. The paper's authors ask for two; which they
@@ -31,6 +31,20 @@ NO_COLOUR = (
     "a page for each channel OpenSlide reads the first alone. Convert it to pixels of three colours, such as with "
     "raw2ometiff --rgb"
 )
+ON_BLACK = (
+    "its tissue is bright on black, as in fluorescence, or the picture is inverted: G2L is for brightfield (H&E, IHC). "
+    "Look at its picture (--overlays), and take it out of the manifest if it is"
+)
+BLACK_SHARE = 0.5
+"""Least share of what is not tissue that is too dark to have a colour, on a slide without glass, from which tissue is
+called bright on black. Our choice: a brightfield scan has light wherever there is nothing.
+"""
+LIGHT_OF_TISSUE = 60
+"""Weakest channel (0..255) that half of such tissue does not reach. Our choice: light passes through stained tissue in
+all colours, and black beside it is not scanned; markers that glow have a colour each.
+"""
+LEAST_AROUND = 0.05
+"""Least share of a slide that is not tissue for that. Our choice: a black frame alone says nothing."""
 MIN_GROUP = 5
 """Smallest group of patches that is kept, with `--tiling level0`; the authors drop smaller ones."""
 
@@ -77,7 +91,8 @@ class TissueGrid:
         """What is odd about how patches are read, about colours and annotations, if anything."""
         full = (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
         grey = (NO_COLOUR,) if is_grey(self.tissue) else ()
-        return (*full, *grey, *self.annotation_notes)
+        on_black = (ON_BLACK,) if is_on_black(self.tissue) else ()
+        return (*full, *grey, *on_black, *self.annotation_notes)
 
     @property
     def why_empty(self) -> str:
@@ -153,6 +168,22 @@ def is_grey(tissue: TissueMask) -> bool:
         if (seen != seen[:, :1]).any():
             return False
     return num_seen > 0
+
+
+def is_on_black(tissue: TissueMask) -> bool:
+    """Whether there is tissue of glowing colours and no glass, and most around the tissue is black."""
+    if tissue.glass or not tissue.mask.any():
+        return False
+    num_around = num_black = num_tissue = num_glowing = 0
+    for rows in strips(*tissue.mask.shape):
+        image, readable = tissue.thumbnail[rows], ~tissue.unreadable[rows]
+        inside, around = tissue.mask[rows] & readable, ~tissue.mask[rows] & readable
+        num_around += int(around.sum())
+        num_black += int((brightest(image[around]) < MIN_BRIGHTNESS).sum())
+        num_tissue += int(inside.sum())
+        num_glowing += int((image[inside].min(axis=1) < LIGHT_OF_TISSUE).sum())
+    is_black_around = num_around >= LEAST_AROUND * tissue.mask.size and num_black >= BLACK_SHARE * num_around
+    return is_black_around and 2 * num_glowing > num_tissue
 
 
 def artefact_fractions(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from support.glass import BACKGROUNDS, PINK, TINTS, on_glass, with_noise
 from support.plain_glass import plain_background, plain_glass, plain_saturation
 
 from pipeline.slides import glass as glass_module
-from pipeline.slides.glass import find_background, find_glass, saturation_against_glass
+from pipeline.slides.glass import find_background, find_glass, saturation_against_glass, without_textured
 from pipeline.slides.tissue import segment
 
 
@@ -27,6 +27,13 @@ def test_background_needs_squares_and_known_places() -> None:
     assert find_background(lilac, np.ones((20, 20), bool), [(255.0, 255.0, 255.0)]) is None  # there is other glass
     assert find_background(lilac, np.zeros((20, 20), bool), []) is None
     assert find_background(lilac[:4], np.ones((4, 20), bool), []) is None
+
+
+def test_a_picture_smaller_than_a_square_keeps_its_glass() -> None:
+    amber = (230.0, 200.0, 140.0)
+    assert without_textured(np.full((3, 40, 3), amber, np.uint8), np.ones((3, 40), bool), [amber]) == [amber]
+    assert without_textured(np.full((40, 40, 3), amber, np.uint8), np.zeros((40, 40), bool), [amber]) == [amber]
+    assert without_textured(np.full((40, 40, 3), amber, np.uint8), np.ones((40, 40), bool), []) == []
 
 
 @pytest.mark.parametrize("deviation", [0, 3, 6])

@@ -431,6 +431,27 @@ def test_brown_and_its_counterstain() -> None:
     assert overlap(found_by_all(strong), PIECE) > 0.98
 
 
+@pytest.mark.parametrize("brown", [False, True], ids=["negative", "positive in part"])
+@pytest.mark.parametrize("colour", [(226, 225, 234), (224, 222, 233), (220, 219, 232), (205, 203, 226)], ids=str)
+def test_an_even_counterstain_is_no_second_glass(colour: tuple[int, int, int], brown: bool) -> None:
+    """Its smooth places are; beside clear glass, and where it is everywhere."""
+    for where in (PIECE, np.ones_like(PIECE)):
+        image = stain(glass(), where, colour, 0.2)
+        image = stain(image, piece(100, 160, 25, 30), BROWN) if brown else image
+        assert overlap(found_by_all(image), where) > 0.95
+
+
+@pytest.mark.parametrize("noise", [0.5, 3, 6])
+@pytest.mark.parametrize("tint", [(200, 215, 240), (230, 200, 140), (215, 235, 215)], ids=["blue", "amber", "green"])
+def test_tinted_glass_beside_white_is_glass(tint: tuple[int, int, int], noise: float) -> None:
+    """However noisy it is, and if its tint changes across the slide: only tissue is uneven at every scale."""
+    image = glass(tint, noise) + np.linspace(-8, 8, PIECE.shape[1])[None, :, None]
+    image = stain(image.clip(0, 255).astype(np.uint8), piece(100, 150, 60, 60), HE)
+    image[:, :60] = 255
+    assert not found_by_all(image)[:20].any()
+    assert overlap(found_by_all(image)[:, 64:], piece(100, 150, 60, 60)[:, 64:]) > 0.9
+
+
 @pytest.mark.parametrize(
     "tint", [*BACKGROUNDS.values(), *TINTS.values(), (120, 120, 125)], ids=[*BACKGROUNDS, *TINTS, "dark grey"]
 )

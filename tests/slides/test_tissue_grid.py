@@ -10,7 +10,7 @@ import support.slides as sf
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from pipeline.base.errors import SlideError
 from pipeline.config.plan import PlanConfig
@@ -18,7 +18,7 @@ from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, reason_of
-from pipeline.slides.tissue_grid import NO_COLOUR, TissueGrid, dropped_patches, lay_grid
+from pipeline.slides.tissue_grid import NO_COLOUR, ON_BLACK, TissueGrid, dropped_patches, lay_grid
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,29 @@ def test_a_slide_of_which_one_channel_is_read_is_told_of(tmp_path: Path) -> None
         grid = lay_grid(Slide(tmp_path / f"{name}.ome.tif"), PlanConfig.build({"patch_px": 64}).grid)
         assert len(grid.coords_l0_px)
         assert [word for word in grid.warnings if "grey" in word] == ([NO_COLOUR] if name == "channels" else [])
+
+
+def test_tissue_that_is_bright_on_black_is_told_of(tmp_path: Path) -> None:
+    """Fluorescence; not a brightfield slide in an area that was not scanned, with or without glass."""
+    colours = sf.make_pixels("tissue", 1024, 768, mpp=0.5)
+    stained = colours.min(axis=2) < 225
+    nuclei = (255 - colours.astype(np.int16).min(axis=2, keepdims=True)) * stained[..., None] * [0.02, 0.02, 1.2]
+    near = binary_dilation(stained[::8, ::8], iterations=4).repeat(8, 0).repeat(8, 1)
+    unscanned = np.where(near[..., None], colours, 0)
+    bare = np.zeros_like(colours)
+    bare[160:610, 250:790] = colours[160:610, 250:790]
+    pictures = {
+        "nuclei": nuclei.clip(0, 255),
+        "unscanned": unscanned,
+        "glass": colours,
+        "full": colours[200:500, 300:700],
+        "bare": bare,
+    }
+    for name, pixels in pictures.items():
+        path = sf.write_slide(tmp_path / f"{name}.svs", pixels.astype(np.uint8), mpp=0.5)
+        grid = lay_grid(Slide(path), PlanConfig.build({"patch_px": 64}).grid)
+        assert len(grid.coords_l0_px), name
+        assert (ON_BLACK in grid.warnings) == (name == "nuclei"), name
 
 
 def test_why_there_is_no_patch(slide: Slide) -> None:

@@ -26,7 +26,7 @@ from pipeline.slides.artefacts.patch_ink import InkReference, build_ink_referenc
 Reason = Literal["one_colour", "no_tissue", "pen", "out_of_focus"]
 """Why a patch is dropped, in the order in which the checks are made."""
 
-PATCH_RULES = 4
+PATCH_RULES = 5
 """Version of the checks. A store keeps it, and is continued under it: raise it when a figure changes."""
 LOOKS_BACK = 2
 """From this version on a field counts as there twice anywhere in a slide; before, within a shard (decision 0092)."""
@@ -36,6 +36,8 @@ JUDGES_TISSUE = 3
 """From this version on glass does not count for focus (decision 0099)."""
 JUDGES_SLITS = 4
 """From this version on slits do not count either, and two smooth sixteenths drop a patch (decision 0106)."""
+JUDGES_TINT = 5
+"""From this version on colours are those on white glass (decision 0070)."""
 
 BLOCK_UM = 4.0
 """Side of a block. Our choice: about half a nucleus, so that a stroke of pen has hundreds of them."""
@@ -51,6 +53,11 @@ GLASS_LEVEL, GLASS_CHROMA, GLASS_STEP = 190, 30, 6.0
 neighbours by no more. Our choice: pale stroma has more colour, fat and other thin lines have more steps."""
 LEAST_TISSUE = 0.02
 """Least share of blocks that are not glass. Our choice: 2 % of a patch of 112 um are a dozen cells; fat has more."""
+CLEAR_SHARE = 0.01
+"""Share of the reference's blocks, the clearest, by which the tint of the glass is measured. Our choice: hundreds."""
+LEAST_TINT = 0.03
+"""Density in red or blue above that in green from which glass has a tint. Our choice: that of `glass.NEUTRAL`; pale
+tissue absorbs green first, so that slides on white glass are judged as before."""
 
 MOST_PEN = 0.03
 """Share of the patch from which pen is dropped. Our choice: of 112 um a strip of 4 um."""
@@ -117,10 +124,14 @@ class MeasuredPatch:
 
 @dataclass(frozen=True)
 class SlideReference:
-    """What is usual for a slide: the median logarithm of sharpness, `None` where no patch has contrast, and colours."""
+    """What is usual for a slide: the median logarithm of sharpness, `None` where no patch has contrast, and colours.
+
+    `tint` is the density of its glass in red, green and blue above that in the clearest of them; 0 for white glass.
+    """
 
     sharpness: float | None
     ink: InkReference
+    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -138,11 +149,33 @@ def measure_patch(patch: NDArray[np.uint8], mpp: float, *, rules: int = PATCH_RU
     return MeasuredPatch(sharp, block_densities(block_means(patch, mpp)))
 
 
-def build_reference(measured: Sequence[MeasuredPatch]) -> SlideReference:
+def build_reference(measured: Sequence[MeasuredPatch], *, rules: int = PATCH_RULES) -> SlideReference:
     """The reference of a slide from some of its patches, in any order."""
     known = [each.sharpness for each in measured if each.sharpness is not None]
     middle = float(np.median(known)) if known else None
-    return SlideReference(middle, build_ink_reference([each.densities for each in measured]))
+    densities = [each.densities for each in measured]
+    tint = _tint_of_glass(densities) if rules >= JUDGES_TINT else (0.0, 0.0, 0.0)
+    return SlideReference(middle, build_ink_reference([_on_white(each, tint) for each in densities]), tint)
+
+
+def _tint_of_glass(patches: Sequence[NDArray[np.float32]]) -> tuple[float, float, float]:
+    """How much more of each channel than of its clearest the clearest blocks absorb, of densities (H, W, 3) each."""
+    blocks = np.concatenate([np.empty((0, 3), np.float32), *(each.reshape(-1, 3) for each in patches)])
+    if not len(blocks):
+        return 0.0, 0.0, 0.0
+    total = blocks.sum(axis=1)
+    red, green, blue = np.median(blocks[total <= np.quantile(total, CLEAR_SHARE)], axis=0).tolist()
+    if max(red, blue) - green <= LEAST_TINT:  # white, or as pink as pale tissue
+        return 0.0, 0.0, 0.0
+    clearest = min(red, green, blue)
+    return red - clearest, green - clearest, blue - clearest
+
+
+def _on_white(densities: NDArray[np.float32], tint: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Densities (..., 3) without those of tinted glass."""
+    if not any(tint):
+        return densities
+    return np.asarray(np.maximum(densities - np.array(tint, np.float32), DENSITY_FLOOR), np.float32)
 
 
 def check_patch(
@@ -157,9 +190,9 @@ def check_patch(
     deviation = float(blocks[..., 1].std())
     if deviation <= ONE_COLOUR and (deviation := float(patch[..., 1].std())) <= ONE_COLOUR:
         return PatchFault("one_colour", deviation, ONE_COLOUR)
-    if (tissue := tissue_share(blocks)) < LEAST_TISSUE:
+    if (tissue := tissue_share(_levels_on_white(blocks, reference.tint))) < LEAST_TISSUE:
         return PatchFault("no_tissue", tissue, LEAST_TISSUE)
-    densities = block_densities(blocks)
+    densities = _on_white(block_densities(blocks), reference.tint)
     if (share := ink_share(densities, reference.ink)) > MOST_PEN:
         return PatchFault("pen", share, MOST_PEN)
     if reference.sharpness is None:
@@ -246,6 +279,13 @@ def _check_parts(parts: NDArray[np.float64], usual: float) -> PatchFault | None:
     drop = np.where(coarse >= LEAST_CONTRAST**2, usual - sharp, 0)
     pairs = max(np.minimum(drop[1:], drop[:-1]).max(), np.minimum(drop[:, 1:], drop[:, :-1]).max())
     return PatchFault("out_of_focus", float(pairs), MOST_PAIR_BLUR) if pairs > MOST_PAIR_BLUR else None
+
+
+def _levels_on_white(blocks: NDArray[np.uint8], tint: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """Colours of blocks (H, W, 3) without the tint of the glass."""
+    if not any(tint):
+        return blocks
+    return np.asarray(np.minimum(np.rint(blocks * np.exp(np.array(tint))), 255), np.uint8)
 
 
 def block_means(patch: NDArray[np.uint8], mpp: float) -> NDArray[np.uint8]:

@@ -61,7 +61,7 @@ class PatchChecks:
         with self._lock:
             if slide_id not in self._shared:
                 chosen = coords_l0_px[sample_patches(slide_id, coords_l0_px, REFERENCE_PATCHES, 0)]
-                self._shared[slide_id] = _SharedReference(chosen.tolist())
+                self._shared[slide_id] = _SharedReference(chosen.tolist(), self._rules)
             shared = self._shared[slide_id]
 
         def measure(x: int, y: int) -> MeasuredPatch | None:
@@ -91,8 +91,8 @@ class PatchChecks:
 class _SharedReference:
     """A slide's reference, which the threads that need it measure together."""
 
-    def __init__(self, places: list[list[int]]) -> None:
-        self._places = places
+    def __init__(self, places: list[list[int]], rules: int) -> None:
+        self._places, self._rules = places, rules
         self._next = 0
         self._measured: list[MeasuredPatch | None] = [None] * len(places)
         self._num_left = len(places)
@@ -126,6 +126,7 @@ class _SharedReference:
             self._num_left -= 1
             is_last = not self._num_left
         if is_last:
-            self._reference = build_reference([each for each in self._measured if each is not None])
+            known = [each for each in self._measured if each is not None]
+            self._reference = build_reference(known, rules=self._rules)
             self._measured = []
             self._done.set()

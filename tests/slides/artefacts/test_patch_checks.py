@@ -54,6 +54,33 @@ def test_pen_over_tissue(patches: list[Rgb], reference: SlideReference, ink: tup
     assert all(finding is not None and finding.reason == "pen" for finding in found)
 
 
+TINTS = {"yellow": (240, 230, 180), "amber": (230, 200, 140), "green": (215, 235, 215), "blue": (198, 214, 239)}
+"""Colours of glass."""
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS)
+def test_tissue_on_tinted_glass_is_no_pen(tint: tuple[int, int, int]) -> None:
+    """Light passes stain and glass in turn. Most patches have a little glass, as at a section's edge."""
+    patches = tissue_patches(128)[:24]
+    for patch in patches:
+        patch[:16, :32] = np.random.default_rng(0).integers(240, 246, (16, 32, 1))
+    tinted = [(patch * (np.array(tint) / 243)).clip(0, 255).astype(np.uint8) for patch in patches]
+    reference = build_reference([measure_patch(patch, MPP) for patch in tinted])
+    assert reasons(tinted, reference) == {"good"}
+    for ink in ((1.5, 0.9, 0.25), (1.4, 0.5, 0.8), (0.1, 1.2, 1.0), (1.3, 1.3, 1.25)):
+        assert reasons([with_pen(patch, ink) for patch in tinted], reference) == {"pen"}
+    glass = np.random.default_rng(0).normal(tint, 1.5, (128, 128, 3)).clip(0, 255).astype(np.uint8)
+    assert reasons([glass], reference) == {"no_tissue"}
+
+
+def test_white_glass_is_judged_as_by_earlier_rules(patches: list[Rgb], reference: SlideReference) -> None:
+    assert reference == build_reference([measure_patch(patch, MPP, rules=4) for patch in patches], rules=4)
+    amber = [(patch * (np.array(TINTS["amber"]) / 243)).astype(np.uint8) for patch in patches]
+    measured = [measure_patch(patch, MPP) for patch in amber]
+    assert any(build_reference(measured).tint)
+    assert not any(build_reference(measured, rules=4).tint)  # a store that was begun by these
+
+
 def test_dense_tissue_is_kept(patches: list[Rgb], reference: SlideReference) -> None:
     """Twice as dense as the slide's: crowded nuclei, or a fold, which nothing tells apart here."""
     dense = [np.asarray(255 * (patch / 255) ** 1.5).astype(np.uint8) for patch in patches]
