@@ -48,6 +48,8 @@ def with_rows(*rows: tuple[int, float]) -> NDArray[np.float32]:
         (np.zeros((2, 5, 4), np.float32), r"shape \(2, 5, 4\)"),
         (np.zeros((0, 4), np.float32), "no patches"),
         (FEATURES.astype(np.complex64), "not numbers"),
+        (torch.from_numpy(FEATURES).bfloat16().view(torch.int16).numpy(), r"type int16\. Are they the bits of bfloat16"),
+        (torch.from_numpy(FEATURES).bfloat16().view(torch.uint16).numpy(), r"type uint16\. Are they the bits of bfloat"),
         (np.array([b"a", b"b"]), "not numbers"),
     ],
 )
