@@ -168,7 +168,8 @@ def _checked_features(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
         raise BenchmarkError(f"{path}: features of type {raw.dtype}, not numbers")
     if raw.dtype.kind in "iu" and raw.dtype.itemsize == BFLOAT16_BYTES:
         raise BenchmarkError(
-            f"{path}: features of type {raw.dtype}. Are they the bits of bfloat16, which NumPy lacks? Write them as float32"
+            f"{path}: features of type {raw.dtype}. Are they the bits of bfloat16, which NumPy lacks? Write them as "
+            "float32"
         )
     if raw.ndim == 3 and len(raw) == 1:
         raw = raw[0]
