@@ -105,10 +105,15 @@ def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
     try:
         store = Store(out)
         teacher = store.first if store.first.name == name else store.teachers.get(name)
+        is_whole = teacher is not None and teacher.plan_hash == plan.hash and _is_done(teacher)
     except G2LError:
         return None
-    is_whole = teacher is not None and teacher.plan_hash == plan.hash and not teacher.pending
     return teacher if is_whole else None
+
+
+def _is_done(teacher: StoredTeacher) -> bool:
+    """Whether all shards are done, and their files there; if not, the stage itself does them, or says which lack."""
+    return not (teacher.pending or teacher.missing_files())
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
@@ -120,7 +125,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
         return None
     try:
         store = Store(out)
-        if store.first.ledger.pending() or any(row.status not in ("ok", EXCLUDED) for row in store.plan.audit):
+        if not _is_done(store.first) or any(row.status not in ("ok", EXCLUDED) for row in store.plan.audit):
             return None
         slides = [store.plan.slide_path(slide, None) for slide in store.plan.slides]
     except G2LError:

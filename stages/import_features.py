@@ -45,6 +45,7 @@ from pipeline.features.proof import BATCH_ROWS, Proof, embed_sample, prove, samp
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.slides.reader import accept_all
 from pipeline.store.changed_slides import noting_changed
+from pipeline.store.check import require_files
 from pipeline.store.create import create_store, is_store, open_to_continue
 from pipeline.store.format import StoreSpec
 from pipeline.store.patches import PlannedPatches
@@ -103,6 +104,7 @@ def import_features(
                 notes = (proof.notes() if proof else {}) | weights_note(config.weights)
                 create_store(out, plan, spec, versions(), **notes)
             stored = open_to_continue(out, plan, spec).first
+            require_files(stored)
             if record is not None:
                 write_text(out / "config.toml", to_toml({"import-features": record}))
             write_audit(plan.audit, out / "audit.csv")

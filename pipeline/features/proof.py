@@ -38,6 +38,10 @@ MAX_NEARER = 0.05
 """Share of a slide's rows that may be nearer to a patch than its own, in the median. Our choice: of right features none
 or a few in thousands are, of wrong ones about half.
 """
+TOO_LONG = 2.0
+"""The mean of a slide's features that is so many times as long as any of the teacher's embeddings is no mean of such
+embeddings. Our choice: a mean is no longer than the longest of its rows, of which only a sample is at hand.
+"""
 MOST_REFUSED = 0.5
 """If a larger share of the slides is refused, the whole import is. Our choice: a wrong teacher, patch size or
 resampling fails nearly all slides, files that were mixed up fail a few.
@@ -134,6 +138,19 @@ def share_nearer(
     return np.asarray(nearer / max(len(rows) - 1, 1))
 
 
+def common_part(centres: Sequence[NDArray[np.float64]], again: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean of the slides' features, float64 (D,), from the mean of each, without those that are `TOO_LONG`.
+
+    One slide of much larger values would be nearly all of the mean; less it, all embeddings of the other slides have a
+    cosine of 1. Where all are too long, all count.
+
+    Args:
+        again: float32 (N, D), the teacher's embeddings of the sample.
+    """
+    longest = TOO_LONG * float(np.linalg.norm(again.astype(np.float64), axis=1).max())
+    return np.asarray(np.mean([c for c in centres if np.linalg.norm(c) <= longest] or centres, axis=0))
+
+
 def embed_sample(
     plan: Plan,
     rows: list[int],
@@ -195,7 +212,7 @@ def prove(
         StoreError: more than `MOST_REFUSED` of the slides are refused; names them.
     """
     features, slide_of_row = FeatureRows(plan, slides, coords), plan.slide_of_row()
-    centre = np.mean([s.centre for s in slides.values() if s.centre is not None], axis=0)
+    centre = common_part([s.centre for s in slides.values() if s.centre is not None], again)
     medians: dict[str, tuple[float, float]] = {}
     stored: dict[str, NDArray[np.float32]] = {}
     embedded: dict[str, NDArray[np.float32]] = {}

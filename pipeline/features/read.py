@@ -22,6 +22,8 @@ from pipeline.features.tool import FeatureFile, PatchFacts
 
 MOST_L0_PX = 2.0**40
 """Coordinates beyond this are none. Our choice: far above any slide, far below where whole numbers become inexact."""
+BFLOAT16_BYTES = 2
+"""Whole numbers of this size are refused as features: nobody embeds in them, but bfloat16 is kept in them."""
 SIZES = ("patch_px", "side_l0_px", "side_um", "nominal_um", "downsample")
 """The facts that are sizes or ratios: above 0 and below `MOST_L0_PX` where they are known."""
 
@@ -164,6 +166,11 @@ def _checked_features(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
     """
     if raw.dtype.kind not in "fiu":
         raise BenchmarkError(f"{path}: features of type {raw.dtype}, not numbers")
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize == BFLOAT16_BYTES:
+        raise BenchmarkError(
+            f"{path}: features of type {raw.dtype}. Are they the bits of bfloat16, which NumPy lacks? Write them as "
+            "float32"
+        )
     if raw.ndim == 3 and len(raw) == 1:
         raw = raw[0]
     if raw.ndim != 2:

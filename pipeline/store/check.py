@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import counted
 from pipeline.base.errors import G2LError, StoreError
 from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
@@ -19,10 +20,29 @@ from pipeline.store.create import create_empty_like
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
 
+NAMED = 3
+"""Files that an error names. Our choice: enough to see which part of a copy is missing."""
 KEPT_ATTRIBUTES = ("rows", "patch_px", "tile_px", "status_codes")
 """Attributes that follow from the plan and this program."""
 DROPPED = frozenset(code.name for code in Status if code.is_dropped)
 """Names of the status of rows that `--patch-qc` dropped."""
+
+
+def require_files(teacher: StoredTeacher) -> None:
+    """See that the files of a teacher's finished shards are there, before more are added: the store may be a copy that
+    was cut short. Their bytes are not read.
+
+    Raises:
+        StoreError: some are missing, or are of another size.
+    """
+    if not (missing := teacher.missing_files()):
+        return
+    some = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+    raise StoreError(
+        f"{teacher.folder}: missing or of another size: {counted(len(missing), 'file')} that the ledger names "
+        f"({some}). Was the store copied only in part? Copy it again, or delete shards/<i>.json of these shards to do "
+        "them again; `g2l verify` lists all damage"
+    )
 
 
 def check_metadata(teacher: StoredTeacher) -> list[str]:

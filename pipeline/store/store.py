@@ -473,6 +473,13 @@ class StoredTeacher:
         digest = sha256_json({**identity, "files": files})
         return digest if self.is_first else sha256_json({"store": self.store.first.content_hash(), "teacher": digest})
 
+    def missing_files(self) -> list[str]:
+        """The files of finished shards that are not there, or are of another size, by their names below the folder;
+        for a store in a folder.
+        """
+        shards = (shard for array in self.arrays for shard in self.known_shards(array))
+        return [s.path.relative_to(self.folder).as_posix() for s in shards if _size_of(s.path) != s.num_bytes]
+
     def check_files(self, shard: int) -> list[str]:
         """What is wrong with a finished shard's files against its ledger entry; empty when all is well. Those of a
         store in a bucket are `held`.
@@ -492,6 +499,14 @@ class StoredTeacher:
             elif sha256_file(path) != expected["sha256"]:
                 problems.append(f"{name}: its bytes have changed (SHA-256 does not match)")
         return problems
+
+
+def _size_of(path: Path) -> int | None:
+    """Bytes of a file; `None` if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _first_rows(values: NDArray[Any], count: int, name: str) -> NDArray[Any]:

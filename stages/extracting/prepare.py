@@ -14,6 +14,7 @@ from pipeline.config.stages import ExtractConfig
 from pipeline.slides.artefacts.patch_checks import PATCH_RULES
 from pipeline.slides.reader import accept_all
 from pipeline.slides.staging.one import LastCopy
+from pipeline.store.check import require_files
 from pipeline.store.create import VIEW_SETTINGS, create_store, is_store, open_further, open_to_continue
 from pipeline.store.format import StoreSpec
 from pipeline.store.parts.part import StorePart, require_part
@@ -127,6 +128,7 @@ def create_first(
 def continue_first(plan: Plan, store: Store, spec: StoreSpec, look: Look) -> StoredTeacher:
     """Open a store to add shards of its first teacher."""
     first = open_to_continue(store.folder, plan, spec).first
+    require_files(first)
     if first.pending:  # perhaps on another machine: said again, but recorded once only
         look()
     return first
@@ -137,6 +139,7 @@ def prepare_further(
 ) -> StoredTeacher:
     """Make, or open to continue, the embeddings of a further teacher of a finished store. It keeps no pixels."""
     teacher = open_further(store, plan, spec, versions(), lambda: look() | weights_note(weights))
+    require_files(teacher)
     if is_begun and teacher.ledger.pending():  # perhaps on another machine: said again, but recorded once only
         look()
     say(

@@ -15,6 +15,7 @@ from pipeline.features.proof import (
     Proof,
     Refused,
     centred_cosines,
+    common_part,
     cosines,
     read_refused,
     refused_slides,
@@ -78,6 +79,16 @@ def test_rows_that_are_the_mean_are_compared_as_they_are() -> None:
     row = np.array([[3.0, 4.0]], np.float32)
     again = row + np.array([[0.0, 0.001]], np.float32)
     assert centred_cosines(row, again, row[0].astype(np.float64))[0] > 0.999
+
+
+def test_slides_of_much_larger_values_do_not_count_in_the_mean() -> None:
+    """Of real embeddings the mean is as ever; of 1,000 times as large ones, the others would all be alike less it."""
+    again = (5 + RNG.standard_normal((8, 6))).astype(np.float32)
+    centres = list(5 + RNG.standard_normal((3, 6)) / 9)
+    np.testing.assert_array_equal(common_part(centres, again), np.mean(centres, axis=0))
+    np.testing.assert_array_equal(common_part([*centres, 1000 * centres[0]], again), np.mean(centres, axis=0))
+    large = [1000 * centre for centre in centres]
+    np.testing.assert_array_equal(common_part(large, again), np.mean(large, axis=0))
 
 
 def test_the_share_of_nearer_rows_is_counted() -> None:

@@ -15,6 +15,8 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.features.read import PlacedFeatures, read_facts, read_features, read_placed
 from pipeline.features.tool import UNKNOWN, PatchFacts
 
+BFLOAT16_BITS = torch.from_numpy(FEATURES).bfloat16().view(torch.int16).numpy()
+
 
 def test_patho_bench_and_a_leading_one(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s1.h5", "w") as f:
@@ -48,6 +50,8 @@ def with_rows(*rows: tuple[int, float]) -> NDArray[np.float32]:
         (np.zeros((2, 5, 4), np.float32), r"shape \(2, 5, 4\)"),
         (np.zeros((0, 4), np.float32), "no patches"),
         (FEATURES.astype(np.complex64), "not numbers"),
+        (BFLOAT16_BITS, r"type int16\. Are they the bits of bfloat16"),
+        (BFLOAT16_BITS.view(np.uint16), r"type uint16\. Are they the bits of bfloat16"),
         (np.array([b"a", b"b"]), "not numbers"),
     ],
 )

@@ -159,6 +159,18 @@ def test_an_unfinished_store_goes_on(root: Path) -> None:
     path.write_bytes(kept)
 
 
+def test_a_store_that_lacks_files_is_not_done(root: Path) -> None:
+    """Such as half a copy, with the whole ledger: the stage names them."""
+    store = Store(root / "store.zarr")
+    path = store.first.shard_path("embedding", 0)
+    kept = path.read_bytes()
+    path.unlink()
+    assert finished_extract(read_plan(root / "plan.h5"), root / "plan.h5", store.folder, config_of(root)) is None
+    code, _, said = call_g2l(*extracting(root))
+    path.write_bytes(kept)
+    assert (code, "1 file that the ledger names (embedding/c/0/0). Was the store copied only in" in said) == (1, True)
+
+
 def test_weights_that_have_changed_are_looked_at(root: Path) -> None:
     """Also where they were put in place with their old times, as `cp -p` does."""
     plan, weights = read_plan(root / "plan.h5"), root / "t.safetensors"

@@ -71,6 +71,16 @@ def moved_features(folder: Path, slides: list[FeatureSlide]) -> Path:
     return write_trident(folder, changed(slides, "s1", features=np.roll(one_slide(slides).features, 1, axis=0)))
 
 
+def test_a_slide_of_much_larger_values_hides_no_other(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    """Such as bfloat16 that was written as whole numbers: it was most of the mean, less which all slides were alike."""
+    mixed = changed(slides, "s1", features=np.roll(one_slide(slides).features, 1, axis=0))
+    large = changed(mixed, "s0", features=next(s for s in slides if s.name == "s0").features * 100_000)
+    with pytest.raises(StoreError, match=r"(?s)2 of 2 slides are not those that test_resnet gives .*  s0: .*  s1: "):
+        run_import(write_trident(tmp_path / "f", large), tmp_path / "s.zarr", options)
+
+
 @pytest.mark.slow
 def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_mended(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

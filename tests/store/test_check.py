@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.store_writing import edit_attributes, edit_json, flip, write_shard
 
-from pipeline.store.check import check_metadata, check_shard
+from pipeline.base.errors import StoreError
+from pipeline.store.check import check_metadata, check_shard, require_files
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
 
@@ -17,6 +18,20 @@ def test_nothing_is_wrong_with_a_finished_store(finished: Path) -> None:
     first = Store(finished).first
     assert check_metadata(first) == []
     assert [check_shard(first, shard) for shard in range(first.num_shards)] == [[], [], []]
+
+
+def test_files_that_a_copy_lacks_are_named(copy: Path) -> None:
+    """By their names and sizes; those of shards that are not done may be missing."""
+    first = Store(copy).first
+    require_files(first)
+    (copy / "embedding" / "c" / "1" / "0").unlink()
+    pixels = copy / "pixels" / "c" / "2" / "0" / "0" / "0"
+    pixels.write_bytes(pixels.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"2 files that the ledger names \(embedding/c/1/0, pixels/c/2/0/0/0\)\. Was"):
+        require_files(first)
+    for shard in (1, 2):
+        first.ledger.forget(shard)
+    require_files(first)
 
 
 def test_a_shard_that_is_not_done_is_no_damage(copy: Path) -> None:

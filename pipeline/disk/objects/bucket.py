@@ -110,7 +110,8 @@ class Bucket:
             if self._is_local:
                 self._store: Any = from_url(url)
             else:
-                self._store = from_url(url, client_options=options, retry_config={"max_retries": 0})
+                address = url if self._kind == WEB else url.replace("%", "%25")  # which obstore would take for a code
+                self._store = from_url(address, client_options=options, retry_config={"max_retries": 0})
         except Exception as error:  # noqa: BLE001  (obstore's, of which there are many)
             raise ObjectError(f"{url}: cannot be opened ({_words(error)})") from None
 

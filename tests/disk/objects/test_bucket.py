@@ -120,6 +120,15 @@ def test_a_server_is_read_by_its_own_words(server: ObjectServer, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_an_address_is_taken_literally(server: ObjectServer) -> None:
+    """Not as an encoded one, by which `a%20b` would be another folder, whose store would be read without a word."""
+    server.put("a%2520b/one", b"1")
+    server.put("a%20b/other", b"22")
+    assert Bucket(f"s3://{BUCKET}/a%20b").sizes() == {"one": 1}
+    assert Bucket(f"s3://{BUCKET}/a b").sizes() == {"other": 2}
+
+
+@pytest.mark.slow
 def test_a_server_with_folders_as_objects(server: ObjectServer) -> None:
     for name, data in {"m/": b"", "m/x.mrxs": b"1", "m/x/": b"", "m/x/none/": b"", "m/x/1.dat": b"22"}.items():
         server.put(name, data)
