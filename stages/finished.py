@@ -113,7 +113,7 @@ def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
 
 def _is_done(teacher: StoredTeacher) -> bool:
     """Whether all shards are done, and their files there; if not, the stage itself does them, or says which lack."""
-    return not (teacher.pending or teacher.missing_files())
+    return not (teacher.pending or teacher.wrong_files())
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:

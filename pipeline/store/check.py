@@ -35,9 +35,10 @@ def require_files(teacher: StoredTeacher) -> None:
     Raises:
         StoreError: some are missing, or are of another size.
     """
-    if not (missing := teacher.missing_files()):
+    if not (missing := teacher.wrong_files()):
         return
-    some = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+    names = [path.relative_to(teacher.folder).as_posix() for path, _ in missing[:NAMED]]
+    some = ", ".join([*names, *(["..."] if len(missing) > NAMED else [])])
     raise StoreError(
         f"{teacher.folder}: missing or of another size: {counted(len(missing), 'file')} that the ledger names "
         f"({some}). Was the store copied only in part? Copy it again, or delete shards/<i>.json of these shards to do "

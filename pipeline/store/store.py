@@ -473,12 +473,15 @@ class StoredTeacher:
         digest = sha256_json({**identity, "files": files})
         return digest if self.is_first else sha256_json({"store": self.store.first.content_hash(), "teacher": digest})
 
-    def missing_files(self) -> list[str]:
-        """The files of finished shards that are not there, or are of another size, by their names below the folder;
-        for a store in a folder.
+    def wrong_files(self) -> list[tuple[Path, int | None]]:
+        """The files of finished shards that are not there with all their bytes, and no more, each with how many it has,
+        `None` where there is none; for a store in a folder.
+
+        Raises:
+            StoreError: as `known_shards`.
         """
-        shards = (shard for array in self.arrays for shard in self.known_shards(array))
-        return [s.path.relative_to(self.folder).as_posix() for s in shards if _size_of(s.path) != s.num_bytes]
+        known = ((each, _size_of(each.path)) for array in self.arrays for each in self.known_shards(array))
+        return [(each.path, num_bytes) for each, num_bytes in known if num_bytes != each.num_bytes]
 
     def check_files(self, shard: int) -> list[str]:
         """What is wrong with a finished shard's files against its ledger entry; empty when all is well. Those of a

@@ -5,14 +5,12 @@ missing. Sizes are compared, and no shard is read. Left out: what the files hold
 a bucket.
 """
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipeline.base.console import counted
 from pipeline.base.errors import G2LError
 from pipeline.store.shards import LocalShards
-from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.store import Store
 from stages.doctor.findings import Finding, trouble
 
 COPY_AGAIN = (
@@ -36,26 +34,9 @@ def look_at_files(store: Store) -> Iterator[Finding]:
     if not isinstance(store.files, LocalShards):
         return
     for teacher in store.teachers.values():
-        wrong = [words for made in teacher.with_rounds for words in _wrong_files(made)]
+        wrong = [each for made in teacher.with_rounds for each in made.wrong_files()]
         if wrong:
-            files = counted(len(wrong), "file")
-            words = f"{files} of {teacher.name}'s finished shards missing or cut: {wrong[0]}"
+            files, (path, num_bytes) = counted(len(wrong), "file"), wrong[0]
+            how = "is missing" if num_bytes is None else f"has {num_bytes:,} bytes"
+            words = f"{files} of {teacher.name}'s finished shards missing or cut: {path} {how}"
             yield trouble("files", words, COPY_AGAIN)
-
-
-def _wrong_files(teacher: StoredTeacher) -> Iterator[str]:
-    """The files of finished shards that are not there with all their bytes, in words."""
-    finished = ((shard, entry["files"]) for shard, entry in teacher.ledger.entries() if entry is not None)
-    for shard, listed in finished:
-        for path in teacher.shard_files(shard):
-            size = _size(path)
-            if size != listed.get(path.relative_to(teacher.folder).as_posix(), {}).get("bytes"):
-                yield f"{path} {'is missing' if size is None else f'has {size:,} bytes'}"
-
-
-def _size(path: Path) -> int | None:
-    """Bytes of a file; `None` if it is not there."""
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):  # ValueError: a name that no file can have
-        return None
