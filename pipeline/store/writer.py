@@ -253,7 +253,7 @@ class StoreWriter:
                 measured = {"value": _rounded(reads[i].value), "bound": _rounded(reads[i].bound)}
                 dropped.append({**self._describe(rows[i]), "status": code.name, **measured})
                 continue
-            reason = reads[i].reason or f"the teacher's embedding is not finite as {self._teacher.dtype}"
+            reason = reads[i].reason or why_not_finite(embeddings[i], self._teacher.dtype)
             failures.append({**self._describe(rows[i]), "status": code.name, "reason": reason})
         return _Rows(shard, stored, status, failures, dropped, images)
 
@@ -307,3 +307,11 @@ class StoreWriter:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, MEASURED_DIGITS)
+
+
+def why_not_finite(embedding: NDArray[np.float32], dtype: str) -> str:
+    """Why an embedding (D,), or of several views (K, D), is not finite as it is stored."""
+    words = f"the teacher's embedding is not finite as {dtype}"
+    if not np.isfinite(embedding).all():
+        return f"{words}: it has NaN or infinity"
+    return f"{words}: its largest value is {np.abs(embedding).max():.4g}. A new store with --dtype float32 holds it"

@@ -59,7 +59,9 @@ def test_what_is_not_finite_as_stored_is_a_failed_row(tmp_path: Path, plan: Plan
     assert [f["row"] for f in half.first.ledger.failures() if f["status"] == "NOT_FINITE"] == [0, 5, 11]
     assert not set(half.first.ok_rows()) & {0, 5, 11}
     assert np.isnan(half.first.read_embedding(11)).all()
-    assert "not finite as float16" in half.first.ledger.failures()[0]["reason"]
+    reasons = {f["row"]: f["reason"] for f in half.first.ledger.failures() if f["status"] == "NOT_FINITE"}
+    assert reasons[0] == "the teacher's embedding is not finite as float16: it has NaN or infinity"
+    assert reasons[11].endswith("float16: its largest value is 7e+04. A new store with --dtype float32 holds it")
     single = continued_store(tmp_path / "single.zarr", plan, spec(dtype="float32"))
     write_pending(single, encoded, embeddings=embeddings)
     assert [f["row"] for f in single.first.ledger.failures() if f["status"] == "NOT_FINITE"] == [0, 5]
