@@ -39,7 +39,8 @@ test: $(INSTALLED)
 # Only the files that have such tests are collected, a third of all: conftest.py sees that none lies elsewhere.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and alone" $$(grep -rl 'mark\.alone' tests --include='test_*.py') $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "slow and not alone" $$(grep -rl 'mark\.slow' tests --include='test_*.py') -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not alone" -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS) \
+		$$(grep -rl 'mark\.slow' tests --include='test_*.py')
 
 $(LOWEST_INSTALLED): pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv $(LOWEST)

@@ -112,8 +112,8 @@ def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
 
 
 def _is_done(teacher: StoredTeacher) -> bool:
-    """Whether all shards are done, and their files there; if not, the stage itself does them, or says which lack."""
-    return not (teacher.pending or teacher.wrong_files())
+    """Whether all shards are done, and their files there; if not, the stage does them, or names what is missing."""
+    return not (teacher.pending or any(made.wrong_files() for made in teacher.with_rounds))
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:

@@ -535,6 +535,7 @@ def read_plan(path: Path) -> Plan:
         records = json.loads(file_attributes["plan"])
         _check_format(records, path)
         records["audit"] = json.loads(_values(f, "audit").astype(np.uint8).tobytes())
+        groups = member(f, "slides")
         slides = [
             slide_from_record(
                 parse_object(attribute(group, RECORD)),
@@ -542,8 +543,7 @@ def read_plan(path: Path) -> Plan:
                 _values(group, "split"),
                 fractions=_values(group, "class_fractions") if "class_fractions" in group else None,
             )
-            for of_all in [member(f, "slides")]
-            for group in (member(of_all, name) for name in sorted(of_all.keys()))
+            for group in (member(groups, name) for name in sorted(groups.keys()))
         ]
     return plan_from_records(records, slides, path)
 

@@ -123,6 +123,8 @@ def _follow(group: h5py.Group, name: str, left: list[int]) -> Any:
             if left[0] < 0:
                 raise UnsafeError(f"{name} is a link that leads in a circle")
             node = _follow(node, link.path, left)
+        else:
+            raise UnsafeError(f"{name} is a link of an unknown kind; only the file itself is read")
     return node
 
 

@@ -147,7 +147,8 @@ def common_part(centres: Sequence[NDArray[np.float64]], again: NDArray[np.float3
     Args:
         again: float32 (N, D), the teacher's embeddings of the sample.
     """
-    longest = TOO_LONG * float(np.linalg.norm(again.astype(np.float64), axis=1).max())
+    lengths = np.linalg.norm(again.astype(np.float64), axis=1)
+    longest = TOO_LONG * float(lengths.max(where=np.isfinite(lengths), initial=0.0))
     return np.asarray(np.mean([c for c in centres if np.linalg.norm(c) <= longest] or centres, axis=0))
 
 

@@ -23,7 +23,7 @@ from pipeline.features.tool import FeatureFile, PatchFacts
 MOST_L0_PX = 2.0**40
 """Coordinates beyond this are none. Our choice: far above any slide, far below where whole numbers become inexact."""
 BFLOAT16_BYTES = 2
-"""Whole numbers of this size are refused as features: nobody embeds in them, but bfloat16 is kept in them."""
+"""Whole numbers of this size are refused as features: no tool that we know writes them, and bfloat16 is kept so."""
 SIZES = ("patch_px", "side_l0_px", "side_um", "nominal_um", "downsample")
 """The facts that are sizes or ratios: above 0 and below `MOST_L0_PX` where they are known."""
 

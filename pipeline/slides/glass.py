@@ -6,7 +6,7 @@ from both (Beer and Lambert). Unlike tissue, glass is smooth at a few micrometre
 purple. Glass that is dark, strongly tinted, lilac or noisy fails these tests; it is found as the colour that covers
 much of the slide and is smooth at a coarser scale, where tissue still varies and noise averages out. Even pale tissue
 has smooth places, too, and is told from glass by the others. Left out: glass whose tint changes across the slide, and
-pink glass, which looks like pale tissue.
+pink glass, which looks like pale tissue, as does blue glass that is mottled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -101,13 +101,19 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
     return None
 
 
-def without_textured(image: NDArray[np.uint8], known: NDArray[np.bool_], colours: Sequence[Colour]) -> list[Colour]:
+def without_textured(
+    image: NDArray[np.uint8], known: NDArray[np.bool_], colours: Sequence[Colour], beside: Sequence[Colour] = ()
+) -> list[Colour]:
     """Those of the glass colours of an RGB image (H, W, 3) that are not of even pale tissue, such as a counterstain.
 
     Some places of it are as smooth as glass, and their colour counts as one; most are not, and unlike noise their
-    unevenness is left in means of squares. Neutral colours are kept: nothing is measured against them.
+    unevenness is left in means of squares. Neutral colours are kept, for nothing is measured against them, and those
+    that absorb blue most, as old mounting media do and haematoxylin and eosin do not: such glass may be mottled.
+
+    Args:
+        beside: other colours of glass, of which the lightest may lie under these.
     """
-    tinted = [colour for colour in colours if _tint(colour) > NEUTRAL]
+    tinted = [colour for colour in colours if _tint(colour) > NEUTRAL and not _is_yellow(colour, (*colours, *beside))]
     if not tinted:
         return list(colours)
     means, whole = _in_squares(image), _in_squares(known[..., None])[..., 0] == 1
@@ -130,7 +136,7 @@ def _in_squares(values: NDArray[Any], *, is_squared: bool = False) -> NDArray[np
     for part in strips(rows, columns * COARSE_PX**2):
         inside = values[part.start * COARSE_PX : part.stop * COARSE_PX, : columns * COARSE_PX]
         inside = inside.astype(np.float32) ** 2 if is_squared else inside
-        squares = inside.reshape(-1, COARSE_PX, columns, COARSE_PX, values.shape[2])
+        squares = inside.reshape(part.stop - part.start, COARSE_PX, columns, COARSE_PX, values.shape[2])
         means[part] = squares.mean(axis=(1, 3), dtype=np.float32)
     return means
 
@@ -230,6 +236,13 @@ def _variance(values: NDArray[np.float32]) -> NDArray[np.float32]:
     mean = ndimage.uniform_filter(values, size, mode="nearest")
     square = ndimage.uniform_filter(values**2, size, mode="nearest")
     return np.asarray(brightest(np.maximum(square - mean**2, 0)))
+
+
+def _is_yellow(colour: Colour, glass: Sequence[Colour]) -> bool:
+    """Whether what makes `colour` of the lightest one of `glass`, of white if it is that itself, absorbs blue most."""
+    lightest = max((each for each in glass if sum(each) > sum(colour)), key=sum, default=(255.0, 255.0, 255.0))
+    red, green, blue = (level / below for level, below in zip(colour, lightest, strict=True))
+    return blue < min(red, green)
 
 
 def _tint(colour: Colour) -> float:

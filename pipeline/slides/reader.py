@@ -57,7 +57,7 @@ MAX_WORDS = 300
 """Most characters of another library's error in a message."""
 UNSUPPORTED = "unsupported"
 """Word of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
-CONVERT = "convert it, such as to a pyramidal TIFF with JPEG tiles"
+CONVERT = "convert it, for example to a pyramidal TIFF with JPEG tiles"
 UNREAD_KIND = f"OpenSlide reads no file of this kind: {CONVERT}"
 NO_SLIDE = f"not a slide that OpenSlide can read. Is the file whole? If it is of another kind, {CONVERT}"
 

@@ -30,7 +30,7 @@ class TileCache:
         self._lock = threading.Lock()
         self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
         self._being_made: dict[Hashable, Future[Tile] | None] = {}
-        """With what others wait for a tile by, if any do: few tiles are asked for twice at once."""
+        """The future that other threads wait for, if any do: few tiles are asked for twice at once."""
         self._bytes = 0
 
     def get(self, key: Hashable, decode: Callable[[], Tile]) -> Tile:

@@ -191,9 +191,10 @@ def look_for_tissue(
     background = find_background(image, known, glass)
     if "faint" in rules:
         glass, background = without_stained(glass, background)
-        glass = without_textured(image, known, glass)
-        if background is not None and not without_textured(image, known, [background]):
-            background = None
+        others = [] if background is None else [background]
+        kept = without_textured(image, known, glass, others)
+        background = next(iter(without_textured(image, known, others, glass)), None)
+        glass = kept
     smoothed = image
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)

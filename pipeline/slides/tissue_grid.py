@@ -33,7 +33,7 @@ NO_COLOUR = (
 )
 ON_BLACK = (
     "its tissue is bright on black, as in fluorescence, or the picture is inverted: G2L is for brightfield (H&E, IHC). "
-    "Look at its picture (--overlays), and take it out of the manifest if it is"
+    "Look at its picture (--overlays), and take it out of the manifest if it is not brightfield"
 )
 BLACK_SHARE = 0.5
 """Least share of what is not tissue that is too dark to have a colour, on a slide without glass, from which tissue is

@@ -29,15 +29,16 @@ DROPPED = frozenset(code.name for code in Status if code.is_dropped)
 
 
 def require_files(teacher: StoredTeacher) -> None:
-    """See that the files of a teacher's finished shards are there, before more are added: the store may be a copy that
-    was cut short. Their bytes are not read.
+    """See that the files of finished shards of a teacher and its rounds are there, before more are added: the store may
+    be a copy that was cut short. Their bytes are not read.
 
     Raises:
         StoreError: some are missing, or are of another size.
     """
-    if not (missing := teacher.wrong_files()):
+    missing = [path for made in teacher.with_rounds for path, _ in made.wrong_files()]
+    if not missing:
         return
-    names = [path.relative_to(teacher.folder).as_posix() for path, _ in missing[:NAMED]]
+    names = [path.relative_to(teacher.folder).as_posix() for path in missing[:NAMED]]
     some = ", ".join([*names, *(["..."] if len(missing) > NAMED else [])])
     raise StoreError(
         f"{teacher.folder}: missing or of another size: {counted(len(missing), 'file')} that the ledger names "

@@ -30,10 +30,14 @@ def test_background_needs_squares_and_known_places() -> None:
 
 
 def test_a_picture_smaller_than_a_square_keeps_its_glass() -> None:
-    amber = (230.0, 200.0, 140.0)
-    assert without_textured(np.full((3, 40, 3), amber, np.uint8), np.ones((3, 40), bool), [amber]) == [amber]
-    assert without_textured(np.full((40, 40, 3), amber, np.uint8), np.zeros((40, 40), bool), [amber]) == [amber]
-    assert without_textured(np.full((40, 40, 3), amber, np.uint8), np.ones((40, 40), bool), []) == []
+    blue = (200.0, 215.0, 240.0)
+    for shape in ((3, 40), (40, 3), (3, 3)):
+        image, known = np.full((*shape, 3), blue, np.uint8), np.ones(shape, bool)
+        assert without_textured(image, known, [blue]) == [blue]
+        assert find_background(image, known, []) is None
+    image = np.full((40, 40, 3), blue, np.uint8)
+    assert without_textured(image, np.zeros((40, 40), bool), [blue]) == [blue]
+    assert without_textured(image, np.ones((40, 40), bool), []) == []
 
 
 @pytest.mark.parametrize("deviation", [0, 3, 6])

@@ -441,10 +441,24 @@ def test_an_even_counterstain_is_no_second_glass(colour: tuple[int, int, int], b
         assert overlap(found_by_all(image), where) > 0.95
 
 
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("tint", [(230, 200, 140), (240, 228, 205)], ids=["amber", "cream"])
+def test_yellowed_glass_that_is_mottled_is_glass(tint: tuple[int, int, int], scale: int) -> None:
+    """Uneven as a counterstain is: by its colour it is none."""
+    mottle = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=PIECE.shape), scale)
+    image = glass(tint, 3) + (2.25 / mottle.std() * mottle)[..., None]
+    image = stain(image.clip(0, 255).astype(np.uint8), piece(100, 150, 60, 60), HE)
+    for white_px in (0, 60):
+        image[:, :white_px] = 255
+        found = found_by_all(image)
+        assert not found[:20].any()
+        assert overlap(found[:, 64:], piece(100, 150, 60, 60)[:, 64:]) > 0.9
+
+
 @pytest.mark.parametrize("noise", [0.5, 3, 6])
 @pytest.mark.parametrize("tint", [(200, 215, 240), (230, 200, 140), (215, 235, 215)], ids=["blue", "amber", "green"])
 def test_tinted_glass_beside_white_is_glass(tint: tuple[int, int, int], noise: float) -> None:
-    """However noisy it is, and if its tint changes across the slide: only tissue is uneven at every scale."""
+    """However noisy it is, and if its tint changes across the slide."""
     image = glass(tint, noise) + np.linspace(-8, 8, PIECE.shape[1])[None, :, None]
     image = stain(image.clip(0, 255).astype(np.uint8), piece(100, 150, 60, 60), HE)
     image[:, :60] = 255

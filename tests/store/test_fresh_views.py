@@ -109,6 +109,14 @@ def test_views_are_added_to_a_store_and_what_is_there_stays(
     assert {1: "views 1 to 3 in rounds", 3: "view 3 in rounds"}[at_once] in extract_report(again)
 
 
+def test_files_that_a_round_lacks_are_named(root: Path, plan: Plan, tmp_path: Path) -> None:
+    """Such as in half a copy: before more rounds are made."""
+    out = copied(root, tmp_path)
+    Store(out).first.rounds[1].shard_path("embedding", 0).unlink()
+    with pytest.raises(StoreError, match=r"1 file that the ledger names \(rounds/2/embedding/c/0/0"):
+        extract(plan, out, root / "teacher.safetensors", **FRESH)
+
+
 def test_a_further_teacher_has_rounds_of_its_own(root: Path, plan: Plan, tmp_path: Path) -> None:
     out = copied(root, tmp_path)
     weights = write_teacher(tmp_path / "further.safetensors", "test_efficientnet", seed=3)

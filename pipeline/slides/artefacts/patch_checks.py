@@ -56,8 +56,9 @@ LEAST_TISSUE = 0.02
 CLEAR_SHARE = 0.01
 """Share of the reference's blocks, the clearest, by which the tint of the glass is measured. Our choice: hundreds."""
 LEAST_TINT = 0.03
-"""Density in red or blue above that in green from which glass has a tint. Our choice: that of `glass.NEUTRAL`; pale
-tissue absorbs green first, so that slides on white glass are judged as before."""
+"""Density in red or blue above that in green from which glass has a tint. Our choice: that of `glass.NEUTRAL`. H&E
+absorbs green first. Where no block is clear, an even bluish or brown ground is taken for glass: its patches are not
+dropped for it, for only ink is judged without the tint."""
 
 MOST_PEN = 0.03
 """Share of the patch from which pen is dropped. Our choice: of 112 um a strip of 4 um."""
@@ -190,7 +191,7 @@ def check_patch(
     deviation = float(blocks[..., 1].std())
     if deviation <= ONE_COLOUR and (deviation := float(patch[..., 1].std())) <= ONE_COLOUR:
         return PatchFault("one_colour", deviation, ONE_COLOUR)
-    if (tissue := tissue_share(_levels_on_white(blocks, reference.tint))) < LEAST_TISSUE:
+    if (tissue := tissue_share(blocks)) < LEAST_TISSUE:
         return PatchFault("no_tissue", tissue, LEAST_TISSUE)
     densities = _on_white(block_densities(blocks), reference.tint)
     if (share := ink_share(densities, reference.ink)) > MOST_PEN:
@@ -279,13 +280,6 @@ def _check_parts(parts: NDArray[np.float64], usual: float) -> PatchFault | None:
     drop = np.where(coarse >= LEAST_CONTRAST**2, usual - sharp, 0)
     pairs = max(np.minimum(drop[1:], drop[:-1]).max(), np.minimum(drop[:, 1:], drop[:, :-1]).max())
     return PatchFault("out_of_focus", float(pairs), MOST_PAIR_BLUR) if pairs > MOST_PAIR_BLUR else None
-
-
-def _levels_on_white(blocks: NDArray[np.uint8], tint: tuple[float, float, float]) -> NDArray[np.uint8]:
-    """Colours of blocks (H, W, 3) without the tint of the glass."""
-    if not any(tint):
-        return blocks
-    return np.asarray(np.minimum(np.rint(blocks * np.exp(np.array(tint))), 255), np.uint8)
 
 
 def block_means(patch: NDArray[np.uint8], mpp: float) -> NDArray[np.uint8]:

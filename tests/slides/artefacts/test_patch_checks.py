@@ -69,8 +69,16 @@ def test_tissue_on_tinted_glass_is_no_pen(tint: tuple[int, int, int]) -> None:
     assert reasons(tinted, reference) == {"good"}
     for ink in ((1.5, 0.9, 0.25), (1.4, 0.5, 0.8), (0.1, 1.2, 1.0), (1.3, 1.3, 1.25)):
         assert reasons([with_pen(patch, ink) for patch in tinted], reference) == {"pen"}
-    glass = np.random.default_rng(0).normal(tint, 1.5, (128, 128, 3)).clip(0, 255).astype(np.uint8)
-    assert reasons([glass], reference) == {"no_tissue"}
+
+
+def test_an_even_ground_without_glass_is_tissue() -> None:
+    """Diffuse DAB or bluish haematoxylin, where no patch has clear glass by which to tell it from tinted glass."""
+    for ground in ((224, 198, 182), (199, 208, 229)):
+        rng = np.random.default_rng(0)
+        even = [rng.normal(ground, 2, (128, 128, 3)).clip(0, 255).astype(np.uint8) for _ in range(12)]
+        reference = build_reference([measure_patch(patch, MPP) for patch in even])
+        assert any(reference.tint)
+        assert "no_tissue" not in reasons(even, reference)
 
 
 def test_white_glass_is_judged_as_by_earlier_rules(patches: list[Rgb], reference: SlideReference) -> None:
