@@ -87,6 +87,7 @@ class Ring:
         self.me = self
 
 
+@pytest.mark.slow
 def test_only_new_objects_are_looked_at_for_cycles() -> None:
     frozen = gc.get_freeze_count() > 0  # by conftest.py, for the suite
     gc.unfreeze()

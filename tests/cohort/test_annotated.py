@@ -76,6 +76,7 @@ def test_patches_of_included_classes(manifest: Path) -> None:
     assert (first.patches_available, first.tissue_sha256) == (60, "")
 
 
+@pytest.mark.slow
 def test_coordinates_count_from_the_scanned_part_where_qupath_wrote_them(tmp_path: Path) -> None:
     """QuPath opens only that part of a slide, and its coordinates begin there."""
     sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=(512, 256, 768, 512))
@@ -151,6 +152,7 @@ def test_without_annotations_nothing_is_added(plan: Plan, tmp_path: Path) -> Non
     assert not (tmp_path / "plan" / "class_fractions").exists()
 
 
+@pytest.mark.slow
 def test_the_sample_by_class(manifest: Path) -> None:
     options = {"min_tissue": 0, "sample": "class", "class_quota": ["tumour=3", "necrosis=1"], "min_class": 0.2}
     small, large = (make_plan(manifest, patches_per_slide=n, **options).slides[0] for n in (8, 24))
@@ -159,6 +161,7 @@ def test_the_sample_by_class(manifest: Path) -> None:
     assert {tuple(xy) for xy in small.coords_l0_px} < {tuple(xy) for xy in large.coords_l0_px}
 
 
+@pytest.mark.slow
 def test_a_class_drawn_within_another_has_its_quota_whatever_its_name(manifest: Path) -> None:
     """In QuPath a focus is mostly drawn within a region without being cut out of it. Plans of earlier versions keep
     their samples.
@@ -175,6 +178,7 @@ def test_a_class_drawn_within_another_has_its_quota_whatever_its_name(manifest: 
     assert PlanConfig.build(options).continuing(lacking).deciding() == lacking.deciding()
 
 
+@pytest.mark.slow
 def test_a_budget_keeps_quotas_and_classes(manifest: Path) -> None:
     options = {"sample": "class", "class_quota": ["tumour=3", "necrosis=1"], "min_class": 0.2, "min_tissue": 0}
     budgeted, by_slide = (
@@ -247,6 +251,7 @@ def test_a_missing_class_is_said_with_the_files_that_could_not_be_read(manifest:
         require_known_classes(read_manifest(manifest), ClassRules(include=("tumour",)), "uniform")
 
 
+@pytest.mark.slow
 def test_a_slide_whose_annotations_cannot_be_read_fails_by_name(manifest: Path) -> None:
     manifest.with_name("s0.geojson").write_text("{")
     plan = make_plan(manifest)
@@ -260,6 +265,7 @@ def test_a_slide_whose_annotations_cannot_be_read_fails_by_name(manifest: Path) 
 # Noticed
 
 
+@pytest.mark.slow
 def test_changed_files_are_noticed_beside_a_store(manifest: Path, tmp_path: Path) -> None:
     config, store = PlanConfig.build(SMALL | {"workers": 2}), tmp_path / "s.zarr"
     plan, path = plan_beside(manifest, config, store)
@@ -396,6 +402,7 @@ def test_spellings_over_a_cohort_are_noted() -> None:
     assert class_spelling_notes([{"a": ("a",)}, {"b": ("b",)}]) == []
 
 
+@pytest.mark.slow
 def test_slides_that_spell_a_class_differently_have_one_class(
     manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -408,6 +415,7 @@ def test_slides_that_spell_a_class_differently_have_one_class(
     assert f"note: class {NFC} is spelled in 2 ways, taken as one: " in said.out + said.err
 
 
+@pytest.mark.slow
 def test_a_plan_of_names_that_are_not_clean_opens_and_continues(manifest: Path, tmp_path: Path) -> None:
     """As earlier versions wrote it: its names stay as they are, and so does its hash."""
     now = PlanConfig.build(SMALL | {"workers": 2, "include": ["tumour"]})

@@ -117,6 +117,7 @@ def other_format(folder: Path) -> tuple[str, str]:
     return "a.svs", "b.tif"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_pair", [other_description, no_quickhash, other_format])
 @pytest.mark.parametrize("case", ["k", "l"])
 def test_plan_tells_one_slide_by_its_pixels(
@@ -159,6 +160,7 @@ def test_blank_slides_are_not_one_slide(tmp_path: Path) -> None:
     assert (code, "the same slide" in said) == (0, False), err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["k", "l", ""])
 def test_plan_tells_a_slide_whose_copy_has_another_byte(tmp_path: Path, case: str) -> None:
     """Under another case it could be trained on and held out at once: refused. Of one case: said."""

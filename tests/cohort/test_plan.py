@@ -360,6 +360,7 @@ def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
     assert int(lines[0]["pixel_bytes"]) > 1000
 
 
+@pytest.mark.slow
 def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort: Path, tmp_path: Path) -> None:
     """Pillow's plans are those of earlier versions, to the byte of their hash."""
     plain, torch = make_plan(cohort, resampling="lanczos-pillow"), make_plan(cohort)

@@ -198,6 +198,7 @@ def test_a_view_depends_on_seed_row_and_number_alone() -> None:
 # --- the store ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_view_0_is_the_store_without_views(root: Path, plan: Plan, tmp_path: Path) -> None:
     plain, viewed = array_files(root / "plain.zarr"), array_files(root / "views.zarr")
     assert viewed == plain

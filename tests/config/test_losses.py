@@ -48,6 +48,7 @@ def test_only_a_log_of_a_sum_grows_with_the_rows(name: str) -> None:
     assert float(twice - once) == pytest.approx(growth, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_new_loss_takes_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "toy_loss.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)

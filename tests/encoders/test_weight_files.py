@@ -70,6 +70,7 @@ def test_checkpoints_of_training_are_read_with_their_settings_beside_the_tensors
         assert torch.equal(next(iter(built.module.model.state_dict().values())), next(iter(state.values())))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_named_with_the_line_that_saves_the_weights(tmp_path: Path) -> None:
     """The line is run: what it writes is read."""
     path, state = tmp_path / "it's.pth", tiny_model(NAME).state_dict()

@@ -162,6 +162,7 @@ def test_the_encoder_is_found_by_its_names(tmp_path: Path, name: str, form: str)
     assert chosen.name == words
 
 
+@pytest.mark.slow
 def test_of_several_sets_the_taken_one_is_told_and_another_can_be_named(tmp_path: Path) -> None:
     teacher, student = state_of("test_vit", 1), state_of("test_vit", 2)
     path = tmp_path / "dinov2.pth"

@@ -153,6 +153,7 @@ def test_a_wrong_value_is_told_as_the_command_tells_it(cohort: Path, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_options_come_from_a_file_unless_the_call_has_them(cohort: Path, tmp_path: Path) -> None:
     file = tmp_path / "options.toml"
     file.write_text("[plan]\npatch_px = 64\npatches_per_slide = 3\nval_fraction = 0.5\n")

@@ -120,6 +120,7 @@ def write_samples(folder: Path) -> list[Path]:
     return sorted(folder.glob("a.*"))
 
 
+@pytest.mark.slow
 def test_every_damage_changes_the_file_and_is_the_same_again(tmp_path: Path) -> None:
     """For an equal seed, to the byte (but for what torch and HDF5 write on their own)."""
     import random

@@ -37,6 +37,7 @@ def test_axes_of_scores_end_where_scores_do(low: float, high: float, start: floa
     assert all(tick >= -1e-9 for tick in ticks) or low < 0
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(0, 1), st.sampled_from((0.03, 0.07)))
 def test_every_score_lies_within_its_axis(one: float, other: float, chance: float | None, room: float) -> None:
     axes = Figure().add_subplot()

@@ -68,6 +68,7 @@ def test_pixels_are_openslides(tmp_path: Path, sampling: str, tile: int) -> None
     assert_reads_as_openslide(make(tmp_path / "a.svs", SAMPLINGS[sampling], tile=tile), seed=tile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [256, 240])
 @pytest.mark.parametrize("compression", ["jpeg2000", "jpeg2000-ycbcr"])
 def test_jpeg_2000_is_openslides(tmp_path: Path, compression: str, tile: int) -> None:

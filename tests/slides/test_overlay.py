@@ -179,6 +179,7 @@ def test_size_of_the_picture(tmp_path: Path, shape: tuple[int, int], side: int, 
         assert (picture.width, picture.height - 72)[side] == size
 
 
+@pytest.mark.slow
 def test_one_overlay_a_slide(tmp_path: Path) -> None:
     """Of slides that open, failed ones included."""
     sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5)

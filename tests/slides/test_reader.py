@@ -230,6 +230,7 @@ def test_a_whole_slide_of_a_kind_that_openslide_does_not_read(tmp_path: Path) ->
         Slide(path)
 
 
+@pytest.mark.slow
 def test_slide_cut_to_60_percent_that_opens(tmp_path: Path) -> None:
     """A big slide with its directories in front opens nevertheless: what is behind the cut raises."""
     options = {"width": 2048, "height": 1536, "mpp": 0.5, "downsamples": (1,)}

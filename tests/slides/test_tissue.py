@@ -213,6 +213,7 @@ def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: 
     assert len(reads) < 30
 
 
+@pytest.mark.slow
 def test_a_slide_without_levels_says_that_it_takes_longer(tmp_path: Path) -> None:
     one = Slide(sf.make_vast_slide(tmp_path / "one.svs", seed=1))
     assert one.info.size_l0_px == (100_000, 80_000)

@@ -131,6 +131,7 @@ def test_wrong_use_is_one_clear_error(words: tuple[str, ...], reason: str, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
     """Seconds for a question: a plan's inspection and the list of encoders are files and a table. Nor do planning and
     merging, which is asked for two parts that are not there.
@@ -348,6 +349,7 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     assert "bad: no longer in the manifest" in changed.stderr
 
 
+@pytest.mark.slow
 def test_plan_options_in_the_table_of_stage_one(tmp_path: Path) -> None:
     manifest, weights = write_tiny_cohort(tmp_path)
     table = tmp_path / "g2l.toml"
@@ -364,6 +366,7 @@ def test_plan_options_in_the_table_of_stage_one(tmp_path: Path) -> None:
     assert "--min-tissue" in stray.stderr
 
 
+@pytest.mark.slow
 def test_a_split_with_an_empty_side_is_warned_of(cohort: Path, tmp_path: Path) -> None:
     options = ("--patch-px", "64", "--patches-per-slide", "3")
     nothing_held_out = called("plan", cohort, "--out", tmp_path / "a.h5", *options, "--val-fraction", "0")
@@ -381,12 +384,14 @@ def test_paths_may_stand_in_a_file_for_every_command(command: str) -> None:
     assert "--config" in run_g2l(command, "--help").stdout
 
 
+@pytest.mark.slow
 def test_inspect_takes_its_path_from_a_file(cohort: Path, tmp_path: Path) -> None:
     assert called("plan", cohort, "--out", tmp_path / "p.h5", "--patch-px", "64").returncode == 0
     (tmp_path / "g2l.toml").write_text(f'[inspect]\npath = "{tmp_path / "p.h5"}"\n')
     assert "64 px at 0.5 um/px" in called("inspect", "--config", tmp_path / "g2l.toml").stdout
 
 
+@pytest.mark.slow
 def test_the_record_of_a_plan_can_be_fed_back(cohort: Path, tmp_path: Path) -> None:
     first = called(
         "plan", cohort, "--out", tmp_path / "a.h5", "--patches-per-slide", "3", "--patch-px", "64", "--seed", "5"

@@ -193,6 +193,7 @@ def test_a_damaged_line_of_the_stop_is_named(stopped: Trained, tmp_path: Path, c
         inspect_path(run.folder)
 
 
+@pytest.mark.slow
 def test_rate_and_decay_fall_to_nothing_by_a_cosine(
     store: Store, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +224,7 @@ def test_rate_and_decay_fall_to_nothing_by_a_cosine(
         schedule.step()
 
 
+@pytest.mark.slow
 def test_gradients_that_are_not_clipped_are_those_of_a_wide_bound(store: Store, tmp_path: Path) -> None:
     student = plain_vit(tmp_path / "vit")
     norms = []
@@ -264,6 +266,7 @@ def test_a_run_begun_by_single_options_is_continued_by_the_recipe(store: Store, 
     assert (code, "options.early_stop: 'consecutive' -> 'off'" in errors) == (1, True)
 
 
+@pytest.mark.slow
 def test_no_loss_is_fetched_without_an_early_stop(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +274,7 @@ def test_no_loss_is_fetched_without_an_early_stop(
     train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "vit"), epochs=1))
 
 
+@pytest.mark.slow
 def test_that_chance_alone_may_end_the_run_is_said_before_it_starts(
     store: Store, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

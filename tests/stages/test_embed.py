@@ -255,6 +255,7 @@ def test_relative_paths_and_slides_of_a_manifest(work: Path, tmp_path: Path, mon
 # --- students -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_student_in_its_teacher_s_stead_is_the_projector_applied_by_hand(
     work: Path, run: Path, tmp_path: Path
 ) -> None:

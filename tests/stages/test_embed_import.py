@@ -260,6 +260,7 @@ def test_bare_tensors_say_their_size_as_slide2vec_does(made: dict[str, Path]) ->
 # --- what an imported store advises -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_imported_store_is_mended_by_import_features(
     tmp_path: Path, work: Path, made: dict[str, Path], imported: Path
 ) -> None:

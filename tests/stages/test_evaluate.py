@@ -461,6 +461,7 @@ def test_a_model_that_gives_no_numbers_is_refused(bench: Bench, tmp_path: Path) 
     assert "bad: 48 of 48 embeddings of the patches hold NaN or infinity" in errors
 
 
+@pytest.mark.slow
 def test_slides_need_no_models(bench: Bench, tmp_path: Path) -> None:
     """The report says what each label is; the same call renews it; the named features are the reference."""
     with h5py.File(next((bench.folder / "features").iterdir())) as file:

@@ -146,6 +146,7 @@ def test_embeddings_equal_timms_own_on_the_stored_pixels(
     assert (np.abs(stored.astype(np.float64) - expected) <= slack + rounding).all()
 
 
+@pytest.mark.slow
 def test_pixels_are_the_planned_patches(plan: Plan, whole: Path) -> None:
     patches, store = PlannedPatches(plan, None, tell=print), Store(whole)
     out = np.empty((PATCH_PX, PATCH_PX, 3), np.uint8)

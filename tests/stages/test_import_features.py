@@ -116,6 +116,7 @@ def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
         assert found.plan.config.mpp == 0.625
 
 
+@pytest.mark.slow
 def test_the_store_is_as_any_other(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], weights: Path
 ) -> None:

@@ -75,6 +75,7 @@ def statuses(store: Store) -> dict[int, str]:
     return {record["row"]: record["status"].lower() for record in store.first.ledger.dropped()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shard_rows", "staged"), [(7, False), (16, True)])
 def test_a_field_is_found_again_in_a_later_shard(
     folder: Path, plan: Plan, tmp_path: Path, shard_rows: int, staged: bool
@@ -168,6 +169,7 @@ def test_reports_count_them_apart(checked: Store, folder: Path, plan: Plan) -> N
     assert "--patch-qc dropped 6 of them" in missing_note(excluded)
 
 
+@pytest.mark.slow
 def test_that_none_was_dropped_is_said(folder: Path, tmp_path: Path) -> None:
     """So one sees that patches were checked; of a store without checks nothing is said."""
     (folder / "b.csv").write_text("slide_id,path,case_id\nb,b.svs,d\n")
@@ -210,6 +212,7 @@ def test_training_skips_them(checked: Store) -> None:
     assert not set(PLANTED) & set(choice.train.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", ["jpegxl", "none"])
 def test_further_teachers_and_rounds_leave_them_out(pixels: str, folder: Path, plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
@@ -255,6 +258,7 @@ def test_a_retry_is_of_failed_rows_only(folder: Path, plan: Plan, tmp_path: Path
     assert {record["row"] for record in again.store.first.ledger.dropped()} == PLANTED.keys()
 
 
+@pytest.mark.slow
 def test_the_command_ends_well_and_plans_a_manifest_itself(folder: Path, tmp_path: Path) -> None:
     options = ["--teacher", TEACHER, "--weights", folder / "t.safetensors", "--device", "cpu", "--patch-qc"]
     planned = ["--patch-px", 64, "--min-tissue", 0, "--patches-per-slide", 1000]

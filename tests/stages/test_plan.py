@@ -63,6 +63,7 @@ def test_other_slides_do_not_change_a_sample(cohort: Path, plan: Plan, tmp_path:
         np.testing.assert_array_equal(alone.split, planned.split)
 
 
+@pytest.mark.slow
 def test_larger_samples_contain_smaller_ones(cohort: Path, plan: Plan) -> None:
     larger, everything = make_plan(cohort, patches_per_slide=30), make_plan(cohort, patches_per_slide=10**6)
     for slides in zip(plan.slides, larger.slides, everything.slides, strict=True):
@@ -71,6 +72,7 @@ def test_larger_samples_contain_smaller_ones(cohort: Path, plan: Plan) -> None:
         assert small < large < whole
 
 
+@pytest.mark.slow
 def test_patches_are_spread_if_asked(cohort: Path, plan: Plan, tmp_path: Path) -> None:
     """Other patches of the same ones, nested, by any number of workers; the plan and its hash say so."""
     spread, larger = (make_plan(cohort, sample="spread", patches_per_slide=n, workers=w) for n, w in ((12, 1), (30, 3)))
@@ -125,6 +127,7 @@ def test_a_budget_of_a_plan_gives_that_plan(cohort: Path, plan: Plan, tmp_path: 
     assert read_plan(tmp_path / "p.h5").hash == bought.hash
 
 
+@pytest.mark.slow
 def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:
     """Two slides of one size at 40x and 20x: the same patches, each at its own resolution, pixel for pixel."""
     for name, mpp in (("fine", 0.25), ("coarse", 0.5)):
@@ -224,6 +227,7 @@ def test_slides_of_other_resolutions(tmp_path: Path) -> None:
         assert planned.geometry.slide_mpp == mpp
 
 
+@pytest.mark.slow
 def test_slide_with_bounds(tmp_path: Path) -> None:
     path = sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=(500, 300, 1000, 700), seed=1)
     (planned,) = make_plan(cohort_of(tmp_path, a=path), min_tissue=0.0, patches_per_slide=10**6).slides
@@ -235,6 +239,7 @@ def test_slide_with_bounds(tmp_path: Path) -> None:
 # Splits
 
 
+@pytest.mark.slow
 def test_split_by_case_is_stable(cohort: Path, tmp_path: Path) -> None:
     rows = [replace(row, case_id=f"case {i // 2}") for i, row in enumerate(read_manifest(cohort).rows)]
     rows = [replace(row, path=str(cohort.parent / row.path)) for row in rows]
@@ -325,6 +330,7 @@ def test_failing_slides_are_reported(tmp_path: Path, cohort: Path) -> None:
     assert {row.slide_id: row.status for row in unchecked.audit}["other-file"] == "ok"
 
 
+@pytest.mark.slow
 def test_unreadable_places_are_planned(tmp_path: Path) -> None:
     """Damage on glass: rows are planned there, to fail by name later, and the area is told."""
     whole = sf.make_slide(tmp_path / "a.svs", width=3072, height=2048, mpp=0.5, downsamples=(1,), pattern="blank")
@@ -391,6 +397,7 @@ def test_rules_that_take_all_patches_are_named_and_seen(tmp_path: Path) -> None:
 # Which slide it is
 
 
+@pytest.mark.slow
 def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
     """It opens, has the hash that it had, and is read; what it knows of a slide is compared."""
     path = big_slide(tmp_path / "a.svs", 1)
@@ -443,6 +450,7 @@ def test_estimate(plan: Plan) -> None:
     assert "1 shard of 48 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes
 
 
+@pytest.mark.slow
 def test_a_disk_full_of_overlays_is_named(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the disk says it, without a path: at the sync of a picture."""
     pictures = tmp_path / "pictures"
@@ -498,6 +506,7 @@ def test_the_audit_says_what_rules_dropped(tmp_path: Path) -> None:
     assert without.hash != plan.hash
 
 
+@pytest.mark.slow
 def test_patches_that_artefacts_cover_are_counted(tmp_path: Path) -> None:
     """Ink on stripes of the tissue, which leaves most of each patch."""
     pixels = sf.make_pixels("tissue", 1600, 1280, mpp=0.5)
@@ -523,6 +532,7 @@ def test_patches_that_artefacts_cover_are_counted(tmp_path: Path) -> None:
         assert line in inspect_path(tmp_path / "p.h5")
 
 
+@pytest.mark.slow
 def test_earlier_rules_find_what_earlier_versions_found(tmp_path: Path) -> None:
     """Whose plans named no rules: the same tissue as without any of the new ones, and the same record."""
     sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5)

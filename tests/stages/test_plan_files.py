@@ -232,6 +232,7 @@ def test_a_refused_plan_leaves_nothing(
     assert (tmp_path / "p.config.toml").read_text() == attempt
 
 
+@pytest.mark.slow
 def test_an_attempt_that_is_repeated_spares_what_others_wrote(cohort: Path, tmp_path: Path) -> None:
     """It overwrites its own files, but no corrected tissue, and nothing in folders that the first attempt had not."""
     out, tissue, other = tmp_path / "p.h5", tmp_path / "tissue", tmp_path / "masks"

@@ -238,6 +238,7 @@ def test_without_a_folder_for_copies_the_error_names_the_option(root: Path, tmp_
     assert list(tmp_path.rglob("*.h5")) == []
 
 
+@pytest.mark.slow
 def test_names_that_are_odd_are_found_and_those_that_lead_elsewhere_refused(
     root: Path, server: ObjectServer, tmp_path: Path
 ) -> None:
@@ -354,6 +355,7 @@ def test_a_server_that_goes_away_ends_the_run_and_the_same_command_goes_on(
     assert array_files(tmp_path / "a.zarr") == array_files(tmp_path / "local.zarr")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_for_a_moment_changes_nothing(
     root: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +376,7 @@ def test_a_server_that_is_away_for_a_moment_changes_nothing(
     assert read_plan(tmp_path / "p.h5").hash == read_plan(root / "plan.h5").hash
 
 
+@pytest.mark.slow
 def test_no_permission_is_said_with_where_credentials_come_from(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

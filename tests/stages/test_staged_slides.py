@@ -108,6 +108,7 @@ def test_damage_is_named_as_that_of_the_slide(tmp_path: Path, weights: Path) -> 
     assert not [words for words in told if "read in place" in words]
 
 
+@pytest.mark.slow
 def test_a_copy_that_differs_is_not_read(tmp_path: Path, weights: Path) -> None:
     """The slide is read in place, the user is told, and the store is the same."""
     plan = plan_cohort(write_cohort(tmp_path / "slides", 2))
@@ -196,6 +197,7 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_embed_writes_the_same(tmp_path: Path, weights: Path, manifest: Path, opened: list[str]) -> None:
     """From copies, one at a time; a slide is read for its sha256 once, to copy it."""
     assert embed(manifest, weights, tmp_path / "plain")[0] == 0
@@ -212,6 +214,7 @@ def test_embed_writes_the_same(tmp_path: Path, weights: Path, manifest: Path, op
     assert not [name for name in opened if "/stage/" in name]  # nothing is staged of what is finished
 
 
+@pytest.mark.slow
 def test_embed_names_a_slide_that_is_not_the_manifests(tmp_path: Path, weights: Path, manifest: Path) -> None:
     manifest.write_text(manifest.read_text().replace(sha256_file(manifest.parent / "s1.svs"), "0" * 64))
     code, _, said = embed(manifest, weights, tmp_path / "out", "--stage-dir", tmp_path / "stage")
@@ -233,6 +236,7 @@ def test_embed_ends_when_a_run_fails(tmp_path: Path, weights: Path, manifest: Pa
     assert list((tmp_path / "stage").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_import_writes_the_same(
     tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any], opened: list[str]
 ) -> None:
@@ -256,6 +260,7 @@ def test_options_that_make_no_sense(tmp_path: Path, weights: Path, manifest: Pat
     assert (code, "file cannot be written" in said) == (1, True), said
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_options(tmp_path: Path, weights: Path) -> None:
     plan = plan_cohort(write_cohort(tmp_path / "slides", 2))
     write_plan(plan, tmp_path / "plan.h5")

@@ -74,6 +74,7 @@ def test_a_file_that_changed_after_stage_one_is_refused_by_name(planned: Plan, t
         read_rows(store, [])
 
 
+@pytest.mark.slow
 def test_a_file_that_stage_one_has_read_is_read_again_and_no_other(planned: Plan, tmp_path: Path) -> None:
     store = new_store(tmp_path / "s.zarr", planned)
     path, told = change(planned, 0), list[str]()
@@ -88,12 +89,14 @@ def test_a_file_that_stage_one_has_read_is_read_again_and_no_other(planned: Plan
     read_rows(store, told)
 
 
+@pytest.mark.slow
 def test_nothing_is_noted_of_planned_files(planned: Plan, tmp_path: Path) -> None:
     store = new_store(tmp_path / "s.zarr", planned)
     write_rows(store, noting_changed(store.folder))
     assert not (store.folder / CHANGED_FILE).exists()
 
 
+@pytest.mark.slow
 def test_of_a_store_of_an_earlier_version_a_changed_file_is_warned_of_once(planned: Plan, tmp_path: Path) -> None:
     store, told = new_store(tmp_path / "s.zarr", planned, g2l="0.1.0"), list[str]()
     write_rows(store)
@@ -103,6 +106,7 @@ def test_of_a_store_of_an_earlier_version_a_changed_file_is_warned_of_once(plann
     assert len([words for words in told if words.startswith("warning: ") and words.endswith("It is read")]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{"])
 def test_damaged_notes_are_named(planned: Plan, tmp_path: Path, damage: bytes) -> None:
     store = new_store(tmp_path / "s.zarr", planned)
@@ -112,6 +116,7 @@ def test_damaged_notes_are_named(planned: Plan, tmp_path: Path, damage: bytes) -
             look()
 
 
+@pytest.mark.slow
 def test_processes_that_note_at_once_lose_nothing(planned: Plan, tmp_path: Path) -> None:
     """Each has read the notes before the others wrote theirs; nothing is left beside them."""
     store = new_store(tmp_path / "s.zarr", planned).folder

@@ -85,6 +85,7 @@ def test_rounds_have_the_embeddings_of_views_made_at_once(root: Path) -> None:
         rounds.read_embedding(0, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_views_are_added_to_a_store_and_what_is_there_stays(
     root: Path, plan: Plan, tmp_path: Path, at_once: int
@@ -117,6 +118,7 @@ def test_files_that_a_round_lacks_are_named(root: Path, plan: Plan, tmp_path: Pa
         extract(plan, out, root / "teacher.safetensors", **FRESH)
 
 
+@pytest.mark.slow
 def test_a_further_teacher_has_rounds_of_its_own(root: Path, plan: Plan, tmp_path: Path) -> None:
     out = copied(root, tmp_path)
     weights = write_teacher(tmp_path / "further.safetensors", "test_efficientnet", seed=3)
@@ -178,6 +180,7 @@ def test_an_epoch_shows_its_view_and_the_teachers_embedding_of_it(root: Path) ->
                 assert np.array_equal(embedding, store.first.read_embedding(row, view))
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_from_rounds_and_from_views_made_at_once(root: Path, tmp_path: Path) -> None:
     made = [train(root / name, tmp_path / name) for name in ("at_once.zarr", "rounds.zarr")]
     files = [run_files(run) for run in made]
@@ -207,6 +210,7 @@ def test_a_run_stops_where_views_end_and_continues_when_they_are_there(
     assert run_files(run) == run_files(whole)
 
 
+@pytest.mark.slow
 def test_a_view_that_was_shown_may_not_change(root: Path, tmp_path: Path) -> None:
     out = copied(root, tmp_path)
     shutil.rmtree(out / "rounds" / "3")
@@ -219,6 +223,7 @@ def test_a_view_that_was_shown_may_not_change(root: Path, tmp_path: Path) -> Non
         train(out, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_finished_run_knows_the_views_that_it_has_shown(root: Path, plan: Plan, tmp_path: Path) -> None:
     out = copied(root, tmp_path)
     run = train(out, tmp_path / "run")
@@ -237,6 +242,7 @@ def test_a_finished_run_knows_the_views_that_it_has_shown(root: Path, plan: Plan
     assert run_files(run) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_record_of_views_is_told(root: Path, tmp_path: Path) -> None:
     out = copied(root, tmp_path)
     shutil.rmtree(out / "rounds" / "3")
@@ -255,6 +261,7 @@ def test_without_any_fresh_view_nothing_begins(root: Path, tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_rows_that_failed_in_a_round_are_named_and_tried_again(root: Path, tmp_path: Path) -> None:
     manifest = write_cohort(tmp_path / "slides")
     plan = plan_cohort(manifest, patches_per_slide=6, val_fraction=0.0)
@@ -321,6 +328,7 @@ def test_a_repeated_command_knows_that_it_is_done(root: Path, plan: Plan, tmp_pa
     assert finished_extract(plan, source, out, config) is None
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_fresh_views_is_known(root: Path, tmp_path: Path) -> None:
     run = train(root / "rounds.zarr", tmp_path / "run")
     student = f"local-dir:{root / 'student'}"

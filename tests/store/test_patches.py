@@ -230,6 +230,7 @@ def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None
     assert not some[1].any()
 
 
+@pytest.mark.slow
 def test_slides_of_claimed_shards_are_copied_one_shard_ahead(tmp_path: Path) -> None:
     """Shards turn up one by one, with gaps, and share slides; there is room for one slide at a time."""
     plan = plan_cohort(write_cohort(tmp_path / "slides", 3))

@@ -151,6 +151,7 @@ def test_views_that_cannot_be_replayed_are_refused(
     StoredRows([teacher], tell=print)  # the patches themselves are read as ever
 
 
+@pytest.mark.slow
 def test_views_of_earlier_stores_are_probed_as_well(
     plan: Plan, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

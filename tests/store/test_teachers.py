@@ -169,6 +169,7 @@ def test_rows_that_the_first_could_not_read_fail_until_both_are_done_again(
     assert arrays[0] == arrays[1]
 
 
+@pytest.mark.slow
 def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path) -> None:
     out = Path(shutil.copytree(both, tmp_path / "s.zarr"))
     before = store_files(out)

@@ -160,6 +160,7 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
         np.testing.assert_allclose(found, embeddings[0], rtol=0, atol=1e-4 * np.abs(embeddings[0]).max())
 
 
+@pytest.mark.slow
 def test_timm_alone_has_no_word_of_other_files(run: Path, tmp_path: Path) -> None:
     code, _, _ = call_g2l("export", run, "--out", tmp_path / "student")
     assert code == 0

@@ -48,6 +48,7 @@ def test_what_no_label_can_be_is_told(text: str) -> None:
         name_model(text, 96)
 
 
+@pytest.mark.slow
 def test_a_folder_with_an_equals_sign_is_a_folder(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "lr=3" / "run"))
     assert (name_model(str(copy), None).role, name_model(f"mine={copy}", None).label) == (AFTER, "mine")

@@ -316,6 +316,7 @@ def test_rows_that_the_user_left_out_have_not_failed(tmp_path: Path) -> None:
         choose_rows([empty], batch_size=2, val_rows=4, seed=0, subset=RowSubset(1))
 
 
+@pytest.mark.slow
 def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort: Path, tmp_path: Path) -> None:
     config = PlanConfig(patch_px=64, patches_per_slide=4, val_fraction=0.0)
     plan = plan_slides(read_manifest(cohort, None), config, workers=2)

@@ -71,6 +71,7 @@ def test_the_planned_files_are_scored_without_a_word(stored: Stored) -> None:
     assert rows_of_changed(looked.teacher, looked.rows, looked.changed.refused) == []
 
 
+@pytest.mark.slow
 def test_rows_of_a_changed_slide_are_left_out_and_listed(stored: Stored) -> None:
     path = stored.change("b")
     looked = stored.look()
@@ -91,6 +92,7 @@ def test_rows_of_a_changed_slide_are_left_out_and_listed(stored: Stored) -> None
         source.read(row, np.empty((64, 64, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_a_changed_file_that_stage_one_has_read_is_scored_and_told(
     stored: Stored, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_changed_file_that_stage_one_has_read_is_scored_and_told(
     assert "has changed" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_too_few_rows_are_left(stored: Stored) -> None:
     stored.change("a")
     with pytest.raises(
@@ -117,6 +120,7 @@ def test_too_few_rows_are_left(stored: Stored) -> None:
         stored.look()
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_gone_is_told_when_it_is_read(stored: Stored) -> None:
     stored.store.plan.slide_path(stored.store.plan.slides[1], None).unlink()
     looked = stored.look()

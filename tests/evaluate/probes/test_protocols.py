@@ -84,6 +84,7 @@ def test_pathorobs_probe_is_scikit_learns_on_the_split(num_classes: int) -> None
     assert len(PATHOROB_STRENGTHS) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eva", "pathorob"])
 def test_rows_that_are_scored_decide_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eva_probe, "MAX_STEPS", 30)

@@ -93,6 +93,7 @@ def by_hand(values: np.ndarray, plan: SweepPlan, rows: DrawnRows, step: int) -> 
     return float(balanced_accuracy_score(rows.labels[test], model.predict(features[test])))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_accuracies_are_those_of_probes_fitted_by_hand() -> None:
@@ -105,6 +106,7 @@ def test_accuracies_are_those_of_probes_fitted_by_hand() -> None:
         assert sweep_once(values, plan, drawn).tolist() == expected
 
 
+@pytest.mark.slow
 def test_apd_and_nipd_are_cromas_of_the_accuracies() -> None:
     rows = index_rows(grid(9, 3))
     plan = planned(rows)
@@ -162,6 +164,7 @@ def test_few_repetitions_have_no_interval() -> None:
         assert np.isnan(interval(draws).low)
 
 
+@pytest.mark.slow
 def test_warnings_of_the_probes_become_notes() -> None:
     """Warnings are errors in these tests: that none escapes is tested as well."""
     rows = index_rows(grid(7, 20))
@@ -171,6 +174,7 @@ def test_warnings_of_the_probes_become_notes() -> None:
     assert any("fits stopped at scikit-learn's limit" in note and "of 96 fits" in note for note in model.notes)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_for_any_order_of_the_table() -> None:
     rows = index_rows(MIXED)
     order = np.random.default_rng(1).permutation(len(rows.images))

@@ -94,6 +94,7 @@ def test_covered_patches_by_the_rule_that_took_most(monkeypatch: pytest.MonkeyPa
     assert covering_rules(lay_grid(slide, PlanConfig(patch_px=64).grid)) == {}
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_each_rule_in_its_colour(slide: Slide, grid: TissueGrid, tmp_path: Path) -> None:
     chosen = choose_dropped(slide, "a", grid, None, False)
     assert len(chosen) == 40

@@ -49,6 +49,7 @@ def test_threads_measure_the_reference_together_and_once(patches: list[Rgb]) -> 
     assert set(reads) == chosen
 
 
+@pytest.mark.slow
 def test_a_store_begun_by_earlier_rules_goes_on_by_them(patches: list[Rgb]) -> None:
     """Version 1 did not look at neighbouring sixteenths."""
     found: dict[int, set[str]] = {1: set(), 2: set()}

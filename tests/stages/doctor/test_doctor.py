@@ -29,6 +29,7 @@ def test_the_machine_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_each_kind_of_input_is_looked_at(good_store: Path) -> None:
     assert kind_of(good_store) == "store"
     text, _ = doctor(good_store, None, None, DEFAULTS)

@@ -161,6 +161,7 @@ def test_the_command_alone_is_as_ever(made: Path, tmp_path: Path) -> None:
     assert files_of(tmp_path / "s") == files_of(made / "one")
 
 
+@pytest.mark.slow
 def test_failures_are_listed_while_the_slides_are_done(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_failures_are_listed_while_the_slides_are_done(
     assert (out / "failures.csv").read_bytes() == listed
 
 
+@pytest.mark.slow
 def test_slides_are_tried_again_by_leader_and_helper(made: Path, tmp_path: Path) -> None:
     """Two slides have a damaged tile; one is mended. What is written, and listed as failed, is as of one process."""
     slides, whole = tmp_path / "slides", make_slide(tmp_path / "whole.svs", width=512, height=512, mpp=0.5, seed=1)

@@ -63,6 +63,7 @@ def test_what_describes_a_patch_is_the_encoders_embedding(sampler: EncoderSample
     assert np.ptp(facts, axis=0).min() > 10
 
 
+@pytest.mark.slow
 def test_the_plan_is_the_same_however_it_is_made(by_encoder: Plan, cohort: Path, weights: Path, tmp_path: Path) -> None:
     header, *lines = cohort.read_text().splitlines()
     (tmp_path / "m.csv").write_text("\n".join([header, *reversed(lines)]) + "\n")
@@ -82,6 +83,7 @@ def test_the_plan_is_the_same_however_it_is_made(by_encoder: Plan, cohort: Path,
     assert again.config == by_encoder.config
 
 
+@pytest.mark.slow
 def test_the_plan_says_by_which_encoder_and_weights(by_encoder: Plan, cohort: Path, weights: Path) -> None:
     sha256 = build_encoder(TEACHER, weights, 64).weights_sha256
     assert by_encoder.config.deciding()["sampler_encoder"] == f"{TEACHER}@sha256:{sha256}"
@@ -93,6 +95,7 @@ def test_the_plan_says_by_which_encoder_and_weights(by_encoder: Plan, cohort: Pa
     assert places[0] != places[1]
 
 
+@pytest.mark.slow
 def test_of_a_tile_the_encoder_sees_the_middle(sampler: EncoderSampler, cohort: Path) -> None:
     part = make_plan(cohort, tile_px=80).slides[0]
     root = cohort.parent

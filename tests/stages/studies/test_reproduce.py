@@ -379,6 +379,7 @@ def test_a_typo_takes_no_folder(tmp_path: Path, weights: Path, no_scoring: list[
     assert no_scoring == [out / "report"]
 
 
+@pytest.mark.slow
 def test_models_and_the_place_of_the_set_may_change(tmp_path: Path, weights: Path, no_scoring: list[Path]) -> None:
     root, out = public_sets.bracs(tmp_path / "set"), tmp_path / "out"
     assert reproduce("bracs", root, out, weights)[0] == EXIT_OK

@@ -35,6 +35,7 @@ def test_loading_is_that_of_the_runs_own_batches(tmp_path: Path, monkeypatch: py
     assert rehearsed[1].rows == order[:8]
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_to_the_bit_without_its_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "store.zarr")
     config = train_config(dropping_cnn(tmp_path / "cnn"), epochs=1)
@@ -44,6 +45,7 @@ def test_a_run_is_the_same_to_the_bit_without_its_estimate(tmp_path: Path, monke
     assert run_files(tmp_path / "with") == run_files(tmp_path / "without")
 
 
+@pytest.mark.slow
 def test_a_run_says_its_estimate_once_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = make_store(tmp_path / "store.zarr")
     config = train_config(dropping_cnn(tmp_path / "cnn"), epochs=1)

@@ -143,6 +143,7 @@ def test_what_is_not_all_parts_is_refused(parts: list[Path], made: Path, tmp_pat
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_parts_of_other_inputs_are_refused(parts: list[Path], planned: Plan, tmp_path: Path, weights: Path) -> None:
     out = tmp_path / "m"
     other = write_teacher(tmp_path / "other.safetensors", seed=1)

@@ -90,6 +90,7 @@ def test_out_of_training_and_without_statistics_torchs_is_called() -> None:
         assert torch.equal(batch_norm_over_all(values, *arguments), F.batch_norm(values, *arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "test_efficientnet", "test_resnet", "nf_resnet26"])
 def test_a_model_of_timm_is_normalised_by_it(name: str) -> None:
     """Its norms with activations and its standardised convolutions, too; each count of batches goes up by one."""
