@@ -69,8 +69,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 types: $(INSTALLED)
-	$(BIN)/mypy
-	$(BIN)/mypy benchmarks
+	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy benchmarks --num-workers 2
 
 check: lint types
 
