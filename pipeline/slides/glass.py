@@ -101,19 +101,14 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
     return None
 
 
-def without_textured(
-    image: NDArray[np.uint8], known: NDArray[np.bool_], colours: Sequence[Colour], beside: Sequence[Colour] = ()
-) -> list[Colour]:
+def without_textured(image: NDArray[np.uint8], known: NDArray[np.bool_], colours: Sequence[Colour]) -> list[Colour]:
     """Those of the glass colours of an RGB image (H, W, 3) that are not of even pale tissue, such as a counterstain.
 
     Some places of it are as smooth as glass, and their colour counts as one; most are not, and unlike noise their
     unevenness is left in means of squares. Neutral colours are kept, for nothing is measured against them, and those
     that absorb blue most, as old mounting media do and haematoxylin and eosin do not: such glass may be mottled.
-
-    Args:
-        beside: other colours of glass, of which the lightest may lie under these.
     """
-    tinted = [colour for colour in colours if _tint(colour) > NEUTRAL and not _is_yellow(colour, (*colours, *beside))]
+    tinted = [colour for colour in colours if _tint(colour) > NEUTRAL and not _is_yellow(colour, colours)]
     if not tinted:
         return list(colours)
     means, whole = _in_squares(image), _in_squares(known[..., None])[..., 0] == 1

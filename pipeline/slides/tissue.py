@@ -191,10 +191,8 @@ def look_for_tissue(
     background = find_background(image, known, glass)
     if "faint" in rules:
         glass, background = without_stained(glass, background)
-        others = [] if background is None else [background]
-        kept = without_textured(image, known, glass, others)
-        background = next(iter(without_textured(image, known, others, glass)), None)
-        glass = kept
+        kept = without_textured(image, known, glass if background is None else [*glass, background])
+        glass, background = [each for each in glass if each in kept], background if background in kept else None
     smoothed = image
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)

@@ -37,7 +37,7 @@ JUDGES_TISSUE = 3
 JUDGES_SLITS = 4
 """From this version on slits do not count either, and two smooth sixteenths drop a patch (decision 0106)."""
 JUDGES_TINT = 5
-"""From this version on colours are those on white glass (decision 0070)."""
+"""From this version on ink is judged as if it lay on white glass (decision 0070)."""
 
 BLOCK_UM = 4.0
 """Side of a block. Our choice: about half a nucleus, so that a stroke of pen has hundreds of them."""
