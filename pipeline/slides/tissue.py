@@ -187,12 +187,7 @@ def look_for_tissue(
     if "dark" in rules:
         _drop(reasons, known, light < MIN_BRIGHTNESS, "dark")
     median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
-    glass = find_glass(image, known)
-    background = find_background(image, known, glass)
-    if "faint" in rules:
-        glass, background = without_stained(glass, background)
-        kept = without_textured(image, known, glass if background is None else [*glass, background])
-        glass, background = [each for each in glass if each in kept], background if background in kept else None
+    glass, background = glass_colours(image, known, rules)
     smoothed = image
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)
@@ -217,6 +212,22 @@ def look_for_tissue(
     mask |= holes & ~without_small(holes, int(MAX_HOLE_MM2 / pixel_mm2))
     reasons[mask] = 0
     return FoundTissue(mask, reasons, glass)
+
+
+def glass_colours(
+    image: NDArray[np.uint8], known: NDArray[np.bool_], rules: Collection[RuleName]
+) -> tuple[list[Colour], Colour | None]:
+    """What counts as glass in an RGB image (H, W, 3): its glass colours, and its background if it has one.
+
+    By the rule "faint" without those that are of pale tissue.
+    """
+    glass = find_glass(image, known)
+    background = find_background(image, known, glass)
+    if "faint" not in rules:
+        return glass, background
+    glass, background = without_stained(glass, background)
+    kept = without_textured(image, known, glass if background is None else [*glass, background])
+    return [colour for colour in glass if colour in kept], background if background in kept else None
 
 
 def like_tissue(found: TissueMask, pixel_um: float) -> NDArray[np.bool_]:
