@@ -26,6 +26,7 @@ from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.format import Status
 from pipeline.store.remote.opening import open_store
+from pipeline.store.shards import LocalShards
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
@@ -120,6 +121,7 @@ def describe_store(store: Store) -> str:
         ("pixels", store.image_format),
         *_origin(first),
         ("shards", shards),
+        *_wrong_files(first),
         ("rows", _row_counts(first)),
         ("plan", first.plan_hash),
         *_plan_facts(store.plan, is_imported="imported" in first.settings),
@@ -137,9 +139,21 @@ def _further_facts(teacher: StoredTeacher) -> list[tuple[str, object]]:
         *_embeddings(teacher),
         *_origin(teacher),
         ("shards", f"{done:,} of {teacher.num_shards:,} done, {teacher.rows_per_shard:,} rows each"),
+        *_wrong_files(teacher),
         ("rows", _row_counts(teacher)),
         ("weights", teacher.record["weights_sha256"]),
     ]
+
+
+def _wrong_files(teacher: StoredTeacher) -> list[tuple[str, object]]:
+    """Files of a teacher's finished shards and rounds that are missing or of another size, as in a copy that was cut
+    short; those of a store in a bucket are not looked for.
+    """
+    if not isinstance(teacher.store.files, LocalShards):
+        return []
+    wrong = [path for made in teacher.with_rounds for path, _ in made.wrong_files()]
+    named = f"missing or of another size: {counted(len(wrong), 'file')} of finished shards; g2l verify lists them"
+    return [("files", named)] if wrong else []
 
 
 def _encoder(teacher: StoredTeacher) -> str:

@@ -281,6 +281,7 @@ def audit_in_threads(
 ) -> list[Audited]:
     """Audit slides in that many threads, and show how far it is; in the order of the rows."""
     audited: list[Audited] = []
+    failed = 0
     with (
         few_objects_to_look_at(),
         ThreadPoolExecutor(workers) as pool,
@@ -288,7 +289,8 @@ def audit_in_threads(
     ):
         for result in pool.map(audit_row, rows):
             audited.append(result)
-            progress.note(failed=sum(a.slide is None for a in audited))
+            failed += result.slide is None
+            progress.note(failed=failed)
             progress.step()
     return audited
 

@@ -30,6 +30,12 @@ from pipeline.student.weights_place import noted_place, remembered_weights
 from pipeline.training.preflight import MIN_COSINE
 from pipeline.training.rows import StoredRows, row_keys, row_views
 
+FINISH_AND_COPY = "finish the store in the folder where it is made, and copy it to the bucket again"
+COPY_FROM_ORIGINAL = (
+    "copy the damaged files to the bucket again from the folder where the store was made, shard files first, "
+    "shards/<i>.json last (docs/scale.md); `g2l verify` that folder before, for the damage may be there as well"
+)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -130,9 +136,13 @@ class TeacherCheck:
         name = f"view {teacher.own_view} of {teacher.name}: " if teacher.own_view else name
         headline = _headline(len(teacher.shards), self.num_pending, bool(self.problems))
         lines = [f"{name}{headline}", *(f"  {problem}" for problem in self.problems)]
+        is_local = isinstance(teacher.store.files, LocalShards)
         if self.num_pending:
-            lines.append(f"{counted(self.num_pending, 'shard')} pending: run {command} again to continue")
-        if self.problems:
+            pending = f"{counted(self.num_pending, 'shard')} pending"
+            lines.append(f"{pending}: {f'run {command} again to continue' if is_local else FINISH_AND_COPY}")
+        if self.problems and not is_local:
+            lines.append(COPY_FROM_ORIGINAL)
+        elif self.problems:
             lines.append(
                 f"{place}delete shards/<i>.json of the damaged shards and run {command} again: only they are done again"
                 if self.is_described

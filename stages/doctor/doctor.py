@@ -11,7 +11,7 @@ from pipeline.base.outside import file_trouble
 from pipeline.cohort.manifest import is_manifest
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.model_names import is_run
-from pipeline.disk.objects.urls import as_url
+from pipeline.disk.objects.urls import as_url, shown_url
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.remote.opening import open_store
 from pipeline.student.student_json import STUDENT_JSON
@@ -59,7 +59,8 @@ def doctor(path: Path | None, place: Path | None, teacher: str | None, slides: T
         ("outputs", list(look_at_place(place))),
     ]
     if path is not None:
-        sections.append((f"{kind} {path}", _look_at(path, kind, nearest_folder(place), seconds, slides)))
+        shown = shown_url(url) if (url := as_url(path)) else path
+        sections.append((f"{kind} {shown}", _look_at(path, kind, nearest_folder(place), seconds, slides)))
     text, is_bad = describe(sections)
     return text, EXIT_ERROR if is_bad else EXIT_OK
 

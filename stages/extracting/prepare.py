@@ -138,6 +138,7 @@ def prepare_further(
     plan: Plan, store: Store, spec: StoreSpec, weights: Path | None, look: Look, *, is_begun: bool
 ) -> StoredTeacher:
     """Make, or open to continue, the embeddings of a further teacher of a finished store. It keeps no pixels."""
+    require_files(store.first)  # whose pixels this one sees
     teacher = open_further(store, plan, spec, versions(), lambda: look() | weights_note(weights))
     require_files(teacher)
     if is_begun and teacher.ledger.pending():  # perhaps on another machine: said again, but recorded once only

@@ -119,14 +119,15 @@ def look_at_features(matched: Matched, expected: Expected, workers: int) -> Look
         row, features = pair
         return look_at_slide(row, file_named(root / row.path), features, expected, measured)
 
-    slides = []
+    slides, failed = [], 0
     with (
         ThreadPoolExecutor(min(workers, MOST_READERS)) as pool,
         Progress("looking at features", len(matched.pairs), "slides") as progress,
     ):
         for slide in pool.map(look, matched.pairs):
             slides.append(slide)
-            progress.note(failed=sum(s.slide is None for s in slides))
+            failed += slide.slide is None
+            progress.note(failed=failed)
             progress.step()
     slides, mpp = refuse_other_levels(fail_copies(slides, root), expected.mpp)
     slides = fail_near_copies(slides, root)

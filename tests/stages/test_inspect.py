@@ -15,6 +15,7 @@ from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.public_sets.compare import Comparison
 from pipeline.public_sets.comparison_file import write_comparisons
 from pipeline.report.content import Interval
+from pipeline.store.store import Store
 from stages.inspect import describe_model, inspect_path, models_table
 
 
@@ -23,6 +24,15 @@ def test_inspect_says_what_it_is(good_store: Path) -> None:
     for words in (TEACHER, "3 of 3 done", "24 ok", "jpegxl", "float16", "2 of 2 cases"):
         assert words in shown
     assert "64 px at 0.5 um/px" in inspect_path(good_store.with_name("plan.h5"))
+
+
+def test_inspect_says_that_a_store_is_half_a_copy(good_store: Path, tmp_path: Path) -> None:
+    """It has the whole ledger, so that the shards count as done."""
+    store = Store(Path(shutil.copytree(good_store, tmp_path / "store.zarr")))
+    assert not re.search("^files ", inspect_path(store.folder), re.MULTILINE)
+    store.first.shard_path("embedding", 1).unlink()
+    shown = inspect_path(store.folder)
+    assert re.search(r"^files +missing or of another size: 1 file of finished shards; g2l verify", shown, re.MULTILINE)
 
 
 def test_inspect_names_the_recipe_and_what_departs_from_it(good_store: Path, tmp_path: Path) -> None:

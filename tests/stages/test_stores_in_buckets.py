@@ -13,6 +13,7 @@ from support.stores import dropping_cnn, make_store
 from pipeline.disk.objects import bucket
 from pipeline.store.store import Store
 from stages import train_student as stage
+from stages.verify import COPY_FROM_ORIGINAL, FINISH_AND_COPY
 
 COMPARED = ("metrics.jsonl", "run.json", "student/model.safetensors", "student/projector/projector.safetensors")
 """Files of a run in which no path stands."""
@@ -125,6 +126,7 @@ def test_damage_in_a_bucket_is_found(root: Path, server: ObjectServer, tmp_path:
     server.put(f"damaged.zarr/{name}", bytes(data))
     code, out, _ = call_g2l("verify", url, "--sample", 0)
     assert (code, f"{name}: its bytes have changed" in out) == (1, True)
+    assert out.endswith(f"{COPY_FROM_ORIGINAL}\n"), "what helps a folder does not help in a bucket"
     code, _, said = train(root, url, tmp_path / "run")
     assert (code, f"{url}/{name}: damaged" in said) == (1, True), said
     server.delete(f"damaged.zarr/{name}")
@@ -132,6 +134,23 @@ def test_damage_in_a_bucket_is_found(root: Path, server: ObjectServer, tmp_path:
     assert (code, f"{name}: missing" in out) == (1, True)
     code, _, said = train(root, url, tmp_path / "run")
     assert (code, "Was the store copied only in part?" in said) == (1, True), said
+
+
+def test_a_store_that_was_copied_before_it_was_finished_says_where_to_finish_it(
+    root: Path, server: ObjectServer, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(root / "store.zarr", tmp_path / "store.zarr"))
+    Store(store).first.ledger.path(3).unlink()
+    url = server.upload(store, "begun.zarr")
+    code, out, _ = call_g2l("verify", url, "--sample", 0)
+    assert (code, f"1 shard pending: {FINISH_AND_COPY}" in out) == (3, True), out
+
+
+def test_the_doctor_heads_a_store_with_its_address_and_no_password(url: str) -> None:
+    assert f"\nstore {url}\n" in call_g2l("doctor", url)[1]
+    code, out, said = call_g2l("doctor", "s3://me:hidden@bucket/store.zarr")
+    assert code == 1
+    assert "hidden" not in out + said
 
 
 def test_outputs_and_other_inputs_at_an_address_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Find slides that may be one piece of glass scanned twice, or neighbouring sections of one block. Pure.
+"""Find slides that may be one piece of glass scanned twice, or neighbouring sections of one block.
 
 Scans of one slide differ in scanner, compression, brightness and resolution, and in how it lay: the files share no byte
 and no pixel (`cohort.copies` finds those that do). What stays is where the tissue is darker than around. So each slide
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+
+from pipeline.base.console import Progress
 
 SIDE = 64
 """Cells along a print. Our choice: at 20 mm of tissue a cell is 0.3 mm, finer than glands and coarser than noise."""
@@ -49,6 +51,8 @@ CELLS_TOGETHER = 6
 LEAST_SHARED = 0.5
 """Share of the larger tissue that two scans must have in common. Our choice."""
 COARSE = SIDE // 2
+MANY_PAIRS = 1000
+"""Pairs to be compared in full from which there is a progress line. Our choice: some seconds."""
 MOST_OTHERS = 3
 """Other slides that a warning names. Our choice."""
 _Cell = TypeVar("_Cell", bound=np.generic)
@@ -129,13 +133,14 @@ def find_rescans(prints: Sequence[SlidePrint | None]) -> list[Rescan]:
     looked = [each for each in prints if each is not None]
     if len(looked) < 2:
         return []
-    return [
-        Rescan(known[a], known[b], correlation, turn)
-        for a, b, turns in _first_look(looked)
-        for correlation, turn in [max((_best(looked[a], looked[b], t), -t) for t in turns)]
-        if correlation > 0
-        for turn in [-turn]
-    ]
+    found, pairs = [], _first_look(looked)
+    with Progress("comparing slides", len(pairs), "pairs", silent=len(pairs) < MANY_PAIRS) as progress:
+        for a, b, turns in pairs:
+            correlation, turn = max((_best(looked[a], looked[b], turn), -turn) for turn in turns)
+            if correlation > 0:
+                found.append(Rescan(known[a], known[b], correlation, -turn))
+            progress.step()
+    return found
 
 
 def rescan_warnings(

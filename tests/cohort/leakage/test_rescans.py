@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pipeline.base import console
 from pipeline.cohort.leakage import rescans
 from pipeline.cohort.leakage.rescans import (
     LEAST_CELLS,
@@ -80,6 +81,17 @@ def test_a_turned_scan_is_found_and_its_turn_named(turn: int) -> None:
     assert pair.correlation > 0.9
     assert ("mirrored" in pair.words) == (turn >= 4)
     assert ("turned" in pair.words) == (turn % 4 > 0)
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_many_pairs_have_a_progress_line(
+    least: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cohort of thousands takes minutes; a few pairs take no time, and say nothing."""
+    monkeypatch.setattr(rescans, "MANY_PAIRS", least)
+    monkeypatch.setattr(console, "QUIET_SECONDS", 0)
+    assert len(find_rescans([print_of(section(0))] * 2)) == 1
+    assert ("comparing slides: 1 of 1 pairs" in capsys.readouterr().err) == (least == 1)
 
 
 def test_half_the_resolution_is_found() -> None:

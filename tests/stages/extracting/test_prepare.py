@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.extraction import PATCH_PX, TEACHER, plan_cohort, write_cohort
+from support.extraction import FURTHER, PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.plan import Plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
@@ -52,3 +52,13 @@ def test_a_strength_that_crops_is_told_where_there_is_nothing_to_crop_from(plan:
     for told, of in ((True, plan), (True, same), (False, tiled)):
         assert ("nothing is cropped" in note_on_views(of, "paper", 3)) == told
     assert note_on_views(plan, "mild", 3) == note_on_views(plan, "paper", 1) == ""
+
+
+def test_a_further_teacher_looks_for_the_pixels_that_it_will_see(plan: Plan, weights: Path, tmp_path: Path) -> None:
+    """A store that was copied in part is refused before the teacher is begun."""
+    store = extract(plan, tmp_path / "s.zarr", weights).teacher.store
+    store.first.shard_path("pixels", 0).unlink()
+    other = write_teacher(tmp_path / "further.safetensors", FURTHER, seed=3)
+    with pytest.raises(StoreError, match=r"1 file that the ledger names .*pixels/c/0/.*copied only"):
+        extract(plan, store.folder, other, teacher=FURTHER)
+    assert FURTHER not in store.teachers
