@@ -131,7 +131,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), loss_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
-        facts["seen"] = run.seen
+        facts["seen"] = run.seen.words()
         stop = run.early_stop.stop if run.early_stop else None
         facts["recipe"] = recorded_departures(identity)
         facts["stopped"] = stop.words(run.num_steps) if stop else ""
@@ -146,7 +146,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             projectors,
             model_card(facts),
             lambda student: describe_run_student(
-                folder, student, step, split_facts(facts["store"]), plan.resampling, plan.decode
+                folder, student, step, split_facts(facts["store"]), plan.resampling, plan.decode, run.seen
             ),
             step if says_step else None,
         )

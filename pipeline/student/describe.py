@@ -16,6 +16,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
 from pipeline.store.fresh_views import read_shown
+from pipeline.student.start import SeenBefore
 from pipeline.student.student_json import StudentJson, build_student_json, projector_files
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
@@ -28,6 +29,7 @@ def describe_run_student(
     split: dict[str, Any] | None,
     resampling: Resampling,
     decode: Decode = "full",
+    seen: SeenBefore | None = None,
 ) -> StudentJson:
     """What `student.json` says of a run's student.
 
@@ -37,6 +39,7 @@ def describe_run_student(
         split: how rows were split (`split_facts`); `None` where that is not known.
         resampling: who reduced the patches.
         decode: at which size their tiles were decoded.
+        seen: what is known of held-out cases that the student was trained on before.
 
     Raises:
         CheckpointError: the run's records are damaged.
@@ -50,7 +53,8 @@ def describe_run_student(
             "encoder": encoder | _of_start(identity) | {"resampling": resampling, "decode": decode},
             "teachers": _of_teachers(identity, folder),
             "plan_hash": identity["plan"],
-            "training": _of_training(run, identity, step),
+            "training": _of_training(run, identity, step)
+            | {"seen_before": asdict(seen) if seen and seen.words() else None},
             "split": split,
         }
         return build_student_json(values)

@@ -180,6 +180,20 @@ class RecipeJson(_Object):
     departures: tuple[DepartureJson, ...]
 
 
+class SeenBeforeJson(_Object):
+    """Held-out cases that the student was trained on before this run (`student.start.SeenBefore`).
+
+    Attributes:
+        cases: held-out cases.
+        shared: those of them that an earlier plan trained on.
+        is_unknown: whether an earlier plan was not at hand, so that there may be others.
+    """
+
+    cases: Count
+    shared: Count
+    is_unknown: bool
+
+
 class TrainingJson(_Object):
     """How the student was trained, and which of its states this is.
 
@@ -192,6 +206,7 @@ class TrainingJson(_Object):
         fresh_views: for each epoch the content hashes of the rounds of views that it showed, a hash a teacher that made
             them in rounds; the key is absent unless each epoch had a view of its own.
         recipe: the recipe that the run named, and what departs from it; the key is absent where none was named.
+        seen_before: held-out cases that `--weights` had been trained on; the key is absent where there are none.
     """
 
     loss: Name
@@ -202,6 +217,7 @@ class TrainingJson(_Object):
     stopped: StoppedJson | None = None
     fresh_views: tuple[tuple[Hash, ...], ...] | None = None
     recipe: RecipeJson | None = None
+    seen_before: SeenBeforeJson | None = None
 
     @property
     def recorded_recipe(self) -> tuple[str, list[Departure]] | None:
@@ -307,7 +323,7 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
         OSError: it cannot be written.
     """
     values = student.model_dump(mode="json")
-    for name in ("stopped", "fresh_views", "recipe"):  # as in files of versions that had none of them
+    for name in ("stopped", "fresh_views", "recipe", "seen_before"):  # as in files of versions that had none of them
         if values["training"][name] is None:
             del values["training"][name]
     if student.encoder.resampling == PILLOW:  # as in files of versions that had no other

@@ -26,7 +26,7 @@ from pipeline.projector import Projector
 from pipeline.sampling import RowNumbers
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.teachers import ChosenTeachers
-from pipeline.student.start import continue_projector, find_start, projector_hash, seen_before
+from pipeline.student.start import NOTHING_SEEN, SeenBefore, continue_projector, find_start, projector_hash, seen_before
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.identity import recipe_facts, recorded_departures, run_identity
@@ -56,7 +56,7 @@ class Run:
     gradients: GradientBuckets
     workers: int
     early_stop: EarlyStop | None = None
-    seen: str = ""
+    seen: SeenBefore = NOTHING_SEEN
 
     @property
     def steps_per_epoch(self) -> int:
@@ -122,7 +122,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     )
     begun_from, anew = start.projectors([(each.name, each.record["weights_sha256"]) for each in teachers.stored])
     seen = seen_before(start, teachers.first.plan)
-    for note in (*start.notes, student.note, *rows.notes, *anew, f"warning: {seen}" if seen else ""):
+    for note in (*start.notes, student.note, *rows.notes, *anew, f"warning: {seen.words()}" if seen.words() else ""):
         if note:
             say(note)
     if config.keep == "best" and not len(rows.val):

@@ -15,8 +15,10 @@ from support.training import same_state, stop_after
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, ConfigError
 from pipeline.config.stages import TrainConfig
+from pipeline.evaluate.fidelity.notes import training_note
 from pipeline.store.store import Store
 from pipeline.student.folder import load_projector
+from pipeline.student.resolve import name_model
 from pipeline.student.student_json import read_student_json
 from pipeline.training import run_folder
 from pipeline.training.checkpoint import load_checkpoint, load_last_checkpoint, save_checkpoint
@@ -284,5 +286,8 @@ def test_held_out_cases_that_were_trained_on_before_are_told(
     assert "warning: --weights were trained on another plan, which is not at hand" in said
     assert "--weights were trained on another plan" in card
     shutil.rmtree(tmp_path / "first")
-    said, _ = trained(other, "fifth", tmp_path / "second")  # of the same plan, but begun from what is gone
-    assert "warning: --weights were trained on another plan, which is not at hand" in said
+    said, _ = trained(other, "fifth", tmp_path / "second")  # of the same plan, and begun from what is gone
+    assert f"warning: {telling}" in said
+    note = "was trained on an earlier plan than the store's, and by it on 2 of the 3 held-out cases: its figures are"
+    for student in (tmp_path / "second", tmp_path / "fifth" / "student"):
+        assert training_note(name_model(str(student), None, option="--models"), other.first.plan).startswith(note)

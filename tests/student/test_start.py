@@ -16,7 +16,7 @@ from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.projector import Projector
 from pipeline.report.content import AFTER
 from pipeline.student import start as start_module
-from pipeline.student.start import Start, continue_projector, find_start, projector_hash, seen_before
+from pipeline.student.start import SeenBefore, Start, continue_projector, find_start, projector_hash, seen_before
 from pipeline.training.run_folder import RunFolder
 
 
@@ -91,10 +91,10 @@ def test_held_out_cases_that_a_student_was_trained_on_before(
     plans = [None if rows is None else plan_of_rows(*rows) for rows in before]
     trainings = [(plan.hash if plan else "f" * 64, plan) for plan in plans]
     monkeypatch.setattr(start_module, "_trainings", lambda start: iter(trainings))
-    seen = seen_before(Start("weights"), plan_of_rows((16,), (16, 16, 16)))
+    seen = seen_before(Start("weights"), plan_of_rows((16,), (16, 16, 16))).words()
     assert seen.startswith(words) or (words and words in seen)
     assert bool(seen) == bool(words)
-    assert seen_before(Start("weights"), plan_of_rows((16, 16), ())) == ""
+    assert seen_before(Start("weights"), plan_of_rows((16, 16), ())).words() == ""
 
 
 def test_what_a_run_was_begun_from_and_is_gone(monkeypatch: pytest.MonkeyPatch, named: Path, tmp_path: Path) -> None:
@@ -121,8 +121,21 @@ def test_what_a_run_was_begun_from_and_is_gone(monkeypatch: pytest.MonkeyPatch, 
         assert ((start_module.UNKNOWN_PLAN, None) in trainings) == is_told, weights
         assert len(trainings) == 1 + bool(start)
         monkeypatch.setattr(start_module, "_plan_of", lambda run, plan_hash: plan)
-        told = seen_before(Start(str(folder), after), plan)
+        told = seen_before(Start(str(folder), after), plan).words()
         assert ("may have seen the held-out cases" in told) == bool(start)
+
+
+def test_an_export_says_what_its_student_was_trained_on_before(named: Path) -> None:
+    """Of its own plan: the runs before it are gone, or on another machine."""
+    plan = plan_of_rows((16,), (16, 16))
+    after = replace(find_start(str(named)).student, plan_hash=plan.hash)  # type: ignore[type-var]
+    told = {}
+    for before in (None, {"cases": 2, "shared": 1, "is_unknown": False}, {"cases": 2, "shared": 0, "is_unknown": True}):
+        values = json.loads((named / "student.json").read_text())
+        values["training"]["seen_before"] = before
+        (named / "student.json").write_text(json.dumps(values))
+        told[str(before)] = seen_before(Start(str(named), after), plan)
+    assert list(told.values()) == [SeenBefore(2), SeenBefore(2, 1), SeenBefore(2, 0, is_unknown=True)]
 
 
 def test_a_projector_goes_on_with_its_map_and_the_student_s_statistics() -> None:

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.cohort.cases import case_facts, cases_warning
+from pipeline.cohort.plan import Plan
 from pipeline.evaluate.bootstrap import GroupResamples, bound_note, few_groups_note, interval, mean_draws
 from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, sample_note
 from pipeline.evaluate.fidelity.score import FITTED, Alignment, RowFigures, StoreEmbeddings, StoreRows, TeacherSpace
 from pipeline.report.content import AFTER, Interval
 from pipeline.sampling import TRAIN
 from pipeline.store.store import StoredTeacher
+from pipeline.student.resolve import NamedModel
+from pipeline.student.start import Start, seen_before
 from pipeline.training.linear_map import ROWS, LinearMap
 from pipeline.training.similarity import NUM_NEIGHBOURS
 
@@ -113,14 +116,33 @@ def provenance(teacher: StoredTeacher, models: Sequence[StoreEmbeddings]) -> lis
     texts = [
         f"The store has embeddings of {other} too: `--teacher {other}` measures by them." for other in others_of_store
     ]
-    weights, plan = teacher.spec.teacher["weights_sha256"], teacher.attributes["plan_hash"]
+    weights = teacher.spec.teacher["weights_sha256"]
     for model in models:
         named = model.named
         if why := named.why_no_projector(weights):
             texts.append(why)
-        if named.role == AFTER and named.plan_hash != plan:
-            other = "another plan than the store's" if named.plan_hash else "a plan that its folder does not name"
-            texts.append(f"{model.label} was trained on {other}: it may have seen the held-out patches.")
+        if named.role == AFTER and (note := training_note(named, teacher.plan)):
+            texts.append(f"{model.label} {note}")
     if others := [model.label for model in models if not (model.is_teacher or model.named.role)]:
         texts.append(f"Whether {', '.join(others)} saw these slides in pretraining is not known here.")
     return texts
+
+
+def training_note(student: NamedModel, plan: Plan) -> str:
+    """Whether the held-out cases of a plan are new to a student, as the rest of a sentence; "" where that goes without
+    saying, since it was trained on this plan and from weights that no other plan trained.
+    """
+    seen = seen_before(Start(str(student.student), student), plan)
+    other = "" if student.plan_hash == plan.hash else "another plan than the store's"
+    if seen.shared:
+        where = other or "an earlier plan than the store's"
+        return (
+            f"was trained on {where}, and by it on {seen.shared:,} of the {seen.cases:,} held-out cases: its figures "
+            "are too good."
+        )
+    if seen.is_unknown and not other:
+        return "was begun from a student of another plan, which is not at hand: it may have seen the held-out patches."
+    if seen.is_unknown:
+        where = other if student.plan_hash else "a plan that its folder does not name"
+        return f"was trained on {where}: it may have seen the held-out patches."
+    return f"was trained on {other}, but on none of the held-out cases, by their names." if other else ""
