@@ -26,7 +26,7 @@ from stages.inspect import inspect_path
 from stages.reports.train import Trained, train_report
 from stages.train_student import train_student
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 RECIPE = {
     name: value
     for name, value in recipe_values("paper", "train-student").items()
@@ -83,7 +83,6 @@ def test_the_run_ends_where_a_count_of_its_losses_ends(
     assert lines == whole[:expected]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_counted_in_consecutive_steps_it_ends_elsewhere(
     unstopped: Trained, store: Store, config: TrainConfig, tmp_path: Path
@@ -159,7 +158,7 @@ def test_an_export_that_is_lost_is_made_again(
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("steps", [6, *(pytest.param(i, marks=pytest.mark.slow) for i in (0, 1, 3, 4, 5, 7, 8, 9, 10))])
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 5, 6, 7, 8, 9, 10])
 def test_a_killed_run_stops_after_the_same_step(
     stopped: Trained, store: Store, config: TrainConfig, tmp_path: Path, steps: int
 ) -> None:
@@ -172,7 +171,6 @@ def test_a_killed_run_stops_after_the_same_step(
     assert run_files(tmp_path / "run") == run_files(stopped.run.folder)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_best_epoch_of_a_stopped_run_is_kept(store: Store, config: TrainConfig, tmp_path: Path) -> None:
     trained = train_student(store, tmp_path / "run", config.model_copy(update={"keep": "best"}))
@@ -183,7 +181,6 @@ def test_the_best_epoch_of_a_stopped_run_is_kept(store: Store, config: TrainConf
     assert finished_training(store, trained.run.folder, config.model_copy(update={"keep": "best"})) is not None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"step": "x"}, {"mean": None}])
 def test_a_damaged_line_of_the_stop_is_named(stopped: Trained, tmp_path: Path, change: dict[str, Any]) -> None:
     run = RunFolder(Path(shutil.copytree(stopped.run.folder, tmp_path / "run")))
@@ -193,7 +190,6 @@ def test_a_damaged_line_of_the_stop_is_named(stopped: Trained, tmp_path: Path, c
         inspect_path(run.folder)
 
 
-@pytest.mark.slow
 def test_rate_and_decay_fall_to_nothing_by_a_cosine(
     store: Store, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +220,6 @@ def test_rate_and_decay_fall_to_nothing_by_a_cosine(
         schedule.step()
 
 
-@pytest.mark.slow
 def test_gradients_that_are_not_clipped_are_those_of_a_wide_bound(store: Store, tmp_path: Path) -> None:
     student = plain_vit(tmp_path / "vit")
     norms = []
@@ -236,7 +231,6 @@ def test_gradients_that_are_not_clipped_are_those_of_a_wide_bound(store: Store, 
     assert min(norms[0]) > 1e-3, "the narrow bound clips"
 
 
-@pytest.mark.slow
 def test_a_run_begun_by_single_options_is_continued_by_the_recipe(store: Store, tmp_path: Path) -> None:
     """What was begun with the recipe's values is the recipe's run; its name stands in the record and in the card."""
     student = plain_vit(tmp_path / "vit")
@@ -266,7 +260,6 @@ def test_a_run_begun_by_single_options_is_continued_by_the_recipe(store: Store, 
     assert (code, "options.early_stop: 'consecutive' -> 'off'" in errors) == (1, True)
 
 
-@pytest.mark.slow
 def test_no_loss_is_fetched_without_an_early_stop(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +267,6 @@ def test_no_loss_is_fetched_without_an_early_stop(
     train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "vit"), epochs=1))
 
 
-@pytest.mark.slow
 def test_that_chance_alone_may_end_the_run_is_said_before_it_starts(
     store: Store, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

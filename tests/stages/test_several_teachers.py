@@ -24,6 +24,8 @@ from stages.export import export_student
 from stages.inspect import inspect_path
 from stages.train_student import train_student
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -114,7 +116,6 @@ def test_the_teacher_must_be_said_and_another_one_s_files_are_refused(root: Path
     assert list((tmp_path / "trident").rglob(f"features_s-as-{FURTHER}/s0.h5"))
 
 
-@pytest.mark.slow
 def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_path: Path) -> None:
     identity = RunFolder(root / "run").read_identity()
     hashes = {
@@ -146,7 +147,6 @@ def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_p
     assert "projector" not in notes
 
 
-@pytest.mark.slow
 def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
     """A store whose teacher's weights are not known, as imported ones may be, and a student of it."""
     store = Path(shutil.copytree(root / "store.zarr", tmp_path / "store.zarr"))
@@ -231,7 +231,6 @@ def test_a_damaged_list_of_projectors_is_told_to_the_user(root: Path, tmp_path: 
         name_model(str(student), None)
 
 
-@pytest.mark.slow
 def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path) -> None:
     """The named one is the measure, at 1; a student's projector into its space is found among its projectors."""
     store = Store(root / "store.zarr")

@@ -105,6 +105,7 @@ def left_in(folder: Path) -> list[Path]:
 URL = f"s3://bucket/{IN}"
 
 
+@pytest.mark.slow
 def test_a_plan_is_that_of_the_local_slides(root: Path, tmp_path: Path) -> None:
     """Hash and audit, within room for one slide, though two threads read; overlays too."""
     bound = biggest(root) + 5000

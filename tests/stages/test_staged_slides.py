@@ -82,6 +82,7 @@ def test_a_store_is_the_same(tmp_path: Path, weights: Path, opened: list[str], f
     assert list((tmp_path / "stage").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_failures_are_the_same(tmp_path: Path, weights: Path, plan: Plan) -> None:
     """Damaged, missing and changed slides: the same rows fail, and are said to for the same reasons, byte for byte."""
     extract(plan, tmp_path / "plain.zarr", weights)

@@ -97,6 +97,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", STUDENTS)
 def test_timm_alone_gives_the_same_embeddings(
     exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str
@@ -112,6 +113,7 @@ def test_timm_alone_gives_the_same_embeddings(
     assert expected.std(0).min() > 1e-6  # patches differ: agreement means something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", STUDENTS)
 def test_older_versions_of_timm_find_one_file_of_weights(
     exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str, tmp_path: Path
@@ -125,6 +127,7 @@ def test_older_versions_of_timm_find_one_file_of_weights(
         taken_by_timm_1_0_16(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", STUDENTS)
 def test_the_loaded_projector_is_the_trained_one(
     exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str

@@ -23,16 +23,15 @@ from pipeline.student.onnx_file import OPSET, check_onnx, write_onnx
 from pipeline.student.program import MAX_DIFFERENCE
 from stages.export import export_student
 
-FAST = ("class token and mean",)
-"""An exporter takes seconds: the other students are slow cases."""
-LABELS = [pytest.param(label, marks=() if label in FAST else pytest.mark.slow) for label in EXPORTED]
+WRITTEN = "class token and mean"
+"""The student whose file several tests share: an exporter takes seconds."""
 
 
 @pytest.fixture(scope="module")
 def written(built: dict[str, BuiltEncoder], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX file of the student with class token and mean, by itself in its folder; to be changed in a copy only."""
     path = tmp_path_factory.mktemp("written") / "model.onnx"
-    share = write_onnx(built["class token and mean"].module, path, {"weights_sha256": "abc", "count": 3})
+    share = write_onnx(built[WRITTEN].module, path, {"weights_sha256": "abc", "count": 3})
     assert 0 <= share <= MAX_DIFFERENCE
     assert os.listdir(path.parent) == ["model.onnx"]
     return path
@@ -43,12 +42,13 @@ def by_onnx(path: Path, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(session.run(["embedding"], {"patches": patches})[0])
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("label", EXPORTED)
 def test_onnx_and_timm_agree_at_any_batch(
     built: dict[str, BuiltEncoder], written: Path, label: str, tmp_path: Path
 ) -> None:
     student, path = built[label], written
-    if label not in FAST:
+    if label != WRITTEN:
         path = tmp_path / "model.onnx"
         assert 0 <= write_onnx(student.module, path, {}) <= MAX_DIFFERENCE
     for count in (1, 2, 7):
@@ -61,8 +61,9 @@ def test_onnx_and_timm_agree_at_any_batch(
         assert count == 1 or expected.std(0).min() > 1e-6  # patches differ: agreement means something
 
 
+@pytest.mark.slow
 def test_an_onnx_file_says_what_it_is(built: dict[str, BuiltEncoder], written: Path) -> None:
-    student, model = built["class token and mean"], onnx.load(written)
+    student, model = built[WRITTEN], onnx.load(written)
     said = {prop.key: prop.value for prop in model.metadata_props}
     assert said["input"].startswith("patches: uint8 (batch, 42, 42, 3), RGB")
     assert said["output"] == "embedding: float32 (batch, 64), embedding rule cls+mean"
@@ -90,10 +91,11 @@ def test_weights_too_large_for_one_file_lie_beside_it(
         check_onnx(student.module, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_an_onnx_file_with_other_weights_is_refused(
     built: dict[str, BuiltEncoder], written: Path, tmp_path: Path
 ) -> None:
-    student, path = built["class token and mean"], Path(shutil.copy(written, tmp_path))
+    student, path = built[WRITTEN], Path(shutil.copy(written, tmp_path))
     check_onnx(student.module, path)
     tamper(path)
     with pytest.raises(ExportError, match=r"model\.onnx gives other embeddings than the student"):

@@ -96,6 +96,7 @@ def test_a_killed_process_is_replaced(tmp_path: Path, made: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_leader_and_then_a_helper(made: Path, tmp_path: Path) -> None:
     store, out = MemoryStore(), tmp_path / "s"
     leader = LaunchedGroup(store, 0, 2)

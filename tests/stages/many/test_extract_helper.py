@@ -82,6 +82,7 @@ def test_a_failed_row_is_no_crash_of_the_process(made: Path, tmp_path: Path) -> 
     assert "more than --max-failures 3" in err
 
 
+@pytest.mark.slow
 def test_a_leader_and_then_a_helper_in_one_process(made: Path, tmp_path: Path) -> None:
     """What a helper does when nothing is left, or all is."""
     store = MemoryStore()

@@ -36,6 +36,7 @@ def test_with_torchrun(features: Path, options: dict[str, Any], tmp_path: Path) 
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_leader_and_then_a_helper(features: Path, options: dict[str, Any], tmp_path: Path) -> None:
     run_import(features, tmp_path / "one", options)
     store = MemoryStore()
