@@ -175,18 +175,19 @@ def require_whole(values: h5py.Dataset) -> int:
         raise UnsafeError(f"{name} is empty")
     if values.dtype.kind not in NUMBERS:
         raise UnsafeError(f"{name} is of type {values.dtype}, not numbers")
-    size: int = math.prod(values.shape) * values.dtype.itemsize
+    number, stored_bytes = math.prod(values.shape), values.id.get_type().get_size()
+    size: int = number * max(values.dtype.itemsize, stored_bytes)  # bfloat16 is read as float32
     file_bytes = int(h5py.h5i.get_file_id(values.id).get_filesize())
     require_claim(size, file_bytes, name)
     if values.chunks is None:
-        _require_contiguous(values, size, file_bytes)
+        _require_contiguous(values, number * stored_bytes, file_bytes)
     else:
-        _require_chunks(values, file_bytes)
+        _require_chunks(values, stored_bytes, file_bytes)
     return size
 
 
 def _require_contiguous(values: h5py.Dataset, size: int, file_bytes: int) -> None:
-    """Check that a dataset without chunks has been written and lies in the file.
+    """Check that a dataset without chunks, of `size` bytes, has been written and lies in the file.
 
     Raises:
         UnsafeError: it has not, or does not.
@@ -198,14 +199,15 @@ def _require_contiguous(values: h5py.Dataset, size: int, file_bytes: int) -> Non
         raise UnsafeError(f"{values.name} reaches beyond the end of the file")
 
 
-def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
-    """Check that all chunks of a dataset lie in the file, use built-in filters, and inflate to a chunk's size.
+def _require_chunks(values: h5py.Dataset, stored_bytes: int, file_bytes: int) -> None:
+    """Check that all chunks of a dataset, of so many bytes a number, lie in the file, use built-in filters, and inflate
+    to a chunk's size.
 
     Raises:
         UnsafeError: they do not.
     """
     filters = _filters(values)
-    chunk_bytes = math.prod(values.chunks) * values.dtype.itemsize
+    chunk_bytes = math.prod(values.chunks) * stored_bytes
     require_claim(chunk_bytes, file_bytes, f"a chunk of {values.name}")
     require_room(chunk_bytes, f"a chunk of {values.name}")
     needed = math.prod(-(-side // chunk) for side, chunk in zip(values.shape, values.chunks, strict=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.damage import claim_32_tib
 
 from pipeline.base.errors import BenchmarkError, PlanError
@@ -300,3 +301,35 @@ def test_every_way_in_which_features_are_stored_is_read(tmp_path: Path) -> None:
                 f.create_dataset("data", data=values, **way)
                 f["features"] = h5py.SoftLink("/data")  # within the file
             np.testing.assert_array_equal(read_features(path).features, values)
+
+
+def as_bfloat16(f: h5py.File, name: str, values: NDArray[np.float32], chunks: tuple[int, int] | None) -> None:
+    """Write numbers in HDF5's own type of 16 bits, eight of which are the exponent; in chunks they are deflated."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    if chunks:
+        properties.set_chunk(chunks)
+        properties.set_deflate(4)
+    stored = h5py.h5d.create(f.id, name.encode(), kind, h5py.h5s.create_simple(values.shape), properties)
+    stored.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=h5py.h5t.IEEE_F32LE)
+
+
+@pytest.mark.parametrize("chunks", [None, (4, 3)])
+def test_numbers_that_are_smaller_in_the_file_than_in_memory_are_read(
+    tmp_path: Path, chunks: tuple[int, int] | None
+) -> None:
+    """bfloat16, which numpy has not: h5py gives float32. They seemed never to have been written, or to inflate."""
+    values = (np.arange(24, dtype=np.float32).reshape(6, 4) - 9) / 4
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        as_bfloat16(f, "features", values, chunks)
+    found = read_features(tmp_path / "a.h5").features
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, values)
+    with h5py.File(tmp_path / "a.h5", "r+") as f:  # and what is missing is missed
+        offset = f["features"].id.get_offset() if chunks is None else f["features"].id.get_chunk_info(3).byte_offset
+    os.truncate(tmp_path / "a.h5", offset + 8)
+    with pytest.raises(BenchmarkError):
+        read_features(tmp_path / "a.h5")
