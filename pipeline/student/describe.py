@@ -16,8 +16,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
 from pipeline.store.fresh_views import read_shown
-from pipeline.student.start import SeenBefore
-from pipeline.student.student_json import StudentJson, build_student_json, projector_files
+from pipeline.student.student_json import SeenBeforeJson, StudentJson, build_student_json, projector_files
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
@@ -29,7 +28,7 @@ def describe_run_student(
     split: dict[str, Any] | None,
     resampling: Resampling,
     decode: Decode = "full",
-    seen: SeenBefore | None = None,
+    seen: SeenBeforeJson | None = None,
 ) -> StudentJson:
     """What `student.json` says of a run's student.
 
@@ -54,7 +53,7 @@ def describe_run_student(
             "teachers": _of_teachers(identity, folder),
             "plan_hash": identity["plan"],
             "training": _of_training(run, identity, step)
-            | {"seen_before": asdict(seen) if seen and seen.words() else None},
+            | {"seen_before": seen.model_dump() if seen and seen.words() else None},
             "split": split,
         }
         return build_student_json(values)

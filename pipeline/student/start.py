@@ -23,6 +23,7 @@ from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 from pipeline.student.exported import is_student, read_student
 from pipeline.student.resolve import NamedModel, name_model
+from pipeline.student.student_json import NOTHING_SEEN, SeenBeforeJson
 from pipeline.student.weights_place import options_of_run, store_of_run
 from pipeline.training.run_folder import RunFolder
 
@@ -66,39 +67,6 @@ class Start:
         return projectors, notes
 
 
-@dataclass(frozen=True)
-class SeenBefore:
-    """What is known of held-out cases that a student was trained on by other plans.
-
-    Attributes:
-        cases: held-out cases.
-        shared: those of them that a plan which is at hand trained on.
-        is_unknown: whether there was a plan that is not at hand.
-    """
-
-    cases: int = 0
-    shared: int = 0
-    is_unknown: bool = False
-
-    def words(self) -> str:
-        """For the run that is begun from this student; "" if there is nothing to tell."""
-        if self.shared:
-            return (
-                f"{self.shared:,} of {self.cases:,} held-out cases were trained on before, by the plan of --weights: "
-                "held-out figures are too good"
-            )
-        if self.is_unknown:
-            return (
-                "--weights were trained on another plan, which is not at hand: they may have seen the held-out cases, "
-                "and held-out figures may be too good"
-            )
-        return ""
-
-
-NOTHING_SEEN = SeenBefore()
-"""Of a student that was trained on by nothing else."""
-
-
 def find_start(weights: str) -> Start:
     """What the option `--weights` of a run names.
 
@@ -117,7 +85,7 @@ def find_start(weights: str) -> Start:
     return Start(folder, model if model.role == AFTER else None, notes)
 
 
-def seen_before(start: Start, plan: Plan) -> SeenBefore:
+def seen_before(start: Start, plan: Plan) -> SeenBeforeJson:
     """What is known of held-out cases of `plan` that the student was trained on before.
 
     Asked are the plan of the run that it is of, that of the run that this one was begun from, and so on, as far as the
@@ -131,16 +99,16 @@ def seen_before(start: Start, plan: Plan) -> SeenBefore:
     shared = (cases & trained) | {case for slide, case in held_out.items() if slide in trained}
     recorded = _recorded(start.student, plan.hash)
     is_unknown = bool(cases) and (None in others or recorded.is_unknown)
-    return SeenBefore(len(cases), max(len(shared), recorded.shared), is_unknown)
+    shared_cases = max(len(shared), recorded.shared)
+    return SeenBeforeJson(cases=len(cases), shared=shared_cases, is_unknown=is_unknown)
 
 
-def _recorded(student: NamedModel | None, plan_hash: str) -> SeenBefore:
+def _recorded(student: NamedModel | None, plan_hash: str) -> SeenBeforeJson:
     """What `student.json` says of the held-out cases of that plan, if it is the one that the student was trained on."""
     if student is None or student.plan_hash != plan_hash or student.student is None or not is_student(student.student):
         return NOTHING_SEEN
     described = read_student(student.student).described
-    before = described.training.seen_before if described else None
-    return NOTHING_SEEN if before is None else SeenBefore(before.cases, before.shared, before.is_unknown)
+    return (described.training.seen_before if described else None) or NOTHING_SEEN
 
 
 def _names_of(plan: Plan, split: int) -> dict[str, str]:

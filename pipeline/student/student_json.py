@@ -181,17 +181,35 @@ class RecipeJson(_Object):
 
 
 class SeenBeforeJson(_Object):
-    """Held-out cases that the student was trained on before this run (`student.start.SeenBefore`).
+    """What is known of held-out cases that the student was trained on before, by other plans (`student.start`).
 
     Attributes:
         cases: held-out cases.
-        shared: those of them that an earlier plan trained on.
-        is_unknown: whether an earlier plan was not at hand, so that there may be others.
+        shared: those of them that a plan which was at hand trained on.
+        is_unknown: whether there was a plan that was not at hand, so that there may be others.
     """
 
     cases: Count
     shared: Count
     is_unknown: bool
+
+    def words(self) -> str:
+        """For the run that is begun from this student; "" if there is nothing to tell."""
+        if self.shared:
+            return (
+                f"{self.shared:,} of {self.cases:,} held-out cases were trained on before, by the plan of --weights: "
+                "held-out figures are too good"
+            )
+        if self.is_unknown:
+            return (
+                "--weights were trained on another plan, which is not at hand: they may have seen the held-out cases, "
+                "and held-out figures may be too good"
+            )
+        return ""
+
+
+NOTHING_SEEN = SeenBeforeJson(cases=0, shared=0, is_unknown=False)
+"""Of a student that no other plan trained."""
 
 
 class TrainingJson(_Object):

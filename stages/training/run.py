@@ -26,7 +26,8 @@ from pipeline.projector import Projector
 from pipeline.sampling import RowNumbers
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.teachers import ChosenTeachers
-from pipeline.student.start import NOTHING_SEEN, SeenBefore, continue_projector, find_start, projector_hash, seen_before
+from pipeline.student.start import continue_projector, find_start, projector_hash, seen_before
+from pipeline.student.student_json import NOTHING_SEEN, SeenBeforeJson
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.identity import recipe_facts, recorded_departures, run_identity
@@ -56,7 +57,7 @@ class Run:
     gradients: GradientBuckets
     workers: int
     early_stop: EarlyStop | None = None
-    seen: SeenBefore = NOTHING_SEEN
+    seen: SeenBeforeJson = NOTHING_SEEN
 
     @property
     def steps_per_epoch(self) -> int:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from support.stores import plan_of_rows
-from support.students import random_projector
+from support.students import random_projector, seen_cases
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.projector import Projector
 from pipeline.report.content import AFTER
 from pipeline.student import start as start_module
-from pipeline.student.start import SeenBefore, Start, continue_projector, find_start, projector_hash, seen_before
+from pipeline.student.start import Start, continue_projector, find_start, projector_hash, seen_before
 from pipeline.training.run_folder import RunFolder
 
 
@@ -135,7 +135,7 @@ def test_an_export_says_what_its_student_was_trained_on_before(named: Path) -> N
         values["training"]["seen_before"] = before
         (named / "student.json").write_text(json.dumps(values))
         told[str(before)] = seen_before(Start(str(named), after), plan)
-    assert list(told.values()) == [SeenBefore(2), SeenBefore(2, 1), SeenBefore(2, 0, is_unknown=True)]
+    assert list(told.values()) == [seen_cases(2), seen_cases(2, 1), seen_cases(2, 0, is_unknown=True)]
 
 
 def test_a_projector_goes_on_with_its_map_and_the_student_s_statistics() -> None:

@@ -10,7 +10,7 @@ from pipeline.disk.files import sha256_file
 from pipeline.encoders.table import SWIGLU_GIANT, EncoderSpec
 from pipeline.projector import Projector
 from pipeline.student.folder import write_student
-from pipeline.student.student_json import StudentJson, build_student_json, projector_files
+from pipeline.student.student_json import SeenBeforeJson, StudentJson, build_student_json, projector_files
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 42}
 SPECS = {
@@ -91,6 +91,11 @@ def described(folder: Path, spec: EncoderSpec, projectors: Mapping[str, Projecto
             "split": split | {"cases": cases},
         }
     )
+
+
+def seen_cases(cases: int, shared: int = 0, *, is_unknown: bool = False) -> SeenBeforeJson:
+    """What is known of held-out cases that a student was trained on before."""
+    return SeenBeforeJson(cases=cases, shared=shared, is_unknown=is_unknown)
 
 
 def write_exported(

@@ -11,6 +11,7 @@ from support import stores
 from support.extraction import extract, plan_cohort, write_cohort, write_teacher
 from support.fidelity import scored, section_of, teacher_embeddings
 from support.stores import make_store
+from support.students import seen_cases
 
 from pipeline.cohort.plan import Plan
 from pipeline.evaluate.fidelity import notes as notes_module
@@ -18,7 +19,7 @@ from pipeline.evaluate.fidelity.notes import map_notes, training_note
 from pipeline.report.content import AFTER
 from pipeline.store.store import Store
 from pipeline.student.resolve import NamedModel
-from pipeline.student.start import SeenBefore
+from pipeline.student.student_json import SeenBeforeJson
 from pipeline.training.linear_map import CASES, RELATIVE_STRENGTHS, ROWS, LinearMap
 from pipeline.training.similarity import shuffled_cka
 
@@ -48,22 +49,22 @@ def test_where_a_student_comes_from_is_told(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("plan_hash", "seen", "words"),
+    ("plan_hash", "found", "words"),
     [
-        ("own", SeenBefore(3), ""),
-        ("own", SeenBefore(3, 2), "an earlier plan than the store's, and by it on 2 of the 3 held-out cases"),
-        ("own", SeenBefore(3, 0, is_unknown=True), "was begun from a student of another plan, which is not at hand"),
-        ("f" * 64, SeenBefore(3), "another plan than the store's, but on none of the held-out cases, by their names"),
-        ("f" * 64, SeenBefore(3, 1, is_unknown=True), "another plan than the store's, and by it on 1 of the 3"),
-        ("f" * 64, SeenBefore(3, 0, is_unknown=True), "another plan than the store's: it may have seen"),
-        ("", SeenBefore(3, 0, is_unknown=True), "a plan that its folder does not name: it may have seen"),
+        ("own", seen_cases(3), ""),
+        ("own", seen_cases(3, 2), "an earlier plan than the store's, and by it on 2 of the 3 held-out cases"),
+        ("own", seen_cases(3, 0, is_unknown=True), "was begun from a student of another plan, which is not at hand"),
+        ("f" * 64, seen_cases(3), "another plan than the store's, but on none of the held-out cases, by their names"),
+        ("f" * 64, seen_cases(3, 1, is_unknown=True), "another plan than the store's, and by it on 1 of the 3"),
+        ("f" * 64, seen_cases(3, 0, is_unknown=True), "another plan than the store's: it may have seen"),
+        ("", seen_cases(3, 0, is_unknown=True), "a plan that its folder does not name: it may have seen"),
     ],
 )
 def test_what_a_student_was_trained_on_before_is_told(
-    store: Store, monkeypatch: pytest.MonkeyPatch, plan_hash: str, seen: SeenBefore, words: str
+    store: Store, monkeypatch: pytest.MonkeyPatch, plan_hash: str, found: SeenBeforeJson, words: str
 ) -> None:
     plan = store.first.plan
-    monkeypatch.setattr(notes_module, "seen_before", lambda start, of: seen)
+    monkeypatch.setattr(notes_module, "seen_before", lambda start, of: found)
     student = NamedModel(
         "s", "resnet10t", "scratch", 64, AFTER, plan_hash=plan.hash if plan_hash == "own" else plan_hash
     )
