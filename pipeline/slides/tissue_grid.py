@@ -14,9 +14,9 @@ from scipy import ndimage
 
 from pipeline.base.console import counted
 from pipeline.config.groups import Grid
-from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES, in_rule_order
+from pipeline.config.tissue_rules import ARTEFACT_RULES, RULE_NAMES, RuleName, in_rule_order
 from pipeline.slides.annotations.patch_classes import PatchClasses
-from pipeline.slides.artefacts.rules import drop_artefacts
+from pipeline.slides.artefacts.rules import drop_artefacts, dropped_mm2
 from pipeline.slides.geometry import PatchGeometry, area_fractions, integral_image, patch_grid, readable_bounds
 from pipeline.slides.glass import brightest, strips
 from pipeline.slides.reader import Slide
@@ -45,6 +45,12 @@ all colours, and black beside it is not scanned; markers that glow have a colour
 """
 LEAST_AROUND = 0.05
 """Least share of a slide that is not tissue for that. Our choice: a black frame alone says nothing."""
+WATCHED_RULES: tuple[RuleName, ...] = ("haze", *ARTEFACT_RULES)
+"""Rules that take parts of what has been found as tissue. Left out: specks, which are small."""
+MOST_TAKEN = 0.2
+"""Share of what had been found as tissue that one of these rules may take without a warning. Our choice: on ten
+overviews and three slides ink, and haze around frozen sections, take 10 to 45 %, and nothing else more than 7 %.
+"""
 MIN_GROUP = 5
 """Smallest group of patches that is kept, with `--tiling level0`; the authors drop smaller ones."""
 
@@ -92,7 +98,7 @@ class TissueGrid:
         full = (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
         grey = (NO_COLOUR,) if is_grey(self.tissue) else ()
         on_black = (ON_BLACK,) if is_on_black(self.tissue) else ()
-        return (*full, *grey, *on_black, *self.annotation_notes)
+        return (*full, *grey, *on_black, *greedy_rules(self.tissue), *self.annotation_notes)
 
     @property
     def why_empty(self) -> str:
@@ -184,6 +190,20 @@ def is_on_black(tissue: TissueMask) -> bool:
         num_glowing += int((image[inside].min(axis=1) < LIGHT_OF_TISSUE).sum())
     is_black_around = num_around >= LEAST_AROUND * tissue.mask.size and num_black >= BLACK_SHARE * num_around
     return is_black_around and 2 * num_glowing > num_tissue
+
+
+def greedy_rules(tissue: TissueMask) -> list[str]:
+    """A warning of each rule that took much of what had been found as tissue: artefacts, or tissue of a stain that
+    looks like one.
+    """
+    counts = {name: number for name, number in dropped_mm2(tissue, 1.0).items() if name in WATCHED_RULES}
+    found = float(tissue.mask.sum()) + sum(counts.values())
+    return [
+        f"the rule {name} took {count / found:.0%} of what had been found as tissue: look at its picture (--overlays); "
+        f"if that is tissue, --skip-rule {name}"
+        for name, count in counts.items()
+        if count > MOST_TAKEN * found
+    ]
 
 
 def artefact_fractions(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.float64]:

@@ -14,11 +14,11 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from pipeline.base.errors import SlideError
 from pipeline.config.plan import PlanConfig
-from pipeline.config.tissue_rules import EARLIER_RULES
+from pipeline.config.tissue_rules import EARLIER_RULES, RuleName
 from pipeline.slides import tissue_grid
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, reason_of
-from pipeline.slides.tissue_grid import NO_COLOUR, ON_BLACK, TissueGrid, dropped_patches, lay_grid
+from pipeline.slides.tissue_grid import NO_COLOUR, ON_BLACK, TissueGrid, dropped_patches, greedy_rules, lay_grid
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +209,21 @@ def test_a_patch_under_artefacts_is_dropped_though_most_of_it_is_tissue(
         "without rules (most of each dropped by: pen 35). If the pictures of `g2l plan --overlays` show that this is "
         "tissue: --skip-rule NAME"
     )
+
+
+@pytest.mark.parametrize(("taken", "is_told"), [(0.19, False), (0.21, True)])
+@pytest.mark.parametrize("rule", ["pen", "haze", "specks"])
+def test_a_rule_that_takes_much_of_the_tissue_is_told_of(rule: RuleName, taken: float, is_told: bool) -> None:
+    """Such as blue collagen for ink; not of specks, which are small, nor by a rule that was left out."""
+    reasons = np.zeros((100, 100), np.uint8)
+    reasons[: round(100 * taken)] = reason_of(rule)
+    reasons[-1] = reason_of("border")  # not found as tissue before
+    glass = np.zeros_like(reasons, bool)
+    found = TissueMask(reasons == 0, 8.0, glass, np.zeros((100, 100, 3), np.uint8), reasons, (), ("border", rule))
+    words = f"the rule {rule} took {100 * taken / 99:.0%} of what had been found as tissue: look at its picture"
+    told = [warning.startswith(words) for warning in greedy_rules(found)]
+    assert told == [True] * (is_told and rule != "specks")
+    assert greedy_rules(replace(found, rules=("border",))) == greedy_rules(replace(found, reasons=None)) == []
 
 
 def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:
