@@ -1,5 +1,6 @@
 """Report of stage one; without torch."""
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,14 @@ from pipeline.store.store import Store, StoredTeacher
 
 if TYPE_CHECKING:
     from pipeline.store.parts.merge import Merged  # what reads slides and checks patches, which `inspect` does not need
+
+MOST_DROPPED = 0.5
+"""Share of a slide's patches that `--patch-qc` may drop without a warning. Our choice: on slides that we inspected it
+drops up to a tenth."""
+LEAST_DROPPED = 10
+"""And the patches of it from which there is one. Our choice: of a few patches most is soon dropped."""
+MOST_TOLD = 10
+"""Slides that a warning names. Our choice: a few lines; `dropped.csv` has all."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,36 @@ def dropped_words(teacher: StoredTeacher, counts: dict[str, int]) -> str:
     return words or ("none" if "patch_qc" in teacher.settings else "")
 
 
-def dropped_line(teacher: StoredTeacher, counts: dict[str, int]) -> list[str]:
-    """The report's line of the rows that `--patch-qc` dropped; no line if patches were not checked."""
+def dropped_lines(teacher: StoredTeacher, counts: dict[str, int]) -> list[str]:
+    """The report's lines of the rows that `--patch-qc` dropped; none if patches were not checked."""
     words = dropped_words(teacher, counts)
-    where = "" if words == "none" else f"; listed in {teacher.folder / 'dropped.csv'}"
-    return [f"rows dropped by --patch-qc: {words}{where}"] if words else []
+    if words in ("", "none"):
+        return [f"rows dropped by --patch-qc: {words}"] if words else []
+    total = f"rows dropped by --patch-qc: {words}; listed in {teacher.folder / 'dropped.csv'}"
+    return [total, *_mostly_dropped(teacher)]
+
+
+def _mostly_dropped(teacher: StoredTeacher) -> list[str]:
+    """A warning of slides that `--patch-qc` dropped most patches of, if there are any: a stain or a soft scan may have
+    been taken for what it is not.
+    """
+    sizes = {slide.slide_id: len(slide.split) for slide in teacher.plan.slides}
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in teacher.ledger.dropped():
+        reasons[record["slide_id"]][Status[record["status"]].words] += 1
+    is_much = {slide: of.total() > max(MOST_DROPPED * sizes[slide], LEAST_DROPPED - 1) for slide, of in reasons.items()}
+    much = {slide: reasons[slide] for slide in sorted(reasons) if is_much[slide]}
+    if not much:
+        return []
+    named = [
+        f"{slide} ({of.total():,} of {sizes[slide]:,}, most for {of.most_common(1)[0][0]})"
+        for slide, of in list(much.items())[:MOST_TOLD]
+    ]
+    more = f" and {len(much) - MOST_TOLD:,} more" if len(much) > MOST_TOLD else ""
+    return [
+        f"warning: --patch-qc dropped most patches of {counted(len(much), 'slide')}: {', '.join(named)}{more}. Look at "
+        "these slides: if they are sound, a store without --patch-qc keeps them"
+    ]
 
 
 def extract_report(extracted: Extracted) -> str:
@@ -89,7 +123,7 @@ def extract_report(extracted: Extracted) -> str:
             lines.append(
                 f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. --retry-failures tries them again"
             )
-    return "\n".join([*lines, *dropped_line(teacher, extracted.counts)])
+    return "\n".join([*lines, *dropped_lines(teacher, extracted.counts)])
 
 
 def merge_report(merged: "Merged") -> str:
@@ -103,7 +137,7 @@ def merge_report(merged: "Merged") -> str:
     lines.append(f"files linked: {merged.num_linked:,}, copied: {merged.num_copied:,}; every shard file was checked")
     if num_failed:
         lines.append(f"failed rows: {num_failed:,}; listed in {teacher.folder / 'failures.csv'}")
-    return "\n".join([*lines, *dropped_line(teacher, counts)])
+    return "\n".join([*lines, *dropped_lines(teacher, counts)])
 
 
 def import_report(imported: Extracted) -> str:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from support.store_writing import edit_attributes
 from support.stores import make_store
 
+from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
 from stages.reports.extract import Extracted, extract_report, import_report
 
@@ -32,6 +34,22 @@ def test_failed_rows_are_told_by_kind_and_where_they_are_listed(tmp_path: Path) 
     assert nothing == "nothing was left to do"
     listed = tmp_path / "s.zarr" / "failures.csv"
     assert failed == f"failed rows: 16 absent, 2 unreadable; listed in {listed}. --retry-failures tries them again"
+
+
+def test_slides_that_lost_most_of_their_patches_to_checks_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 16 patches each 8, 10 and 12; and 9 of 9, which are too few to say anything."""
+    store = make_store(tmp_path / "s.zarr", train=(16, 16, 16), val=(9,))
+    a, b, c, d = (slide.slide_id for slide in store.plan.slides)
+    reasons = {a: ["PEN"] * 8, b: ["PEN"] * 4 + ["DUPLICATE"] * 6, c: ["OUT_OF_FOCUS"] * 12, d: ["PEN"] * 9}
+    dropped = [{"slide_id": slide, "status": name} for slide, names in reasons.items() for name in names]
+    monkeypatch.setattr(Ledger, "dropped", lambda self: dropped)
+    done = Extracted(store.first, 0, {"OK": 18, "PEN": 21, "DUPLICATE": 6, "OUT_OF_FOCUS": 12}, 0.0)
+    *_, total, warning = extract_report(done).splitlines()
+    assert total.startswith("rows dropped by --patch-qc: 21 pen, 6 duplicate, 12 out of focus; listed in ")
+    named = f"{b} (10 of 16, most for duplicate), {c} (12 of 16, most for out of focus)"
+    assert warning.startswith(f"warning: --patch-qc dropped most patches of 2 slides: {named}. Look at these slides")
 
 
 def test_an_import_says_whether_it_is_proven(tmp_path: Path) -> None:
