@@ -188,6 +188,17 @@ def test_the_glance_compares_each_model_with_the_reference() -> None:
     assert "does not show that the two are equal either" in page
 
 
+def test_differences_from_another_reference_than_the_report_s_say_from_which() -> None:
+    """Such as those of features beside models, which are compared among themselves."""
+    values = {"CLAM": Interval(0.7, nan, nan), "UNI": Interval(0.8, nan, nan)}
+    of_features = Score("AUROC", values, None, {"UNI": Interval(0.1, 0.05, 0.15)}, reference="CLAM")
+    page = page_of(section(scores=[*known_scores(1), of_features]))
+    assert f"the difference from {TEACHER} in score 0, and from CLAM in AUROC, with" in page
+    page = page_of(section(scores=[of_features]))
+    assert "the difference from CLAM, with" in page
+    assert f"difference from {TEACHER}" not in page
+
+
 def test_a_glance_of_more_models_than_scores_has_a_row_a_model() -> None:
     rows = glance_of(page_of(section(scores=known_scores(1))))
     assert rows[:2] == [["", "", "Part"], ["model", "parameters", "score 0"]]
