@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import ConfigError, did_you_mean
@@ -238,9 +239,9 @@ def label_of(words: Mapping[str, str]) -> str:
     return f"{plain[: LONGEST_LABEL - 9]}-{sha256_json(dict(words))[:8]}"
 
 
-def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str | None) -> Setting:
+def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str | None, base: Values) -> Setting:
     """The setting to compare with: that of `NAME=VALUE,NAME=VALUE`, where what is not named has the first value of its
-    axis.
+    axis. A value may be spelled as `--vary` may spell it, such as 1e-3 for 0.001.
 
     Raises:
         ConfigError: a name or value is not of the grid.
@@ -250,8 +251,21 @@ def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str 
         name, _, value = (word.strip() for word in part.partition("="))
         name = name.replace("-", "_")
         axis = next((axis for axis in axes if axis.name == name), None)
+        if axis is not None and value not in axis.values:
+            value = _as_written(axis, value, base)
         if axis is None or value not in axis.values:
             grid = "; ".join(f"{each.name}={','.join(each.values)}" for each in axes)
             raise ConfigError(f"--reference {text}: {part} is not of the grid, {grid}")
         wanted[name] = value
     return next(setting for setting in settings if all(wanted[name] == value for name, value in setting.words.items()))
+
+
+def _as_written(axis: Axis, value: str, base: Values) -> str:
+    """A value of an axis as `canonical_axes` writes it; as it is if its option does not take it."""
+    if axis.name == STORE:
+        return Path(value).name
+    try:
+        (written,) = canonical_axes([Axis(axis.name, (value,))], base)
+    except ConfigError:
+        return value
+    return written.values[0]

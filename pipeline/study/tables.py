@@ -137,14 +137,14 @@ def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
 
 def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float) -> str:
     """What the comparisons of one score show, in a sentence."""
+    if not each.pairs:
+        return _why_no_pairs(each)
     untested = sum(isnan(pair.p) for pair in each.pairs)
     shown = sum(pair.verdict in ("higher", "lower") for pair in each.pairs)
     if untested == len(each.pairs):
         return (
             "No difference can be said: that takes two runs a setting or more (--seeds), and held-out patches of two "
-            "cases or more."
-            if each.pairs
-            else "One setting: nothing to compare."
+            "cases or more; of a score of `g2l evaluate`, one that has intervals there."
         )
     text = (
         f"{shown} of {len(each.pairs)} differences in {each.score} are shown, at a level of {level:g} for all together"
@@ -154,3 +154,10 @@ def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float) -> str
     if each.best:
         return f"{text}. Not shown to be lower than another setting: {'; '.join(titles[name] for name in each.best)}."
     return f"{text}. The settings were compared with the reference only."
+
+
+def _why_no_pairs(each: ScoreTable) -> str:
+    """Why nothing was compared by a score, in a sentence."""
+    if len(each.estimates) < 2:
+        return "One setting: nothing to compare."
+    return f"Not compared: `g2l evaluate` gives no differences in {each.score}."

@@ -131,7 +131,7 @@ def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None
             f"the grid has {counted(len(settings), 'setting')}: nothing to compare. Give --vary NAME=VALUE,VALUE"
         )
     return GridPlan(
-        [Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference)
+        [Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference, base)
     )
 
 

@@ -61,6 +61,9 @@ def evaluate_students(
     labels = [setting.label for setting in settings if setting.label in runs.sums]
     seeds = runs.complete_seeds(study.seeds, labels)
     if reference not in labels:
+        say(
+            "warning: --evaluate: nothing is evaluated, as all runs of the reference diverged. Give another --reference"
+        )
         return []
     inputs = benchmark_inputs(evaluate_config().build({"models": ["student"], **table}).absolute().record())
     reports = [_report_of(study, labels, seed, reference, table, inputs) for seed in seeds]

@@ -10,6 +10,7 @@ from pipeline.config.recipes import with_recipe
 from pipeline.config.stages import TrainConfig
 from pipeline.study.grid import (
     BASE,
+    Axis,
     Setting,
     build_config,
     build_settings,
@@ -155,11 +156,21 @@ def test_labels_are_plain_and_of_one_setting_each() -> None:
 def test_the_reference_has_the_first_values_but_where_it_is_named() -> None:
     axes = canonical_axes(parse_axes(["loss=mse,log-sum", "alpha=2,4", "epochs=3,1"]), BASE_VALUES)
     settings = build_settings(BASE_VALUES, axes, ["a"])
-    assert find_reference(settings, axes, None).title == "loss=mse epochs=3"
-    assert find_reference(settings, axes, "loss=log-sum, alpha=4").title == "loss=log-sum alpha=4 epochs=3"
+    assert find_reference(settings, axes, None, BASE_VALUES).title == "loss=mse epochs=3"
+    assert find_reference(settings, axes, "loss=log-sum, alpha=4", BASE_VALUES).title == "loss=log-sum alpha=4 epochs=3"
     for wrong in ("loss=cosine", "lr=1"):
         with pytest.raises(ConfigError, match="is not of the grid, loss=mse,log-sum; alpha=2,4"):
-            find_reference(settings, axes, wrong)
+            find_reference(settings, axes, wrong, BASE_VALUES)
+
+
+def test_the_reference_s_values_are_spelled_as_those_of_the_grid() -> None:
+    """`--vary lr=1e-3,1e-4 --reference lr=1e-4` was refused, as the grid has 0.001 and 0.0001."""
+    axes = [*canonical_axes(parse_axes(["lr=1e-3,1e-4"]), BASE_VALUES), Axis("store", ("a", "b"))]
+    settings = build_settings(BASE_VALUES, axes, ["a", "b"])
+    assert find_reference(settings, axes, "lr=1e-4", BASE_VALUES).title == "lr=0.0001 store=a"
+    assert find_reference(settings, axes, "lr=.0001,store=data/b", BASE_VALUES).title == "lr=0.0001 store=b"
+    with pytest.raises(ConfigError, match=r"lr=fast is not of the grid, lr=0\.001,0\.0001"):
+        find_reference(settings, axes, "lr=fast", BASE_VALUES)
 
 
 def test_alpha_alone_is_idle_and_only_where_the_loss_takes_none() -> None:

@@ -1,6 +1,7 @@
 """Tables of an ablation say what is shown and what is not, and of which."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,6 +66,16 @@ def test_ties_are_all_named() -> None:
     assert "Not shown to be lower than another setting: " in words
     assert "loss=mse" in words
     assert "loss=cosine" not in words
+
+
+def test_a_score_without_differences_is_not_taken_for_one_setting() -> None:
+    """Such as those of fidelity, which `g2l evaluate` gives no differences of."""
+    each = replace(score_table(), score="CKA with the teacher", pairs=[], best=[])
+    assert (
+        conclusion(each, TITLES, 0.05) == "Not compared: `g2l evaluate` gives no differences in CKA with the teacher."
+    )
+    alone = replace(each, estimates={"mse": each.estimates["mse"]})
+    assert conclusion(alone, TITLES, 0.05) == "One setting: nothing to compare."
 
 
 def test_one_run_shows_nothing_and_says_what_it_takes() -> None:

@@ -79,6 +79,13 @@ def test_a_report_is_made_again_when_an_input_has_changed(tmp_path: Path, monkey
         evaluated()
 
 
+def test_a_reference_that_diverged_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Study(StudyFolder(tmp_path), {}, [], None, [0], True)  # type: ignore[arg-type]
+    runs = StudyRuns({"b": {0: None}}, {("a", 0): "diverged"})  # type: ignore[dict-item]
+    assert evaluate_students(study, [Setting("a", {}, {}), Setting("b", {}, {})], runs, "a", {}, 0.05) == []
+    assert "nothing is evaluated, as all runs of the reference diverged" in capsys.readouterr().err
+
+
 def test_a_number_of_several_reports_is_one_over_seeds_and_cases() -> None:
     each = combined([number(0.5), number(0.6), number(0.7)])
     assert each.value == pytest.approx(0.6)
