@@ -26,6 +26,7 @@ from pipeline.student.adapters import oldest_timm
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
+from pipeline.training.rows import rows_of_all
 from pipeline.training.run_folder import HeldOut
 
 MARKUP = {
@@ -72,7 +73,7 @@ def card_facts(
     figures: list[tuple[Any, Any]] = [*held_out.values()] or [(None, None)] * len(teachers.names)
     first, plan = teachers.first, teachers.first.plan
     slide_of_row = plan.slide_of_row()
-    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), first.ok_rows(VAL)
+    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), rows_of_all(teachers.stored, VAL)
     val_slides = np.unique(slide_of_row[val_rows]).tolist()
     cases = case_facts(plan.slides)
     return {
