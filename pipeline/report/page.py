@@ -20,6 +20,7 @@ import jinja2
 from PIL import Image
 
 from pipeline.base.outside import read_bytes
+from pipeline.base.units import format_share
 from pipeline.disk.files import sha256_json, write_json, write_text
 from pipeline.report.cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_shown, number_of, shown_column, shown_table
 from pipeline.report.content import AFTER, Column, Figure, Report, ReportModel, Score, Section
@@ -100,7 +101,7 @@ def _summary(report: Report) -> list[str]:
     for model in report.models:
         if model.role == AFTER and model.num_params and reference.num_params:
             share = model.num_params / reference.num_params
-            sentences.append(f"{model.label}, the {model.role}, has {share:.0%} of its parameters.")
+            sentences.append(f"{model.label}, the {model.role}, has {format_share(share)} of its parameters.")
     return sentences
 
 
@@ -162,7 +163,7 @@ def _size(num_params: int, reference: int, num_models: int) -> Shown:
     """Parameters of a model and their share of the reference's; 0 is a number that is not known."""
     if num_params <= 0:
         return Shown(number=True, missing=True)
-    share = f"{num_params / reference:.0%} of reference" if reference and num_models > 1 else ""
+    share = f"{format_share(num_params / reference)} of reference" if reference and num_models > 1 else ""
     return Shown(_words(num_params), share, number=True)
 
 

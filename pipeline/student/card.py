@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.outside import printable
+from pipeline.base.units import format_share
 from pipeline.base.versions import versions
 from pipeline.cohort.cases import CaseFacts, case_facts, cases_in_words
 from pipeline.config.model_names import SCRATCH
@@ -123,7 +124,7 @@ def model_card(summary: dict[str, Any]) -> str:
         names=" and ".join(names),
         student_params=student["num_params"] / 1e6,
         teacher_params=teachers[0]["num_params"] / 1e6,
-        share=student["num_params"] / teachers[0]["num_params"],
+        share=format_share(student["num_params"] / teachers[0]["num_params"], 1),
         whose=f"{names[0]}'s" if len(names) > 1 else "the teacher's",
         usage=USAGE[student["embedding"]],
         timm=timm_note(student["architecture"]),

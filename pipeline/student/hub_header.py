@@ -153,9 +153,9 @@ def report_results(report: Mapping[str, Any], weights_sha256: str) -> list[EvalR
         return []
     results = []
     for key, section in report["sections"].items():
-        title, _, file_name = section["title"].partition(": ") if key in NAMED_BY_FILE else (section["title"], "", "")
+        title, of_file = _without_file(key, section["title"])
         for name, values in section["scores"].items() if key not in NOT_OF_THE_STUDENT else ():
-            score = name.removeprefix(f"{file_name}, ")
+            score = name.removeprefix(of_file)
             given = values.get(labels[0])
             number = given if isinstance(given, dict) else {"value": given}
             if number["value"] is None or not math.isfinite(number["value"]):
@@ -173,6 +173,14 @@ def report_results(report: Mapping[str, Any], weights_sha256: str) -> list[EvalR
                 )
             )
     return results
+
+
+def _without_file(key: str, title: str) -> tuple[str, str]:
+    """A section's title without the name of a file, and how its scores begin with that name; "" if they do not."""
+    if key not in NAMED_BY_FILE:
+        return title, ""
+    plain, _, name = title.partition(": ")
+    return plain, f"{name}, "
 
 
 def hub_header(

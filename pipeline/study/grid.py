@@ -10,7 +10,6 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import ConfigError, did_you_mean
@@ -248,22 +247,29 @@ def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str 
     """
     wanted = {axis.name: axis.values[0] for axis in axes}
     for part in text.split(",") if text else ():
-        name, _, value = (word.strip() for word in part.partition("="))
-        name = name.replace("-", "_")
-        axis = next((axis for axis in axes if axis.name == name), None)
-        if axis is not None and value not in axis.values:
-            value = _as_written(axis, value, base)
-        if axis is None or value not in axis.values:
+        named = _named_value(part, axes, base)
+        if named is None:
             grid = "; ".join(f"{each.name}={','.join(each.values)}" for each in axes)
             raise ConfigError(f"--reference {text}: {part} is not of the grid, {grid}")
-        wanted[name] = value
+        wanted |= named
     return next(setting for setting in settings if all(wanted[name] == value for name, value in setting.words.items()))
 
 
+def _named_value(part: str, axes: Sequence[Axis], base: Values) -> dict[str, str] | None:
+    """The value of an axis that `NAME=VALUE` names, as it is written in the grid; `None` if it is not of it."""
+    name, _, value = (word.strip() for word in part.partition("="))
+    axis = next((axis for axis in axes if axis.name == name.replace("-", "_")), None)
+    if axis is None:
+        return None
+    if value not in axis.values:
+        value = _as_written(axis, value, base)
+    return {axis.name: value} if value in axis.values else None
+
+
 def _as_written(axis: Axis, value: str, base: Values) -> str:
-    """A value of an axis as `canonical_axes` writes it; as it is if its option does not take it."""
+    """A value of an axis as `canonical_axes` writes it, a store by its name; as it is if its option does not take it."""
     if axis.name == STORE:
-        return Path(value).name
+        return value.rstrip("/").rpartition("/")[2]
     try:
         (written,) = canonical_axes([Axis(axis.name, (value,))], base)
     except ConfigError:

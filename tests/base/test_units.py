@@ -11,6 +11,7 @@ from pipeline.base.units import (
     format_area,
     format_bytes,
     format_seconds,
+    format_share,
     magnification,
     resolution_note,
 )
@@ -98,3 +99,14 @@ def test_seconds(seconds: float, text: str) -> None:
 )
 def test_areas(mm2: float, text: str) -> None:
     assert format_area(mm2) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        *((0.268, 0, "27%"), (1.0, 0, "100%"), (2.5, 0, "250%"), (0.0194, 0, "1.9%"), (0.00053, 0, "0.053%")),
+        *((0.125, 1, "12.5%"), (0.0194, 1, "1.9%"), (0.00053, 1, "0.053%"), (0.0, 1, "0.0%")),
+    ],
+)
+def test_shares(share: float, digits: int, text: str) -> None:
+    assert format_share(share, digits) == text

@@ -188,6 +188,13 @@ def test_the_glance_compares_each_model_with_the_reference() -> None:
     assert "does not show that the two are equal either" in page
 
 
+def test_a_small_student_s_share_of_a_large_teacher_is_not_0() -> None:
+    small = ReportModel(AFTER, "student after distillation", {}, 600_000)
+    page = page_of(section(scores=known_scores(1)), models=(MODELS[0], small))
+    assert f"{AFTER}, the student after distillation, has 0.053% of its parameters." in page
+    assert "0.053% of reference" in page
+
+
 def test_differences_from_another_reference_than_the_report_s_say_from_which() -> None:
     """Such as those of features beside models, which are compared among themselves."""
     values = {"CLAM": Interval(0.7, nan, nan), "UNI": Interval(0.8, nan, nan)}
