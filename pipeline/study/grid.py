@@ -267,7 +267,7 @@ def _named_value(part: str, axes: Sequence[Axis], base: Values) -> dict[str, str
 
 
 def _as_written(axis: Axis, value: str, base: Values) -> str:
-    """A value of an axis as `canonical_axes` writes it, a store by its name; as it is if its option does not take it."""
+    """A value as `canonical_axes` writes it, a store by its name; as it is if its option does not take it."""
     if axis.name == STORE:
         return value.rstrip("/").rpartition("/")[2]
     try:
