@@ -6,7 +6,7 @@ the reference with its interval over cases; here they become one over seeds and 
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,12 @@ def combined(values: Sequence[Mapping[str, float]]) -> Estimate:
     """The mean over seeds of a number that each report gives with an interval over cases.
 
     The error over cases is the root mean square of those of the reports. Their number of cases is not known here, so
-    that it gets as few degrees of freedom as the error over seeds.
+    that beside the error over seeds it gets as few degrees of freedom; by itself it is that of the reports' intervals.
     """
     numbers = np.array([each["value"] for each in values])
     halves = np.array([(each["high"] - each["low"]) / 2 for each in values]) / HALF_WIDTH
     count = len(numbers)
     seed_error = float(numbers.std(ddof=1)) / sqrt(count) if count > 1 else nan
     case_error = sqrt(float(np.square(halves).mean()))
-    return Estimate(float(numbers.mean()), seed_error, case_error, max(count - 1, 0), max(count - 1, 0))
+    freedom = max(count - 1, 0)
+    return Estimate(float(numbers.mean()), seed_error, case_error, freedom, freedom, freedom_of_cases=inf)

@@ -92,6 +92,9 @@ def test_a_number_of_several_reports_is_one_over_seeds_and_cases() -> None:
     assert each.seed_error == pytest.approx(0.1 / np.sqrt(3))
     assert each.case_error == pytest.approx(0.02 / 1.96, rel=1e-4)
     assert (each.seed_freedom, each.case_freedom) == (2, 2)
+    assert each.interval("cases") == pytest.approx((0.58, 0.62), abs=1e-6)  # as wide as the reports' own
+    assert each.interval()[0] < 0.6 - 4.3 * each.error + 1e-3
+    assert combined([number(0.5)]).interval("cases") == pytest.approx((0.48, 0.52), abs=1e-6)
 
 
 def test_differences_are_judged_against_the_reference() -> None:
