@@ -45,7 +45,7 @@ def shared_places(comparisons: Sequence[Comparison]) -> list[str]:
     taken: set[tuple[str, str, str]] = set()
     shared = []
     for row in comparisons:
-        if row.measured is not None:
+        if row.value is not None:
             place = _place(row)
             shared += [f"{row.set}: {row.model}"] * (place in taken)
             taken.add(place)
@@ -90,8 +90,8 @@ def _values(of_set: Sequence[Comparison], columns: Mapping[str, str]) -> tuple[d
         column = _column(row, columns) or row.model
         if row.published is not None:
             theirs[column] = row.published.value
-        if row.measured is not None:
-            ours.setdefault(column, row.measured.value)
+        if row.value is not None:
+            ours.setdefault(column, row.value)
     return theirs, ours
 
 
@@ -116,9 +116,9 @@ def _by_k(ratios: Sequence[Comparison]) -> PaperTable:
             shown = {theirs: paper for paper, theirs in MODELS_OF_PAPER.items()}.get(row.published.model)
             key = (shown or row.published.model, PUBLISHED_ROW)
             rows.setdefault(key, {})[at[row.metric]] = row.published.value
-        if row.measured is not None:
+        if row.value is not None:
             values = rows.setdefault((row.model, _whose([row, *theirs])), {})
-            values.setdefault(at[row.metric], row.measured.value)
+            values.setdefault(at[row.metric], row.value)
     cells = tuple((*key, *(values.get(column) for column in columns)) for key, values in rows.items())
     title = "neighbours of the same class over those of the same centre"
     return PaperTable("table_class_to_centre", title, ("model", "values", *columns), cells)

@@ -315,5 +315,5 @@ def figures_table(before: dict[str, float] | None, after: dict[str, float] | Non
         return f"{why}: nothing is known of how well this student stands in."
     keys = [key for key in figures_of(after) if key in before]
     lines = [f"On {after['rows']:,.0f} patches that were not trained on.", "", "| | before | after |", "|---|---|---|"]
-    lines += [f"| {FIGURES[key]} | {before[key]:.4f} | {after[key]:.4f} |" for key in keys]
+    lines += [f"| {FIGURES[key]} | {before[key]:z.4f} | {after[key]:z.4f} |" for key in keys]
     return "\n".join(lines)

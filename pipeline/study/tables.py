@@ -105,12 +105,12 @@ def settings_text(each: ScoreTable, titles: Mapping[str, str], reference: str) -
     rows = []
     for label in sorted(each.estimates, key=lambda label: -each.estimates[label].value):
         estimate, pair = each.estimates[label], against.get(label)
-        cells = [titles[label], len(each.by_seed[label]), f"{estimate.value:.4f}"]
+        cells = [titles[label], len(each.by_seed[label]), f"{estimate.value:z.4f}"]
         cells += [_interval(estimate, over) for over in ("seeds", "cases", "both")]
         if pair is None:
             cells += ["reference" if label == reference else "", "", ""]
         else:
-            cells += [f"{pair.difference.value:+.4f}", _interval(pair.difference, "both", "+"), pair.verdict]
+            cells += [f"{pair.difference.value:+z.4f}", _interval(pair.difference, "both", "+"), pair.verdict]
         rows.append(cells)
     head = ("setting", "runs", each.score, "95 % seeds", "95 % cases", "95 % both", "less reference", "95 %", "shown?")
     return table(rows, head, right=(1, 2, 6))
@@ -118,7 +118,7 @@ def settings_text(each: ScoreTable, titles: Mapping[str, str], reference: str) -
 
 def _interval(estimate: Estimate, over: str, sign: str = "") -> str:
     low, high = estimate.interval(over)
-    return f"{low:{sign}.4f} to {high:{sign}.4f}" if isfinite(low) else ""
+    return f"{low:{sign}z.4f} to {high:{sign}z.4f}" if isfinite(low) else ""
 
 
 def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
@@ -126,7 +126,7 @@ def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
     ranked = sorted(each.pairs, key=lambda pair: (isnan(pair.p), pair.p_holm, pair.p))
     rows = []
     for pair in ranked[:MOST_PAIRS]:
-        words = [titles[pair.second], pair.verdict, titles[pair.first], f"{pair.difference.value:+.4f}"]
+        words = [titles[pair.second], pair.verdict, titles[pair.first], f"{pair.difference.value:+z.4f}"]
         rows.append([*words, _interval(pair.difference, "both", "+"), _p(pair.p), _p(pair.p_holm)])
     if not rows:
         return ""

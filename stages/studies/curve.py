@@ -145,8 +145,8 @@ def write_curves(folder: StudyFolder, curves: Sequence[CurveAxis], score: str) -
             record = {"over": each.name, "number": number, "runs": len(runs), "value": f"{value.value:.6f}"}
             numbers = ["" if np.isnan(end) else f"{end:.6f}" for pair in ends for end in pair]
             records.append(record | dict(zip(names, numbers, strict=True)) | {"kind": "measured"})
-            shown = ["" if np.isnan(low) else f"{low:.4f} to {high:.4f}" for low, high in (*ends[1:], ends[0])]
-            rows.append((number, len(runs), f"{value.value:.4f}", *shown))
+            shown = ["" if np.isnan(low) else f"{low:z.4f} to {high:z.4f}" for low, high in (*ends[1:], ends[0])]
+            rows.append((number, len(runs), f"{value.value:z.4f}", *shown))
         beyond = each.beyond
         if not beyond.why_not:
             numbers = [f"{end:.6f}" for end in (beyond.low, beyond.high)]

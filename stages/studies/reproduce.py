@@ -298,7 +298,7 @@ def reproduction_summary(reproduced: Reproduced, out: Path) -> str:
         (
             row.metric,
             row.model,
-            f"{row.measured.value:.4f}" if row.measured else "-",
+            "-" if row.value is None else f"{row.value:.4f}",
             f"{row.published.value:.4f}" if row.published else "-",
             f"{row.tolerance:g}",
             row.verdict,

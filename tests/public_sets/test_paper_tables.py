@@ -61,6 +61,12 @@ def test_labels_that_are_the_paper_s_columns_stand_there_once() -> None:
     assert table.rows == (("breakhis", "published", 0.8909, 0.9558), ("breakhis", "ours", 0.7, 0.8))
 
 
+def test_a_value_that_is_not_defined_is_none() -> None:
+    """Such as an AUROC where no fold has two classes; it was written as nan."""
+    (table,) = paper_tables(comparisons("tils", "kNN accuracy", {"g2l": ("g2l", float("nan")), "mine": ("", 0.5)}))
+    assert table.rows[1] == ("tils", "ours", None, None, None, None, 0.5)
+
+
 def test_this_call_s_value_is_not_that_of_the_same_model_beside_it() -> None:
     """Two students are compared with the paper's under its name, g2l, one after the other."""
     for metric, label in (("kNN accuracy", "g2l"), ("class to centre, k = 3", "a")):
