@@ -168,7 +168,7 @@ def _differing(base: Values, words: Mapping[str, str], of_recipe: Values) -> tup
     options = {name: _value_of(name, text) for name, text in words.items() if name not in (STORE, RECIPE)}
     options = {name: value for name, value in of_recipe.items() if name not in base} | options
     config, plain = build_config(base, options, _said(words)), build_config(base, {}, "the base")
-    idle, implied = idle_options(config.loss), {"augment"} - plain.model_fields_set
+    idle, implied = idle_options(config), {"augment"} - plain.model_fields_set
     differing = {name: getattr(config, name) for name in options if name not in idle}
     return {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}, idle
 
@@ -196,9 +196,11 @@ def build_config(base: Values, options: Values, said: str) -> TrainConfig:
         raise ConfigError(f"{said}: {error}") from None
 
 
-def idle_options(loss: str) -> set[str]:
-    """Options that have no effect beside a loss."""
-    return set() if LOSSES[loss].takes_alpha else {"alpha"}
+def idle_options(config: TrainConfig) -> set[str]:
+    """Options that have no effect beside the others of a run."""
+    of_loss = set() if LOSSES[config.loss].takes_alpha else {"alpha"}
+    of_stop = {"early_stop_window", "early_stop_patience"} if config.early_stop == "off" else set()
+    return of_loss | of_stop | (set() if config.weight_decay else {"weight_decay_schedule"})
 
 
 def _value_of(name: str, text: str) -> Any:

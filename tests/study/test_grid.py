@@ -47,7 +47,7 @@ def test_a_setting_is_what_training_gets() -> None:
         for name, text in setting.words.items():
             value = getattr(config, name)
             assert text == ("none" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
-        assert not idle_options(config.loss) & setting.words.keys()
+        assert not idle_options(config) & setting.words.keys()
 
 
 def test_folders_stay_when_a_grid_is_extended() -> None:
@@ -174,8 +174,22 @@ def test_the_reference_s_values_are_spelled_as_those_of_the_grid() -> None:
 
 
 def test_alpha_alone_is_idle_and_only_where_the_loss_takes_none() -> None:
-    assert idle_options("mse") == {"alpha"}
-    assert idle_options("log-sum") == set()
+    others = {"early_stop": "consecutive", "weight_decay": 0.1}
+    assert idle_options(TrainConfig(student="s", loss="mse", **others)) == {"alpha"}
+    assert idle_options(TrainConfig(student="s", loss="log-sum", **others)) == set()
+
+
+def test_options_of_what_is_off_are_not_repeated() -> None:
+    """Runs that were the same but for their names were trained, and compared."""
+    settings = settings_of("early_stop=off,total", "early_stop_window=50,100")
+    assert [s.title for s in settings] == [
+        "early_stop=off",
+        "early_stop=total early_stop_window=50",
+        "early_stop=total early_stop_window=100",
+    ]
+    decays = settings_of("weight_decay=0,0.05", "weight_decay_schedule=constant,cosine")
+    assert decays[0].title == "weight_decay=0"
+    assert len(decays) == 3
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
