@@ -85,7 +85,8 @@ def _by_set(metric: str, comparisons: Sequence[Comparison]) -> PaperTable:
 
 def _values(of_set: Sequence[Comparison], columns: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
     """The published values of a set and ours, by column; a model that the paper does not have is its own column."""
-    theirs, ours = {}, {}
+    theirs: dict[str, float] = {}
+    ours: dict[str, float] = {}
     for row in of_set:
         column = _column(row, columns) or row.model
         if row.published is not None:
