@@ -220,7 +220,7 @@ def _largest(score: Score) -> float:
 def _words(count: int) -> str:
     """A number of parameters: 22 M, 1.13 B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= size:
+        if count >= size * 0.9995:  # three digits of less would be 1e+03 of the unit below
             return f"{count / size:.3g} {unit}"
     return f"{count}"
 

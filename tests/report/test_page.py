@@ -195,6 +195,15 @@ def test_a_small_student_s_share_of_a_large_teacher_is_not_0() -> None:
     assert "0.053% of reference" in page
 
 
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(999_700, "1 M"), (999_400, "999 K"), (999_800_000, "1 B"), (1_134_774_272, "1.13 B"), (7, "7")],
+)
+def test_numbers_of_parameters_have_no_exponent(count: int, words: str) -> None:
+    page = page_of(section(scores=known_scores(1)), models=(ReportModel(TEACHER, "", {}, count),))
+    assert glance_of(page)[2][1].split("|")[0] == words
+
+
 def test_differences_from_another_reference_than_the_report_s_say_from_which() -> None:
     """Such as those of features beside models, which are compared among themselves."""
     values = {"CLAM": Interval(0.7, nan, nan), "UNI": Interval(0.8, nan, nan)}
