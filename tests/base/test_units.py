@@ -10,6 +10,7 @@ from pipeline.base.units import (
     check_mpp,
     format_area,
     format_bytes,
+    format_digits,
     format_seconds,
     format_share,
     magnification,
@@ -99,6 +100,14 @@ def test_seconds(seconds: float, text: str) -> None:
 )
 def test_areas(mm2: float, text: str) -> None:
     assert format_area(mm2) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0, 3, "0"), (0.0421, 3, "0.0421"), (5.3, 3, "5.3"), (999.4, 3, "999"), (1234.6, 3, "1,235"), (120, 2, "120")],
+)
+def test_numbers_have_no_exponent(value: float, digits: int, text: str) -> None:
+    assert format_digits(value, digits) == text
 
 
 @pytest.mark.parametrize(
