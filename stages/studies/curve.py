@@ -28,7 +28,7 @@ from pipeline.study.power_law import extrapolate
 from pipeline.study.yardstick import scores_by_case
 from pipeline.training.rows import rows_of_all
 from pipeline.training.subset import rank_training_slides
-from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, run_study
+from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, run_study, yardstick_note
 
 SET_BY_CURVE = ("train_slides", "train_patches_per_slide")
 """Options of `train-student` that the curve sets."""
@@ -77,8 +77,9 @@ def curve(
             for axis in dict.fromkeys(point.axis for point in points)
         ]  # fmt: skip
         text = write_curves(folder, curves, SCORES[options.score])
-    notes = [f"{counted(len(runs.failed), 'run')} diverged; points without a run of every seed are left out"]
-    return LearningCurve("\n".join([text, *(notes if runs.failed else [])]), bool(runs.failed))
+    lost = f"{counted(len(runs.failed), 'run')} diverged; points without a run of every seed are left out"
+    notes = [yardstick_note(yardstick.teacher), lost if runs.failed else ""]
+    return LearningCurve("\n".join([text, *filter(None, notes)]), bool(runs.failed))
 
 
 def cohort_of(teachers: Sequence[StoredTeacher], seed: int) -> Cohort:
