@@ -21,7 +21,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
 from pipeline.base.loader import one_by_one
 from pipeline.base.outside import read_json, reading
-from pipeline.base.units import format_bytes, format_seconds
+from pipeline.base.units import format_bytes, format_seconds, format_share
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import Config
@@ -211,7 +211,7 @@ def closing_tables(plan: Plan, extracted: Extracted, trained: Trained, seconds: 
             "student",
             f"{student['num_params'] / 1e6:.2f} M",
             f"parameters: {student['name']}, {student['width']}-d, "
-            f"{student['num_params'] / teacher['num_params']:.1%} of the teacher's",
+            f"{format_share(student['num_params'] / teacher['num_params'], 1)} of the teacher's",
         ),
         *((name, format_seconds(value), "") for name, value in seconds.items()),
     ]

@@ -141,6 +141,8 @@ def look_at_inputs(
     wanted = [kind for kind, of_kind in options.items() if kind.is_wanted(of_kind)]
     if not wanted:
         raise ConfigError(f"nothing to evaluate: give {_either(kind.asked_by for kind in options)}")
+    for note in idle_notes(options, wanted):
+        say(f"note: {note}")
     if not has_models:
         wanted = without_models(options, wanted)
     benchmarks = []
@@ -150,6 +152,23 @@ def look_at_inputs(
             say(f"warning: {note}")
         benchmarks.append(benchmark)
     return benchmarks
+
+
+def idle_notes(options: Mapping[type[Benchmark[Any]], Config], wanted: Sequence[type[Benchmark[Any]]]) -> list[str]:
+    """A note on each option that differs from its default and is of benchmarks that are not `wanted`."""
+    owners: dict[str, list[type[Benchmark[Any]]]] = {}
+    for kind, of_kind in options.items():
+        for name in type(of_kind).model_fields:
+            owners.setdefault(name, []).append(kind)
+    notes = []
+    for name, kinds in owners.items():
+        of_kind, flag = options[kinds[0]], name.replace("_", "-")
+        value, default = getattr(of_kind, name), type(of_kind).model_fields[name].get_default()
+        is_switch = any(f"--{flag}" in kind.asked_by.split() for kind in kinds)  # --no-cost turns its benchmark off
+        if value != default and not is_switch and not set(kinds) & set(wanted):
+            written = f"--{'no-' if value is False else ''}{flag}"
+            notes.append(f"{written}: no effect without {_either(kind.asked_by for kind in kinds)}")
+    return notes
 
 
 def without_models(

@@ -1,4 +1,4 @@
-"""Units: check micrometres per pixel (mpp), format bytes and durations. Pure.
+"""Units: check micrometres per pixel (mpp), format numbers, bytes and durations. Pure.
 
 mpp is the length of one pixel's side in micrometres. It is never guessed and never snapped to a magnification.
 """
@@ -42,6 +42,19 @@ def magnification(mpp: float) -> float:
 def format_area(mm2: float) -> str:
     """An area as people read it, mm2: 1,203.5 or 0.042."""
     return f"{mm2:,.1f}" if mm2 == 0 or mm2 >= 0.95 else f"{mm2:.2g}"
+
+
+def format_digits(value: float, digits: int = 3) -> str:
+    """A number of at least 0 with so many significant digits, never with the exponent of a large one: 5.3 or 1,235."""
+    return f"{value:,.0f}" if value >= 10**digits - 0.5 else f"{value:.{digits}g}"
+
+
+def format_share(share: float, digits: int = 0) -> str:
+    """A share in percent with so many decimals, or with two significant digits where these would leave fewer: 27 %,
+    1.9 % and 0.053 %, without the blank. A small student's share of a giga-scale teacher is not 0.
+    """
+    percent = 100 * share
+    return f"{percent:.{digits}f}%" if percent == 0 or percent >= 10 ** (1 - digits) else f"{percent:.2g}%"
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -77,8 +77,8 @@ SPREADSHEET_ERROR = re.compile(
 BRACKETS = "[]<>(){}\"'"
 BLANKS = re.compile(r"(?<=\w)[\s_]+(?=\w)")
 """What stands between words: `not_reported`."""
-WHOLE = re.compile(r"^(\d+)\.0+$")
-"""A whole number written as a float."""
+WHOLE = re.compile(r"^0*(\d+)(?:\.0+)?$", re.ASCII)
+"""A whole number as tables spell it: pandas writes 7 as 7.0, and spreadsheets write 007 as 7."""
 MAX_SHOWN = 5
 """Names that a note lists. Our choice."""
 MAX_NUMERIC_CLASSES = 10
@@ -131,8 +131,8 @@ def _maybe_missing(label: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
-    """A note on `names` that differ only in capitals, blanks or a .0 (pandas writes 7 as 7.0 in a column with gaps):
-    they are rarely meant to be different. Empty if there are none.
+    """A note on `names` that differ only in capitals, blanks, a .0 (pandas writes 7 as 7.0 in a column with gaps) or
+    leading zeros (spreadsheets write 007 as 7): they are rarely meant to be different. Empty if there are none.
     """
     alike: dict[str, list[str]] = {}
     for name in sorted({str(name) for name in names}):
@@ -143,7 +143,9 @@ def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
         return []
     more = f" and {len(several) - MAX_SHOWN:,} more" if len(several) > MAX_SHOWN else ""
     listed = "; ".join(several[:MAX_SHOWN])
-    return [f"These {what} differ only in capitals, blanks or a .0 and count as different: {listed}{more}."]
+    return [
+        f"These {what} differ only in capitals, blanks, a .0 or leading zeros and count as different: {listed}{more}."
+    ]
 
 
 def numeric_notes(label: str, names: Iterable[str]) -> list[str]:

@@ -58,6 +58,11 @@ class Comparison:
     reason: str = ""
     protocol: str = ""
 
+    @property
+    def value(self) -> float | None:
+        """Our value; `None` if there is none, or it is not defined."""
+        return self.measured.value if self.measured is not None and isfinite(self.measured.value) else None
+
 
 def is_incomparable(rows: Sequence[Comparison]) -> bool:
     """Whether some of ours must not be compared with published values that are among the rows."""

@@ -2,7 +2,7 @@
 
 Accuracy of kNN and AUROC of the linear probe have a column a model; CKA has the student before and after; the ratio of
 neighbours of the same class over those of the same centre has a column a k, and a row a model. Models of ours that the
-paper does not have get columns behind the paper's.
+paper does not have get columns behind the paper's. Of several of our values for one place the first stands there.
 """
 
 import re
@@ -40,6 +40,25 @@ class PaperTable:
     rows: tuple[tuple[str | float | None, ...], ...]
 
 
+def shared_places(comparisons: Sequence[Comparison]) -> list[str]:
+    """Sets and models, "SET: MODEL" each, whose value stands in no table, as an earlier one stands in its place."""
+    taken: set[tuple[str, str, str]] = set()
+    shared = []
+    for row in comparisons:
+        if row.value is not None:
+            place = _place(row)
+            shared += [f"{row.set}: {row.model}"] * (place in taken)
+            taken.add(place)
+    return list(dict.fromkeys(shared))
+
+
+def _place(row: Comparison) -> tuple[str, str, str]:
+    """Where one of our values stands: a metric of a set, and a column or row."""
+    if RATIO.fullmatch(row.metric):
+        return row.metric, "", row.model
+    return row.metric, row.set, _column(row, _columns_of(row.metric)) or row.model
+
+
 def paper_tables(comparisons: Sequence[Comparison]) -> list[PaperTable]:
     """The tables of all metrics that were compared, in their order."""
     metrics = list(dict.fromkeys(row.metric for row in comparisons))
@@ -51,7 +70,7 @@ def paper_tables(comparisons: Sequence[Comparison]) -> list[PaperTable]:
 def _by_set(metric: str, comparisons: Sequence[Comparison]) -> PaperTable:
     """A row a set and whose values they are, a column a model."""
     chosen = [row for row in comparisons if row.metric == metric]
-    columns = CKA_COLUMNS if metric.startswith("CKA") else MODELS_OF_PAPER
+    columns = _columns_of(metric)
     more = dict.fromkeys(row.model for row in chosen if row.model and _column(row, columns) is None)
     names = [*columns, *more]
     rows: list[tuple[str | float | None, ...]] = []
@@ -66,14 +85,20 @@ def _by_set(metric: str, comparisons: Sequence[Comparison]) -> PaperTable:
 
 def _values(of_set: Sequence[Comparison], columns: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
     """The published values of a set and ours, by column; a model that the paper does not have is its own column."""
-    theirs, ours = {}, {}
+    theirs: dict[str, float] = {}
+    ours: dict[str, float] = {}
     for row in of_set:
         column = _column(row, columns) or row.model
         if row.published is not None:
             theirs[column] = row.published.value
-        if row.measured is not None:
-            ours[column] = row.measured.value
+        if row.value is not None:
+            ours.setdefault(column, row.value)
     return theirs, ours
+
+
+def _columns_of(metric: str) -> Mapping[str, str]:
+    """The columns of the paper's table of a metric, with the names of `published.csv`."""
+    return CKA_COLUMNS if metric.startswith("CKA") else MODELS_OF_PAPER
 
 
 def _whose(rows: Sequence[Comparison]) -> str:
@@ -92,17 +117,20 @@ def _by_k(ratios: Sequence[Comparison]) -> PaperTable:
             shown = {theirs: paper for paper, theirs in MODELS_OF_PAPER.items()}.get(row.published.model)
             key = (shown or row.published.model, PUBLISHED_ROW)
             rows.setdefault(key, {})[at[row.metric]] = row.published.value
-        if row.measured is not None:
-            rows.setdefault((row.model, _whose([row, *theirs])), {})[at[row.metric]] = row.measured.value
+        if row.value is not None:
+            values = rows.setdefault((row.model, _whose([row, *theirs])), {})
+            values.setdefault(at[row.metric], row.value)
     cells = tuple((*key, *(values.get(column) for column in columns)) for key, values in rows.items())
     title = "neighbours of the same class over those of the same centre"
     return PaperTable("table_class_to_centre", title, ("model", "values", *columns), cells)
 
 
 def _column(row: Comparison, columns: Mapping[str, str]) -> str | None:
-    """The paper's column that a comparison belongs to; `None` if it has none."""
-    name = row.published.model if row.published else row.model.lower()
-    return next((column for column, theirs in columns.items() if theirs == name), None)
+    """The paper's column that a comparison belongs to, by the published model or by our label, which may be the name of
+    the column itself; `None` if it has none.
+    """
+    names = {row.published.model} if row.published else {row.model.lower()}
+    return next((column for column, theirs in columns.items() if names & {theirs, column.lower()}), None)
 
 
 def draw_table(table: PaperTable, path: Path) -> None:

@@ -100,6 +100,7 @@ class Score:
         differences: by model label, the value less the reference's, paired; only of models that are not the reference.
         is_cost: it says what a model costs, not how good it is; `low` and `high` are then the least and the largest
             round of timing, not a confidence interval.
+        reference: label that `differences` are from; "" is the report's reference.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Score:
     chance: float | None = None
     differences: dict[str, Interval] = field(default_factory=dict)
     is_cost: bool = False
+    reference: str = ""
 
 
 @dataclass(frozen=True)

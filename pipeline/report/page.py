@@ -20,6 +20,7 @@ import jinja2
 from PIL import Image
 
 from pipeline.base.outside import read_bytes
+from pipeline.base.units import format_share
 from pipeline.disk.files import sha256_json, write_json, write_text
 from pipeline.report.cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_shown, number_of, shown_column, shown_table
 from pipeline.report.content import AFTER, Column, Figure, Report, ReportModel, Score, Section
@@ -100,7 +101,7 @@ def _summary(report: Report) -> list[str]:
     for model in report.models:
         if model.role == AFTER and model.num_params and reference.num_params:
             share = model.num_params / reference.num_params
-            sentences.append(f"{model.label}, the {model.role}, has {share:.0%} of its parameters.")
+            sentences.append(f"{model.label}, the {model.role}, has {format_share(share)} of its parameters.")
     return sentences
 
 
@@ -162,15 +163,16 @@ def _size(num_params: int, reference: int, num_models: int) -> Shown:
     """Parameters of a model and their share of the reference's; 0 is a number that is not known."""
     if num_params <= 0:
         return Shown(number=True, missing=True)
-    share = f"{num_params / reference:.0%} of reference" if reference and num_models > 1 else ""
+    share = f"{format_share(num_params / reference)} of reference" if reference and num_models > 1 else ""
     return Shown(_words(num_params), share, number=True)
 
 
 def _compared(score: Score, labels: Sequence[str], reference: str) -> list[Shown]:
-    """A score of each label, with the difference from the reference where it is known: -0.012 (-0.03 to 0.01)."""
+    """A score of each label, with the difference from its reference where it is known: -0.012 (-0.03 to 0.01)."""
     column = Column(score.name, digits=1 if _largest(score) >= 10 else 3)
     values = shown_column(column, [score.values.get(label) for label in labels])
-    others = [score.differences.get(label) if label != reference else None for label in labels]
+    base = score.reference or reference
+    others = [score.differences.get(label) if label != base else None for label in labels]
     return [
         value if value.missing or difference.missing else replace(value, difference=_in_words(difference))
         for value, difference in zip(values, shown_column(column, others), strict=True)
@@ -190,13 +192,24 @@ def _glance_notes(report: Report) -> list[str]:
     if any(score.is_cost for section in report.sections for score in section.scores):
         small += " Below how many times faster a model is stand the least and the largest of all rounds of timing."
     notes = [f"{small} A dash is a number that is not defined or was not measured."]
-    if any(score.differences for section in report.sections for score in section.scores):
+    if compared := [score for section in report.sections for score in section.scores if score.differences]:
         notes.append(
-            f"The signed number below is the difference from {report.reference}, with the 95 % confidence interval of "
-            "the difference in brackets. An interval that covers 0 does not show a difference, and does not show that "
-            "the two are equal either; its lower end says how much worse the model could still be."
+            f"The signed number below is the difference from {_references(compared, report.reference)}, with the 95 % "
+            "confidence interval of the difference in brackets. An interval that covers 0 does not show a difference, "
+            "and does not show that the two are equal either; its lower end says how much worse the model could still "
+            "be."
         )
     return notes
+
+
+def _references(scores: Sequence[Score], reference: str) -> str:
+    """What differences of `scores` are from, in words: the report's `reference`, or by score where they differ."""
+    names: dict[str, list[str]] = {}
+    for score in scores:
+        names.setdefault(score.reference or reference, []).append(score.name)
+    if len(names) == 1:
+        return next(iter(names))
+    return ", and from ".join(f"{label} in {'; '.join(of_label)}" for label, of_label in names.items())
 
 
 def _largest(score: Score) -> float:
@@ -207,7 +220,7 @@ def _largest(score: Score) -> float:
 def _words(count: int) -> str:
     """A number of parameters: 22 M, 1.13 B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= size:
+        if count >= size * 0.9995:  # three digits of less would be 1e+03 of the unit below
             return f"{count / size:.3g} {unit}"
     return f"{count}"
 

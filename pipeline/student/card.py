@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.outside import printable
+from pipeline.base.units import format_share
 from pipeline.base.versions import versions
 from pipeline.cohort.cases import CaseFacts, case_facts, cases_in_words
 from pipeline.config.model_names import SCRATCH
@@ -26,6 +27,7 @@ from pipeline.student.adapters import oldest_timm
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
+from pipeline.training.rows import rows_of_all
 from pipeline.training.run_folder import HeldOut
 
 MARKUP = {
@@ -72,7 +74,7 @@ def card_facts(
     figures: list[tuple[Any, Any]] = [*held_out.values()] or [(None, None)] * len(teachers.names)
     first, plan = teachers.first, teachers.first.plan
     slide_of_row = plan.slide_of_row()
-    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), first.ok_rows(VAL)
+    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), rows_of_all(teachers.stored, VAL)
     val_slides = np.unique(slide_of_row[val_rows]).tolist()
     cases = case_facts(plan.slides)
     return {
@@ -122,7 +124,7 @@ def model_card(summary: dict[str, Any]) -> str:
         names=" and ".join(names),
         student_params=student["num_params"] / 1e6,
         teacher_params=teachers[0]["num_params"] / 1e6,
-        share=student["num_params"] / teachers[0]["num_params"],
+        share=format_share(student["num_params"] / teachers[0]["num_params"], 1),
         whose=f"{names[0]}'s" if len(names) > 1 else "the teacher's",
         usage=USAGE[student["embedding"]],
         timm=timm_note(student["architecture"]),
@@ -313,5 +315,5 @@ def figures_table(before: dict[str, float] | None, after: dict[str, float] | Non
         return f"{why}: nothing is known of how well this student stands in."
     keys = [key for key in figures_of(after) if key in before]
     lines = [f"On {after['rows']:,.0f} patches that were not trained on.", "", "| | before | after |", "|---|---|---|"]
-    lines += [f"| {FIGURES[key]} | {before[key]:.4f} | {after[key]:.4f} |" for key in keys]
+    lines += [f"| {FIGURES[key]} | {before[key]:z.4f} | {after[key]:z.4f} |" for key in keys]
     return "\n".join(lines)

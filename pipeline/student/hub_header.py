@@ -67,6 +67,10 @@ With timm alone:
 """How a student is had from the hub: what the card of a folder does not say."""
 NOT_OF_THE_STUDENT = ("cost",)
 """Sections of a report that say something of the machine, not of the student."""
+NAMED_BY_FILE = ("patches",)
+"""Sections of a report whose title ends with the name of a file or folder, behind a colon, and whose scores begin with
+it.
+"""
 
 
 def name_problem(name: str) -> str:
@@ -149,7 +153,9 @@ def report_results(report: Mapping[str, Any], weights_sha256: str) -> list[EvalR
         return []
     results = []
     for key, section in report["sections"].items():
-        for score, values in section["scores"].items() if key not in NOT_OF_THE_STUDENT else ():
+        title, of_file = _without_file(key, section["title"])
+        for name, values in section["scores"].items() if key not in NOT_OF_THE_STUDENT else ():
+            score = name.removeprefix(of_file)
             given = values.get(labels[0])
             number = given if isinstance(given, dict) else {"value": given}
             if number["value"] is None or not math.isfinite(number["value"]):
@@ -159,7 +165,7 @@ def report_results(report: Mapping[str, Any], weights_sha256: str) -> list[EvalR
                 EvalResult(
                     task_type=TASK,
                     dataset_type=f"g2l-evaluate-{key}",
-                    dataset_name=f"g2l evaluate: {section['title']}",
+                    dataset_name=f"g2l evaluate: {title}",
                     metric_type=re.sub(r"[^a-z0-9]+", "-", score.lower()).strip("-"),
                     metric_name=score,
                     metric_value=number["value"],
@@ -167,6 +173,14 @@ def report_results(report: Mapping[str, Any], weights_sha256: str) -> list[EvalR
                 )
             )
     return results
+
+
+def _without_file(key: str, title: str) -> tuple[str, str]:
+    """A section's title without the name of a file, and how its scores begin with that name; "" if they do not."""
+    if key not in NAMED_BY_FILE:
+        return title, ""
+    plain, _, name = title.partition(": ")
+    return plain, f"{name}, "
 
 
 def hub_header(

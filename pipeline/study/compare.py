@@ -60,6 +60,8 @@ class Estimate:
         seed_error: standard error over seeds, NaN for one run.
         case_error: standard error over held-out cases, NaN for one case.
         seed_freedom, case_freedom: degrees of freedom of these.
+        freedom_of_cases: those of the error over cases by itself, where `case_freedom` is but a bound for both;
+            `None` where it is the same.
     """
 
     value: float
@@ -67,6 +69,7 @@ class Estimate:
     case_error: float
     seed_freedom: float
     case_freedom: float
+    freedom_of_cases: float | None = None
 
     @property
     def error(self) -> float:
@@ -86,9 +89,8 @@ class Estimate:
         if over == "both":
             half = self.critical(tail) * self.error if not isnan(self.error) else nan
         else:
-            error, freedom = (
-                (self.seed_error, self.seed_freedom) if over == "seeds" else (self.case_error, self.case_freedom)
-            )
+            of_cases = self.case_freedom if self.freedom_of_cases is None else self.freedom_of_cases
+            error, freedom = (self.seed_error, self.seed_freedom) if over == "seeds" else (self.case_error, of_cases)
             half = -float(stdtrit(freedom, tail)) * error if not isnan(error) else nan
         return self.value - half, self.value + half
 

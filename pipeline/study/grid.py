@@ -168,7 +168,7 @@ def _differing(base: Values, words: Mapping[str, str], of_recipe: Values) -> tup
     options = {name: _value_of(name, text) for name, text in words.items() if name not in (STORE, RECIPE)}
     options = {name: value for name, value in of_recipe.items() if name not in base} | options
     config, plain = build_config(base, options, _said(words)), build_config(base, {}, "the base")
-    idle, implied = idle_options(config.loss), {"augment"} - plain.model_fields_set
+    idle, implied = idle_options(config), {"augment"} - plain.model_fields_set
     differing = {name: getattr(config, name) for name in options if name not in idle}
     return {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}, idle
 
@@ -196,9 +196,11 @@ def build_config(base: Values, options: Values, said: str) -> TrainConfig:
         raise ConfigError(f"{said}: {error}") from None
 
 
-def idle_options(loss: str) -> set[str]:
-    """Options that have no effect beside a loss."""
-    return set() if LOSSES[loss].takes_alpha else {"alpha"}
+def idle_options(config: TrainConfig) -> set[str]:
+    """Options that have no effect beside the others of a run."""
+    of_loss = set() if LOSSES[config.loss].takes_alpha else {"alpha"}
+    of_stop = {"early_stop_window", "early_stop_patience"} if config.early_stop == "off" else set()
+    return of_loss | of_stop | (set() if config.weight_decay else {"weight_decay_schedule"})
 
 
 def _value_of(name: str, text: str) -> Any:
@@ -238,20 +240,40 @@ def label_of(words: Mapping[str, str]) -> str:
     return f"{plain[: LONGEST_LABEL - 9]}-{sha256_json(dict(words))[:8]}"
 
 
-def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str | None) -> Setting:
+def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str | None, base: Values) -> Setting:
     """The setting to compare with: that of `NAME=VALUE,NAME=VALUE`, where what is not named has the first value of its
-    axis.
+    axis. A value may be spelled as `--vary` may spell it, such as 1e-3 for 0.001.
 
     Raises:
         ConfigError: a name or value is not of the grid.
     """
     wanted = {axis.name: axis.values[0] for axis in axes}
     for part in text.split(",") if text else ():
-        name, _, value = (word.strip() for word in part.partition("="))
-        name = name.replace("-", "_")
-        axis = next((axis for axis in axes if axis.name == name), None)
-        if axis is None or value not in axis.values:
+        named = _named_value(part, axes, base)
+        if named is None:
             grid = "; ".join(f"{each.name}={','.join(each.values)}" for each in axes)
             raise ConfigError(f"--reference {text}: {part} is not of the grid, {grid}")
-        wanted[name] = value
+        wanted |= named
     return next(setting for setting in settings if all(wanted[name] == value for name, value in setting.words.items()))
+
+
+def _named_value(part: str, axes: Sequence[Axis], base: Values) -> dict[str, str] | None:
+    """The value of an axis that `NAME=VALUE` names, as it is written in the grid; `None` if it is not of it."""
+    name, _, value = (word.strip() for word in part.partition("="))
+    axis = next((axis for axis in axes if axis.name == name.replace("-", "_")), None)
+    if axis is None:
+        return None
+    if value not in axis.values:
+        value = _as_written(axis, value, base)
+    return {axis.name: value} if value in axis.values else None
+
+
+def _as_written(axis: Axis, value: str, base: Values) -> str:
+    """A value as `canonical_axes` writes it, a store by its name; as it is if its option does not take it."""
+    if axis.name == STORE:
+        return value.rstrip("/").rpartition("/")[2]
+    try:
+        (written,) = canonical_axes([Axis(axis.name, (value,))], base)
+    except ConfigError:
+        return value
+    return written.values[0]

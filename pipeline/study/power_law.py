@@ -82,7 +82,7 @@ class Extrapolation:
             return f"twice the {name}: cannot be said: {self.why_not}"
         return (
             f"twice the {name} ({self.at:g}) would give about {self.score:.3f} ({self.low:.3f} to {self.high:.3f}) in "
-            f"{score}: {self.gain:+.3f} ({self.gain_low:+.3f} to {self.gain_high:+.3f}) on what there is now"
+            f"{score}: {self.gain:+z.3f} ({self.gain_low:+z.3f} to {self.gain_high:+z.3f}) on what there is now"
         )
 
 
@@ -137,7 +137,7 @@ def extrapolate(points: Sequence[tuple[float, Scores]], *, resamples: int, seed:
         why_not = "the points do not follow a saturating power law"
     elif gain_high - gain_low > rise / 2:
         why_not = (
-            f"the interval of the gain, {gain_low:+.3f} to {gain_high:+.3f}, is wider than half of the rise that was "
+            f"the interval of the gain, {gain_low:+z.3f} to {gain_high:+z.3f}, is wider than half of the rise that was "
             f"measured, {rise:.3f}: give more seeds or points, or hold out more cases"
         )
     if why_not:

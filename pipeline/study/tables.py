@@ -105,12 +105,12 @@ def settings_text(each: ScoreTable, titles: Mapping[str, str], reference: str) -
     rows = []
     for label in sorted(each.estimates, key=lambda label: -each.estimates[label].value):
         estimate, pair = each.estimates[label], against.get(label)
-        cells = [titles[label], len(each.by_seed[label]), f"{estimate.value:.4f}"]
+        cells = [titles[label], len(each.by_seed[label]), f"{estimate.value:z.4f}"]
         cells += [_interval(estimate, over) for over in ("seeds", "cases", "both")]
         if pair is None:
             cells += ["reference" if label == reference else "", "", ""]
         else:
-            cells += [f"{pair.difference.value:+.4f}", _interval(pair.difference, "both", "+"), pair.verdict]
+            cells += [f"{pair.difference.value:+z.4f}", _interval(pair.difference, "both", "+"), pair.verdict]
         rows.append(cells)
     head = ("setting", "runs", each.score, "95 % seeds", "95 % cases", "95 % both", "less reference", "95 %", "shown?")
     return table(rows, head, right=(1, 2, 6))
@@ -118,7 +118,7 @@ def settings_text(each: ScoreTable, titles: Mapping[str, str], reference: str) -
 
 def _interval(estimate: Estimate, over: str, sign: str = "") -> str:
     low, high = estimate.interval(over)
-    return f"{low:{sign}.4f} to {high:{sign}.4f}" if isfinite(low) else ""
+    return f"{low:{sign}z.4f} to {high:{sign}z.4f}" if isfinite(low) else ""
 
 
 def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
@@ -126,7 +126,7 @@ def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
     ranked = sorted(each.pairs, key=lambda pair: (isnan(pair.p), pair.p_holm, pair.p))
     rows = []
     for pair in ranked[:MOST_PAIRS]:
-        words = [titles[pair.second], pair.verdict, titles[pair.first], f"{pair.difference.value:+.4f}"]
+        words = [titles[pair.second], pair.verdict, titles[pair.first], f"{pair.difference.value:+z.4f}"]
         rows.append([*words, _interval(pair.difference, "both", "+"), _p(pair.p), _p(pair.p_holm)])
     if not rows:
         return ""
@@ -137,14 +137,14 @@ def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
 
 def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float) -> str:
     """What the comparisons of one score show, in a sentence."""
+    if not each.pairs:
+        return _why_no_pairs(each)
     untested = sum(isnan(pair.p) for pair in each.pairs)
     shown = sum(pair.verdict in ("higher", "lower") for pair in each.pairs)
     if untested == len(each.pairs):
         return (
             "No difference can be said: that takes two runs a setting or more (--seeds), and held-out patches of two "
-            "cases or more."
-            if each.pairs
-            else "One setting: nothing to compare."
+            "cases or more; of a score of `g2l evaluate`, one that has intervals there."
         )
     text = (
         f"{shown} of {len(each.pairs)} differences in {each.score} are shown, at a level of {level:g} for all together"
@@ -154,3 +154,10 @@ def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float) -> str
     if each.best:
         return f"{text}. Not shown to be lower than another setting: {'; '.join(titles[name] for name in each.best)}."
     return f"{text}. The settings were compared with the reference only."
+
+
+def _why_no_pairs(each: ScoreTable) -> str:
+    """Why nothing was compared by a score, in a sentence."""
+    if len(each.estimates) < 2:
+        return "One setting: nothing to compare."
+    return f"Not compared: `g2l evaluate` gives no differences in {each.score}."

@@ -115,7 +115,7 @@ def best_words(lines: Sequence[dict[str, Any]], weights: Mapping[str, float], ke
 
 def gains_table(before: dict[str, float], after: dict[str, float], suffix: str = "") -> str:
     """Table of the held-out figures before and after training, for the terminal; `suffix` ends its heading."""
-    rows = [(FIGURES[key], f"{before[key]:.4f}", f"{after[key]:.4f}") for key in figures_of(after) if key in before]
+    rows = [(FIGURES[key], f"{before[key]:z.4f}", f"{after[key]:z.4f}") for key in figures_of(after) if key in before]
     return table(rows, (f"on {after['rows']:,} held-out patches{suffix}", "before", "after"), right=(1, 2))
 
 
@@ -123,5 +123,5 @@ def history_table(vals: Sequence[dict[str, Any]], most: int = 12) -> str:
     """Table of validations, a row each; of more than `most`, the first and the latest ones."""
     shown = vals if len(vals) <= most else [vals[0], *vals[1 - most :]]
     keys = figures_of(vals[-1])
-    cells = [(v["epoch"], v["step"], *(f"{v[key]:.4f}" if key in v else "" for key in keys)) for v in shown]
+    cells = [(v["epoch"], v["step"], *(f"{v[key]:z.4f}" if key in v else "" for key in keys)) for v in shown]
     return table(cells, ("epoch", "step", *(FIGURES[key] for key in keys)), right=range(len(keys) + 2))

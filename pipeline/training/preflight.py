@@ -25,7 +25,7 @@ from pipeline.base.devices import describe_device
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.memory import is_out_of_memory, peak_bytes
 from pipeline.base.outside import free_memory_bytes
-from pipeline.base.units import format_bytes, format_seconds
+from pipeline.base.units import format_bytes, format_digits, format_seconds
 from pipeline.cohort.plan import Plan
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
@@ -342,7 +342,7 @@ def teacher_estimate(patch_seconds: float, work: TeacherWork) -> str:
     """How long the teacher alone takes for its work, in a sentence."""
     return (
         f"estimate: the teacher alone takes about {format_seconds(work.num_patches * patch_seconds)} for "
-        f"{work.words()} ({patch_seconds * 1000:.3g} ms a patch, measured now); reading goes on beside it"
+        f"{work.words()} ({format_digits(patch_seconds * 1000)} ms a patch, measured now); reading goes on beside it"
     )
 
 

@@ -118,9 +118,7 @@ def choose_rows(
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
-    embedded = reduce(np.logical_and, (each.status() == Status.OK for each in teachers))
-    split_of_row = teachers[0].plan.split()
-    train, val = (row_numbers(embedded & (split_of_row == split)) for split in (TRAIN, VAL))
+    train, val = (rows_of_all(teachers, split) for split in (TRAIN, VAL))
     _require_enough(train, teachers)
     num_rows, train = len(train), subset.restrict(train, teachers[0].plan)
     _require_enough_left(len(train), num_rows, subset)
@@ -142,6 +140,12 @@ def choose_rows(
         _sample(train, val_rows, seed, "linear map"),
         tuple(notes),
     )
+
+
+def rows_of_all(teachers: Sequence[StoredTeacher], split: int) -> RowNumbers:
+    """Rows of a split that have an embedding of all `teachers`, which are of one store; ascending."""
+    embedded = reduce(np.logical_and, (each.status() == Status.OK for each in teachers))
+    return row_numbers(embedded & (teachers[0].plan.split() == split))
 
 
 def _require_enough(train: RowNumbers, teachers: Sequence[StoredTeacher]) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 
 from pipeline.base.console import table
+from pipeline.base.units import format_digits
 from pipeline.cohort.plan import Plan
 
 MOST_ROWS = 20
@@ -29,7 +30,7 @@ def class_table(plan: Plan) -> str:
     if not slides:
         return ""
     order = sorted(slides, key=lambda name: (-areas_mm2[name], name))
-    rows = [(name, slides[name], f"{patches[name]:,}", f"{areas_mm2[name]:.3g}") for name in order[:MOST_ROWS]]
+    rows = [(name, slides[name], f"{patches[name]:,}", format_digits(areas_mm2[name])) for name in order[:MOST_ROWS]]
     more = f"\n... and {len(order) - MOST_ROWS:,} more classes" if len(order) > MOST_ROWS else ""
     header = ("class", "slides", "patches", "mm2 in patches")
     return table(rows, header, right=(1, 2, 3)) + more

@@ -49,6 +49,7 @@ from stages.studies.runs import (
     require_same_rows,
     require_views,
     run_study,
+    yardstick_note,
 )
 
 
@@ -102,8 +103,9 @@ def ablate(
         if table is not None:
             tables += evaluate_students(study, grid.settings, runs, grid.reference.label, table, options.level)
         text = write_ablation(folder, grid, tables, options.level)
-    notes = [f"{counted(len(runs.failed), 'run')} diverged; seeds that a setting lacks are left out of all comparisons"]
-    return Ablation("\n".join([text, *(notes if runs.failed else [])]), bool(runs.failed))
+    lost = f"{counted(len(runs.failed), 'run')} diverged; seeds that a setting lacks are left out of all comparisons"
+    notes = [yardstick_note(yardstick.teacher), lost if runs.failed else ""]
+    return Ablation("\n".join([text, *filter(None, notes)]), bool(runs.failed))
 
 
 def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None, base: Mapping[str, Any]) -> GridPlan:
@@ -131,7 +133,7 @@ def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None
             f"the grid has {counted(len(settings), 'setting')}: nothing to compare. Give --vary NAME=VALUE,VALUE"
         )
     return GridPlan(
-        [Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference)
+        [Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference, base)
     )
 
 

@@ -19,14 +19,16 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.teachers import choose_teachers
 from pipeline.study.compare import Scores, estimate_score
 from pipeline.study.figures import CurveAxis, draw_learning_curves
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.points import Cohort, Point, numbers_of, points_of, settings_of
 from pipeline.study.power_law import extrapolate
 from pipeline.study.yardstick import scores_by_case
+from pipeline.training.rows import rows_of_all
 from pipeline.training.subset import rank_training_slides
-from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, run_study
+from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, run_study, yardstick_note
 
 SET_BY_CURVE = ("train_slides", "train_patches_per_slide")
 """Options of `train-student` that the curve sets."""
@@ -61,7 +63,9 @@ def curve(
         yardstick = build_yardstick(store, base, options.score_rows, folder)
         first = int(base.get("seed", 0))
         seeds = list(range(first, first + options.seeds))
-        cohorts = [cohort_of(yardstick.teacher, seed) for seed in seeds]
+        config = TrainConfig.build(base)
+        teachers = choose_teachers(store, config.teacher, config.teacher_weight)
+        cohorts = [cohort_of(teachers.stored, seed) for seed in seeds]
         points = plan_points(options, cohorts, base)
         common = {"options": base_record(base), "yardstick": yardstick.record(), "equal": options.equal}
         folder.start("curve", common, record)
@@ -73,15 +77,17 @@ def curve(
             for axis in dict.fromkeys(point.axis for point in points)
         ]  # fmt: skip
         text = write_curves(folder, curves, SCORES[options.score])
-    notes = [f"{counted(len(runs.failed), 'run')} diverged; points without a run of every seed are left out"]
-    return LearningCurve("\n".join([text, *(notes if runs.failed else [])]), bool(runs.failed))
+    lost = f"{counted(len(runs.failed), 'run')} diverged; points without a run of every seed are left out"
+    notes = [yardstick_note(yardstick.teacher), lost if runs.failed else ""]
+    return LearningCurve("\n".join([text, *filter(None, notes)]), bool(runs.failed))
 
 
-def cohort_of(teacher: StoredTeacher, seed: int) -> Cohort:
-    """The training patches of each slide, in the order in which a seed takes slides."""
-    slides, counts = np.unique(teacher.plan.slide_of_row()[teacher.ok_rows(TRAIN)], return_counts=True)
+def cohort_of(teachers: Sequence[StoredTeacher], seed: int) -> Cohort:
+    """The training patches of each slide that all teachers have embedded, in the order in which a seed takes slides."""
+    plan = teachers[0].plan
+    slides, counts = np.unique(plan.slide_of_row()[rows_of_all(teachers, TRAIN)], return_counts=True)
     of_slide = dict(zip(slides.tolist(), counts.tolist(), strict=True))
-    return Cohort(tuple(of_slide[slide] for slide in rank_training_slides(slides.tolist(), teacher.plan, seed)))
+    return Cohort(tuple(of_slide[slide] for slide in rank_training_slides(slides.tolist(), plan, seed)))
 
 
 def plan_points(options: CurveConfig, cohorts: Sequence[Cohort], base: dict[str, Any]) -> list[Point]:
@@ -140,8 +146,8 @@ def write_curves(folder: StudyFolder, curves: Sequence[CurveAxis], score: str) -
             record = {"over": each.name, "number": number, "runs": len(runs), "value": f"{value.value:.6f}"}
             numbers = ["" if np.isnan(end) else f"{end:.6f}" for pair in ends for end in pair]
             records.append(record | dict(zip(names, numbers, strict=True)) | {"kind": "measured"})
-            shown = ["" if np.isnan(low) else f"{low:.4f} to {high:.4f}" for low, high in (*ends[1:], ends[0])]
-            rows.append((number, len(runs), f"{value.value:.4f}", *shown))
+            shown = ["" if np.isnan(low) else f"{low:z.4f} to {high:z.4f}" for low, high in (*ends[1:], ends[0])]
+            rows.append((number, len(runs), f"{value.value:z.4f}", *shown))
         beyond = each.beyond
         if not beyond.why_not:
             numbers = [f"{end:.6f}" for end in (beyond.low, beyond.high)]

@@ -6,7 +6,7 @@ the reference with its interval over cases; here they become one over seeds and 
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ def evaluate_students(
     labels = [setting.label for setting in settings if setting.label in runs.sums]
     seeds = runs.complete_seeds(study.seeds, labels)
     if reference not in labels:
+        say(
+            "warning: --evaluate: nothing is evaluated, as all runs of the reference diverged. Give another --reference"
+        )
         return []
     inputs = benchmark_inputs(evaluate_config().build({"models": ["student"], **table}).absolute().record())
     reports = [_report_of(study, labels, seed, reference, table, inputs) for seed in seeds]
@@ -145,11 +148,12 @@ def combined(values: Sequence[Mapping[str, float]]) -> Estimate:
     """The mean over seeds of a number that each report gives with an interval over cases.
 
     The error over cases is the root mean square of those of the reports. Their number of cases is not known here, so
-    that it gets as few degrees of freedom as the error over seeds.
+    that beside the error over seeds it gets as few degrees of freedom; by itself it is that of the reports' intervals.
     """
     numbers = np.array([each["value"] for each in values])
     halves = np.array([(each["high"] - each["low"]) / 2 for each in values]) / HALF_WIDTH
     count = len(numbers)
     seed_error = float(numbers.std(ddof=1)) / sqrt(count) if count > 1 else nan
     case_error = sqrt(float(np.square(halves).mean()))
-    return Estimate(float(numbers.mean()), seed_error, case_error, max(count - 1, 0), max(count - 1, 0))
+    freedom = max(count - 1, 0)
+    return Estimate(float(numbers.mean()), seed_error, case_error, freedom, freedom, freedom_of_cases=inf)

@@ -32,7 +32,7 @@ from pipeline.public_sets.figures_of_paper import FIGURE_1_COLUMNS, draw_compari
 from pipeline.public_sets.measured import MEASURED, feature_labels, measured_values, milliseconds, num_failed
 from pipeline.public_sets.members import Members
 from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE, ReproduceConfig
-from pipeline.public_sets.paper_tables import draw_table, paper_tables
+from pipeline.public_sets.paper_tables import draw_table, paper_tables, shared_places
 from pipeline.public_sets.published import names_another, published_name, published_values
 from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe
 from pipeline.public_sets.whole import num_failures, why_not_all_used, why_not_whole
@@ -106,6 +106,11 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
                 encoder = model.record["encoder"]
                 say(f"note: {model.label}: its feature files name the encoder {encoder}; it is compared with nothing")
         comparisons = compare_report(recipe, report, protocol_of(recipe, config.protocol), reason)
+        for place in shared_places([*comparisons, *beside]):
+            say(
+                f"note: {place}: several values for one place of the paper's tables, which show the first: this call's "
+                "before those of --beside. Another label gives the model a column of its own"
+            )
         write_outcome(out, report, comparisons, beside)
     failed = num_failures(members.left_out) + num_failed(report)
     return Reproduced(recipe, tuple(comparisons), failed)
@@ -293,7 +298,7 @@ def reproduction_summary(reproduced: Reproduced, out: Path) -> str:
         (
             row.metric,
             row.model,
-            f"{row.measured.value:.4f}" if row.measured else "-",
+            "-" if row.value is None else f"{row.value:.4f}",
             f"{row.published.value:.4f}" if row.published else "-",
             f"{row.tolerance:g}",
             row.verdict,

@@ -90,6 +90,17 @@ def build_yardstick(store: Store, base: Mapping[str, Any], most: int, folder: St
     return Yardstick(teachers.first, most, folder.embeddings, how)
 
 
+def yardstick_note(teacher: StoredTeacher) -> str:
+    """Which of the store's teachers all students are compared with, whichever they learn from; "" if there is one."""
+    others = [name for name in teacher.store.teachers if name != teacher.name]
+    if not others:
+        return ""
+    return (
+        f"held-out scores compare every student with {teacher.name}, the first --teacher of the base, whichever "
+        f"teachers it learns from; not with {', '.join(others)}"
+    )
+
+
 def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
     """Check that stores have one plan, held-out rows and teacher, so that students of all are compared on the same.
 

@@ -10,7 +10,9 @@ from pipeline.base.units import (
     check_mpp,
     format_area,
     format_bytes,
+    format_digits,
     format_seconds,
+    format_share,
     magnification,
     resolution_note,
 )
@@ -98,3 +100,22 @@ def test_seconds(seconds: float, text: str) -> None:
 )
 def test_areas(mm2: float, text: str) -> None:
     assert format_area(mm2) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0, 3, "0"), (0.0421, 3, "0.0421"), (5.3, 3, "5.3"), (999.4, 3, "999"), (1234.6, 3, "1,235"), (120, 2, "120")],
+)
+def test_numbers_have_no_exponent(value: float, digits: int, text: str) -> None:
+    assert format_digits(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        *((0.268, 0, "27%"), (1.0, 0, "100%"), (2.5, 0, "250%"), (0.0194, 0, "1.9%"), (0.00053, 0, "0.053%")),
+        *((0.125, 1, "12.5%"), (0.0194, 1, "1.9%"), (0.00053, 1, "0.053%"), (0.0, 1, "0.0%")),
+    ],
+)
+def test_shares(share: float, digits: int, text: str) -> None:
+    assert format_share(share, digits) == text

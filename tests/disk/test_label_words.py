@@ -187,3 +187,10 @@ def test_other_columns_of_benchmarks(tmp_path: Path) -> None:
 def test_names_that_differ_in_accents_composed_only() -> None:
     (note,) = spelling_notes("cases", ["Jos\u00e9", "Jose\u0301", "Ann"])
     assert "and count as different" in note
+
+
+def test_numbers_that_a_spreadsheet_has_saved_are_told() -> None:
+    """One patient may be 001 in one table and 1 in another that was saved by Excel: on both sides of a split."""
+    (note,) = spelling_notes("cases", ["001", "1", "1.0", "2", "02", "10", "A01", "A1", "0", "00", "1.5"])
+    listed = note.partition("count as different: ")[2]
+    assert listed == "'0' and '00'; '001' and '1' and '1.0'; '02' and '2'."

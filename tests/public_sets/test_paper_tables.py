@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.public_sets.compare import Comparison
-from pipeline.public_sets.paper_tables import draw_table, paper_tables
+from pipeline.public_sets.paper_tables import draw_table, paper_tables, shared_places
 from pipeline.public_sets.published import published_values
 from pipeline.report.content import Interval
 
@@ -52,6 +52,32 @@ def test_cka_has_before_and_after() -> None:
     (table,) = paper_tables(comparisons("breakhis", "CKA with the teacher", {"start": ("hibou-l", 0.88)}))
     assert table.columns == ("set", "values", "before", "after")
     assert table.rows == (("breakhis", "published", 0.8909, 0.9558), ("breakhis", "ours", 0.88, None))
+
+
+def test_labels_that_are_the_paper_s_columns_stand_there_once() -> None:
+    """As README.md names the models: `--models before=run@before --models after=run`."""
+    (table,) = paper_tables(comparisons("breakhis", "CKA with the teacher", {"before": ("", 0.7), "After": ("", 0.8)}))
+    assert table.columns == ("set", "values", "before", "after")
+    assert table.rows == (("breakhis", "published", 0.8909, 0.9558), ("breakhis", "ours", 0.7, 0.8))
+
+
+def test_a_value_that_is_not_defined_is_none() -> None:
+    """Such as an AUROC where no fold has two classes; it was written as nan."""
+    (table,) = paper_tables(comparisons("tils", "kNN accuracy", {"g2l": ("g2l", float("nan")), "mine": ("", 0.5)}))
+    assert table.rows[1] == ("tils", "ours", None, None, None, None, 0.5)
+
+
+def test_this_call_s_value_is_not_that_of_the_same_model_beside_it() -> None:
+    """Two students are compared with the paper's under its name, g2l, one after the other."""
+    for metric, label in (("kNN accuracy", "g2l"), ("class to centre, k = 3", "a")):
+        name = "tils" if label == "g2l" else "tiger"
+        now, before = (comparisons(name, metric, {label: (label, value)}) for value in (0.6, 0.5))
+        (table,) = paper_tables([*now, *before])
+        assert [row[2] for row in table.rows if "ours" in row[1]] == [0.6]
+        assert shared_places([*now, *before]) == [f"{name}: {label}"]
+        assert shared_places(now) == []
+    others = comparisons("idc", "kNN accuracy", {"g2l": ("g2l", 0.5), "mine": ("", 0.4)})
+    assert shared_places([*comparisons("tils", "kNN accuracy", {"g2l": ("g2l", 0.6)}), *others]) == []
 
 
 def test_the_ratio_has_a_column_a_k() -> None:

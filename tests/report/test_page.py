@@ -188,6 +188,33 @@ def test_the_glance_compares_each_model_with_the_reference() -> None:
     assert "does not show that the two are equal either" in page
 
 
+def test_a_small_student_s_share_of_a_large_teacher_is_not_0() -> None:
+    small = ReportModel(AFTER, "student after distillation", {}, 600_000)
+    page = page_of(section(scores=known_scores(1)), models=(MODELS[0], small))
+    assert f"{AFTER}, the student after distillation, has 0.053% of its parameters." in page
+    assert "0.053% of reference" in page
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(999_700, "1 M"), (999_400, "999 K"), (999_800_000, "1 B"), (1_134_774_272, "1.13 B"), (7, "7")],
+)
+def test_numbers_of_parameters_have_no_exponent(count: int, words: str) -> None:
+    page = page_of(section(scores=known_scores(1)), models=(ReportModel(TEACHER, "", {}, count),))
+    assert glance_of(page)[2][1].split("|")[0] == words
+
+
+def test_differences_from_another_reference_than_the_report_s_say_from_which() -> None:
+    """Such as those of features beside models, which are compared among themselves."""
+    values = {"CLAM": Interval(0.7, nan, nan), "UNI": Interval(0.8, nan, nan)}
+    of_features = Score("AUROC", values, None, {"UNI": Interval(0.1, 0.05, 0.15)}, reference="CLAM")
+    page = page_of(section(scores=[*known_scores(1), of_features]))
+    assert f"the difference from {TEACHER} in score 0, and from CLAM in AUROC, with" in page
+    page = page_of(section(scores=[of_features]))
+    assert "the difference from CLAM, with" in page
+    assert f"difference from {TEACHER}" not in page
+
+
 def test_a_glance_of_more_models_than_scores_has_a_row_a_model() -> None:
     rows = glance_of(page_of(section(scores=known_scores(1))))
     assert rows[:2] == [["", "", "Part"], ["model", "parameters", "score 0"]]

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from support.benchmarks import config
 from support.browser import running_browser
 from support.commands import call_g2l, leftovers, run_g2l
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
@@ -21,6 +22,9 @@ from support.failing import failing
 from support.stores import make_patches, train_config
 from support.wandb_files import read_wandb
 
+from pipeline.evaluate.benchmark import load_benchmark
+from pipeline.evaluate.options import benchmarks
+from stages.evaluate import idle_notes
 from stages.train_student import train_student
 
 STUDENT = "test_efficientnet"
@@ -337,6 +341,23 @@ def test_cost_alone_needs_no_data(bench: Bench, tmp_path: Path) -> None:
         assert (model["params_m"], model["num_params"] > 0) == (None, True)
         assert model["mpp"] != 0
     assert "params_m" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_options_of_what_is_not_asked_for_are_told(tmp_path: Path) -> None:
+    def notes(**options: Any) -> list[str]:
+        of_call = config(**options)
+        kinds = {load_benchmark(room): of_call.part(benchmarks.options_of(room)) for room in benchmarks.BENCHMARKS}
+        return idle_notes(kinds, [kind for kind, of_kind in kinds.items() if kind.is_wanted(of_kind)])
+
+    assert sorted(notes(ri_k=5, robustness_sweep="own", margins=False, knn=20, probe_c=0.1, seed=3)) == [
+        "--no-margins: no effect without --robustness",
+        "--probe-c: no effect without --patches or --slides with --features",
+        "--ri-k: no effect without --robustness",
+        "--robustness-sweep: no effect without --robustness",
+        "--seed: no effect without --store, --patches, --slides with --features or --robustness",
+    ]
+    assert notes(patches=tmp_path / "p.csv", probe_c=0.1, seed=3, images_root=tmp_path) == []
+    assert notes(cost=False, cost_rounds=3) == ["--cost-rounds: no effect without --cost"]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from pipeline.distillation import Distillation, Head
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
-from pipeline.store.teachers import choose_teachers
+from pipeline.store.teachers import ChosenTeachers, choose_teachers
 from pipeline.student.card import card_facts, figures_table, model_card
 from pipeline.student.folder import load_projector, timm_json
 from pipeline.training.held_out import ONLY
@@ -207,6 +207,19 @@ def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) ->
     files = [path for path in (tmp_path / "student").rglob("*") if path.is_file()]
     assert len(files) == 5
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
+def test_the_card_counts_held_out_rows_that_all_teachers_have_embedded(tmp_path: Path) -> None:
+    """As training scores them: a further teacher may fail on rows of its own."""
+    stored = [
+        make_store(tmp_path / name, train=(5,), val=(4, 3), rows_per_shard=12, failed=failed).first
+        for name, failed in (("a", (5,)), ("b", (6, 9, 10, 11)))
+    ]
+    stored[1].name = "second"
+    student = build_encoder(student_folder(tmp_path / "x", "test_efficientnet"), SCRATCH, PATCH_PX)
+    options = train_config("x").for_card()
+    facts = card_facts(ChosenTeachers(tuple(stored), (0.5, 0.5)), {}, student, options, np.arange(5), 1)["store"]
+    assert (facts["val_rows"], facts["val_slides"], facts["val_cases"]) == (2, 1, "1")
 
 
 def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_figures_of_a_report_are_those_of_these_weights_alone() -> None:
     assert report_results({"models": models, "sections": sections}, "3") == []
 
 
+def test_names_of_files_in_a_report_are_left_out() -> None:
+    """Of a patch benchmark, whose title and scores have that of its table."""
+    scores = {"ward 7: Smith, balanced accuracy (linear probe)": {"a": {"value": 0.5}}}
+    sections = {
+        "patches": {"title": "Patch benchmark: ward 7: Smith", "scores": scores},
+        "slides": {"title": "Slide benchmark: TP53", "scores": {"TP53, AUROC": {"a": {"value": 0.7}}}},
+    }
+    results = report_results({"models": [{"label": "a", "weights_sha256": "1"}], "sections": sections}, "1")
+    assert [(each.dataset_name, each.metric_name, each.metric_type) for each in results] == [
+        ("g2l evaluate: Patch benchmark", "balanced accuracy (linear probe)", "balanced-accuracy-linear-probe"),
+        ("g2l evaluate: Slide benchmark: TP53", "TP53, AUROC", "tp53-auroc"),
+    ]
+
+
 def test_the_hubs_reader_reads_back_what_was_written() -> None:
     figures = {each: ({"cosine": 0.0}, {"cosine": 0.5, "cka": math.nan}) for each in ("a", "b: #c")}
     results = held_out_results(figures, "f" * 64)

@@ -10,6 +10,7 @@ from pipeline.config.recipes import with_recipe
 from pipeline.config.stages import TrainConfig
 from pipeline.study.grid import (
     BASE,
+    Axis,
     Setting,
     build_config,
     build_settings,
@@ -46,7 +47,7 @@ def test_a_setting_is_what_training_gets() -> None:
         for name, text in setting.words.items():
             value = getattr(config, name)
             assert text == ("none" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
-        assert not idle_options(config.loss) & setting.words.keys()
+        assert not idle_options(config) & setting.words.keys()
 
 
 def test_folders_stay_when_a_grid_is_extended() -> None:
@@ -155,16 +156,40 @@ def test_labels_are_plain_and_of_one_setting_each() -> None:
 def test_the_reference_has_the_first_values_but_where_it_is_named() -> None:
     axes = canonical_axes(parse_axes(["loss=mse,log-sum", "alpha=2,4", "epochs=3,1"]), BASE_VALUES)
     settings = build_settings(BASE_VALUES, axes, ["a"])
-    assert find_reference(settings, axes, None).title == "loss=mse epochs=3"
-    assert find_reference(settings, axes, "loss=log-sum, alpha=4").title == "loss=log-sum alpha=4 epochs=3"
+    assert find_reference(settings, axes, None, BASE_VALUES).title == "loss=mse epochs=3"
+    assert find_reference(settings, axes, "loss=log-sum, alpha=4", BASE_VALUES).title == "loss=log-sum alpha=4 epochs=3"
     for wrong in ("loss=cosine", "lr=1"):
         with pytest.raises(ConfigError, match="is not of the grid, loss=mse,log-sum; alpha=2,4"):
-            find_reference(settings, axes, wrong)
+            find_reference(settings, axes, wrong, BASE_VALUES)
+
+
+def test_the_reference_s_values_are_spelled_as_those_of_the_grid() -> None:
+    """`--vary lr=1e-3,1e-4 --reference lr=1e-4` was refused, as the grid has 0.001 and 0.0001."""
+    axes = [*canonical_axes(parse_axes(["lr=1e-3,1e-4"]), BASE_VALUES), Axis("store", ("a", "b"))]
+    settings = build_settings(BASE_VALUES, axes, ["a", "b"])
+    assert find_reference(settings, axes, "lr=1e-4", BASE_VALUES).title == "lr=0.0001 store=a"
+    assert find_reference(settings, axes, "lr=.0001,store=data/b", BASE_VALUES).title == "lr=0.0001 store=b"
+    with pytest.raises(ConfigError, match=r"lr=fast is not of the grid, lr=0\.001,0\.0001"):
+        find_reference(settings, axes, "lr=fast", BASE_VALUES)
 
 
 def test_alpha_alone_is_idle_and_only_where_the_loss_takes_none() -> None:
-    assert idle_options("mse") == {"alpha"}
-    assert idle_options("log-sum") == set()
+    others = {"early_stop": "consecutive", "weight_decay": 0.1}
+    assert idle_options(TrainConfig(student="s", loss="mse", **others)) == {"alpha"}
+    assert idle_options(TrainConfig(student="s", loss="log-sum", **others)) == set()
+
+
+def test_options_of_what_is_off_are_not_repeated() -> None:
+    """Runs that were the same but for their names were trained, and compared."""
+    settings = settings_of("early_stop=off,total", "early_stop_window=50,100")
+    assert [s.title for s in settings] == [
+        "early_stop=off",
+        "early_stop=total early_stop_window=50",
+        "early_stop=total early_stop_window=100",
+    ]
+    decays = settings_of("weight_decay=0,0.05", "weight_decay_schedule=constant,cosine")
+    assert decays[0].title == "weight_decay=0"
+    assert len(decays) == 3
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])

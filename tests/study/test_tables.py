@@ -1,10 +1,11 @@
 """Tables of an ablation say what is shown and what is not, and of which."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
-from pipeline.study.compare import Scores, compare_settings, estimate_score, not_shown_lower
+from pipeline.study.compare import Estimate, Scores, compare_settings, estimate_score, not_shown_lower
 from pipeline.study.grid import Setting
 from pipeline.study.tables import ScoreTable, conclusion, pair_records, pairs_text, setting_records, settings_text
 
@@ -65,6 +66,23 @@ def test_ties_are_all_named() -> None:
     assert "Not shown to be lower than another setting: " in words
     assert "loss=mse" in words
     assert "loss=cosine" not in words
+
+
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    pair = replace(score_table().pairs[0], difference=Estimate(-1e-7, 0.0, 0.0, 1, 1), p=0.9, p_holm=0.9)
+    words = pairs_text(replace(score_table(), pairs=[pair]), TITLES)
+    assert "+0.0000  +0.0000 to +0.0000" in words
+    assert "-0.0000" not in words
+
+
+def test_a_score_without_differences_is_not_taken_for_one_setting() -> None:
+    """Such as those of fidelity, which `g2l evaluate` gives no differences of."""
+    each = replace(score_table(), score="CKA with the teacher", pairs=[], best=[])
+    assert (
+        conclusion(each, TITLES, 0.05) == "Not compared: `g2l evaluate` gives no differences in CKA with the teacher."
+    )
+    alone = replace(each, estimates={"mse": each.estimates["mse"]})
+    assert conclusion(alone, TITLES, 0.05) == "One setting: nothing to compare."
 
 
 def test_one_run_shows_nothing_and_says_what_it_takes() -> None:

@@ -67,6 +67,8 @@ def test_tables_have_the_figures_that_a_run_has() -> None:
     assert len(words.splitlines()) == 14  # two of header
     lines = [line.split() for line in gains_table(new[0], new[1]).splitlines()[-2:]]
     assert lines == [["correlation", "0.1000", "0.4000"], ["cosine", "0.5000", "0.5000"]]
+    nothing = val(0, 5.0, correlation_mean=-1e-6)
+    assert "-0.0000" not in gains_table(nothing, nothing) + history_table([nothing])
 
 
 def test_the_readme_s_table_has_the_figures_of_a_run_in_their_order() -> None:

@@ -320,6 +320,7 @@ def test_the_teachers_time_is_told_before_the_run() -> None:
     )
     views = TeacherWork(90_000, 90_000, num_views=4)
     assert "2 h 00 min for 90,000 rows and 4 views of each (20 ms" in teacher_estimate(0.02, views)
+    assert "(1,500 ms a patch, measured now)" in teacher_estimate(1.5, views)  # a large teacher on a CPU
     some = TeacherWork(360_000, 180_000)
     assert "1 h 00 min for 180,000 of 360,000 rows (20 ms" in teacher_estimate(0.02, some)
     rounds = TeacherWork(60_000, 60_000, num_rounds=2, num_rows_of_rounds=120_000)

@@ -103,14 +103,16 @@ def _size_table(
             Column("role", "Part that the model plays in the distillation, if any."),
             Column("patch, px", "Side of the square patch that the model takes."),
             Column("parameters", "Number of weights of the encoder; without the projector and without a classifier."),
-            Column("parameters, of the reference", f"Parameters as a share of {reference}'s.", better="lower"),
+            Column(
+                "parameters, of the reference", f"Parameters as a share of {reference}'s.", digits=4, better="lower"
+            ),
             Column(
                 "GFLOPs a patch",
                 "Arithmetic of one patch, in 10^9 floating-point operations, a multiply-add counted as two; matrix "
                 "products, convolutions and attention, not the element-wise rest.",
                 digits=2,
             ),
-            Column("GFLOPs, of the reference", f"GFLOPs as a share of {reference}'s.", better="lower"),
+            Column("GFLOPs, of the reference", f"GFLOPs as a share of {reference}'s.", digits=4, better="lower"),
         ],
         rows,
     )

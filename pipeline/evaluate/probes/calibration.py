@@ -128,7 +128,8 @@ def at_temperature(probabilities: Floats, temperatures: NDArray[np.float64] | fl
 
 def temperatures_in_words(temperatures: Sequence[float]) -> str | None:
     """The temperature of each fold; of several runs the least and the largest; `None` without any."""
-    words = [f"{one:.2g}" for one in temperatures]
+    words = [f"{one:.2g}" if one < 99.5 else f"{one:.0f}" for one in temperatures]
     if not words:
         return None
-    return ", ".join(words) if len(words) <= 10 else f"{min(temperatures):.2g} to {max(temperatures):.2g}"
+    least, largest = (temperatures.index(of(temperatures)) for of in (min, max))
+    return ", ".join(words) if len(words) <= 10 else f"{words[least]} to {words[largest]}"

@@ -18,13 +18,13 @@ def note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -> lis
     if rows is None:
         return []
     usable = scanned.usable()
-    pixels = np.array([scanned.pixels[usable[i]] for i in rows.images])
-    several = {
-        picture
-        for picture in np.unique(pixels[[usable[i] not in scanned.plain for i in rows.images]]).tolist()
-        if len(np.unique(rows.slides[pixels == picture])) > 1
-    }
-    count = len(np.unique(rows.images[np.isin(pixels, list(several))]))
+    images = usable[rows.images].tolist()
+    pictures = np.unique([scanned.pixels[image] for image in images], return_inverse=True)[1]
+    slides = np.unique(rows.slides, return_inverse=True)[1]
+    is_plain = np.array([image in scanned.plain for image in images])
+    of_slides = np.unique(np.stack([pictures, slides])[:, ~is_plain], axis=1)[0]
+    several, num_slides = np.unique(of_slides, return_counts=True)
+    count = len(np.unique(rows.images[np.isin(pictures, several[num_slides > 1])]))
     if not count:
         return []
     return [

@@ -4,8 +4,8 @@ A *unit* (a case or a slide) is predicted from its *bag*, the patches of all of 
 table.
 """
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ class Bag:
         name: id of the unit, a case or a slide.
         case_id: the case or patient it belongs to; folds and resamples keep cases together.
         label: its class.
-        centers: where it comes from, sorted; none if the CSV does not say, several if its slides are of several.
+        centers: where it comes from, sorted; none if the CSV does not say, several if the slides below are of several.
         split: the CSV's split, "" if it gives none.
         slides: ids of the slides whose patches it holds.
     """
@@ -60,6 +60,7 @@ class SlideSet:
         exclusions: rows, slides and cases that are left out, and why.
         notes: what a reader of the numbers must know.
         incomplete: names of the bags that lack a slide of their case, which is among the exclusions.
+        center_of: the centre of each slide, "" of none; nothing where the CSV is of cases.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class SlideSet:
     exclusions: tuple[Exclusion, ...]
     notes: tuple[str, ...]
     incomplete: tuple[str, ...]
+    center_of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.str_]:
@@ -99,7 +101,7 @@ class SlideSet:
         for bag in self.bags:
             kept = tuple(slide for slide in bag.slides if slide not in broken)
             if kept:
-                bags.append(replace(bag, slides=kept))
+                bags.append(replace(bag, slides=kept, centers=self._centers(bag, kept)))
                 incomplete += [bag.name] if len(kept) < len(bag.slides) or bag.name in self.incomplete else []
             elif self.unit == "case":
                 exclusions.append(Exclusion(f"case {bag.name}", "no slide of it is left"))
@@ -110,6 +112,12 @@ class SlideSet:
             exclusions=(*self.exclusions, *exclusions),
             incomplete=tuple(incomplete),
         )
+
+    def _centers(self, bag: Bag, slides: Sequence[str]) -> tuple[str, ...]:
+        """The centres of these slides of a bag; of a table of cases, those of the bag."""
+        if not self.center_of:
+            return bag.centers
+        return tuple(sorted({self.center_of[slide] for slide in slides if self.center_of[slide]}))
 
     def require_scorable(self, num_folds: int | None) -> None:
         """Refuse a set that gives no number; `num_folds` is `None` where the CSV gives the split.

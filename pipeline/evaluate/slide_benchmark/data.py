@@ -91,7 +91,13 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         exclusions=(*exclusions, *lacking),
         notes=tuple(filter(None, notes)),
         incomplete=tuple(incomplete),
+        center_of=_center_of(rows),
     )
+
+
+def _center_of(rows: Iterable[_Row]) -> dict[str, str]:
+    """The centre of each slide, "" of none; nothing where rows are of cases."""
+    return {row.slide_id: row.center for row in rows if row.slide_id}
 
 
 def _with_files(
@@ -286,7 +292,7 @@ def _slides_by_case(rows: Sequence[_Row], has_slides: bool, names: Iterable[str]
 
 def _bag(name: str, group: Sequence[_Row], slides: Sequence[str], lacking: Container[str]) -> Bag:
     """The bag of the rows of one unit, of its slides but the `lacking` ones."""
-    centers = sorted({row.center for row in group if row.center})
+    centers = sorted({row.center for row in group if row.center and row.slide_id not in lacking})
     kept = tuple(slide for slide in slides if slide not in lacking)
     return Bag(name, group[0].group, group[0].label, tuple(centers), group[0].split, kept)
 

@@ -328,7 +328,8 @@ def _scores(predictions: Sequence[Prediction], label: str, compared: str) -> lis
         draws = {p.model: p.draws[metric] for p in predictions if p.predictor == MIL}
         values = {model: interval(of_model) for model, of_model in draws.items()}
         less = {model: difference(of_model, draws[compared]) for model, of_model in draws.items() if model != compared}
-        scores.append(Score(f"{label}, {METRICS[metric][0]} ({MIL})", values, chance=chance, differences=less))
+        name = f"{label}, {METRICS[metric][0]} ({MIL})"
+        scores.append(Score(name, values, chance=chance, differences=less, reference=compared))
     return scores
 
 

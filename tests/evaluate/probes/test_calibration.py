@@ -134,3 +134,4 @@ def test_the_error_of_several_runs_is_their_mean() -> None:
 def test_temperatures_in_words() -> None:
     assert temperatures_in_words([1.0, 2.25]) == "1, 2.2"
     assert temperatures_in_words([0.5, *[1.0] * 9, 3.0]) == "0.5 to 3"
+    assert temperatures_in_words([1000.0, 120.0]) == "1000, 120"

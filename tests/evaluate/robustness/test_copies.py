@@ -8,10 +8,10 @@ from PIL import Image
 from support.benchmarks import look
 from support.pixels import noise
 
-from pipeline.evaluate.images import scan_images
+from pipeline.evaluate.images import ScannedImages, scan_images
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
 from pipeline.evaluate.robustness.copies import note_on_copies
-from pipeline.evaluate.robustness.data import read_robustness_set
+from pipeline.evaluate.robustness.data import IndexRows, RobustnessSet, read_robustness_set
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,21 @@ def test_copies_on_other_slides_are_told_of_a_robustness_set(
     notes = benchmark.robustness_set.notes
     assert (words in " ".join(notes)) if words else notes == ()
     assert words in capsys.readouterr().err
+
+
+def test_copies_are_looked_for_in_all_pictures_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture was compared with all others: 20,000 took 10 s, 100,000 minutes."""
+    pixels = [f"{i:064x}" for i in range(300)]
+    pixels[7] = pixels[250]
+    slides = np.array([f"s{i // 10}" for i in range(300)])
+    rows = IndexRows(np.arange(300), slides, slides, slides, None)
+    found = RobustnessSet(Path("x.csv"), [Path("x.png")] * 300, rows, None, 0)
+    calls = []
+    unique = np.unique
+    monkeypatch.setattr(np, "unique", lambda *arguments, **more: calls.append(1) or unique(*arguments, **more))
+    (note,) = note_on_copies(found, ScannedImages(pixels, {}, {}, pixels, frozenset()))
+    assert note.startswith("2 patches are copies")
+    assert len(calls) < 10
 
 
 def test_a_set_of_pairs_only_has_no_copies_to_tell(tmp_path: Path) -> None:

@@ -27,6 +27,18 @@ def test_broken_slides_leave_for_all_models(tmp_path: Path) -> None:
     assert left.without({"s2": "conch: unreadable"}).incomplete == ()
 
 
+def test_a_centre_of_left_out_slides_alone_is_not_the_case_s(tmp_path: Path) -> None:
+    """The report counted it, and the case was of several centres, in no row of the table by centre."""
+    csv = "slide_id,case_id,tp53,center\ns1,A,mut,north\ns2,A,mut,south\ns3,B,wt,north\ns4,B,wt,east\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s3", "s4"]}))
+    assert [bag.centers for bag in found.bags] == [("north",), ("east", "north")]
+    assert [bag.centers for bag in found.without({"s3": "uni: NaN"}).bags] == [("north",), ("east",)]
+    (tmp_path / "cases").mkdir()
+    of_cases = make(tmp_path / "cases", "case_id,tp53,center\nA,mut,north\nB,wt,\n", {"uni": ["A-1", "A-2", "B-1"]})
+    left = read_slide_set(*of_cases).without({"A-1": "uni: NaN"})
+    assert [bag.centers for bag in left.bags] == [("north",), ()]
+
+
 def test_sets_that_give_no_number(tmp_path: Path) -> None:
     csv = "case_id,tp53,kind\nA,mut,x\nB,wt,x\nC,wt,x\nD,mut,x\n"
     path, _, features = make(tmp_path, csv, {"uni": ["A", "B", "C", "D"]})

@@ -111,6 +111,7 @@ def test_the_same_features_differ_by_nothing(tmp_path: Path) -> None:
     section = run(path, [("a", features[0][1]), ("b", features[0][1])])
     for row in table(section, "Difference from a").rows:
         assert [(cell.value, cell.low, cell.high) for cell in row[2:]] == [(0, 0, 0)] * 4
+    assert {score.reference for score in section.scores} == {"a"}  # whatever the report's models are compared with
 
 
 @pytest.mark.slow

@@ -28,6 +28,10 @@ def test_patches_and_area_by_class(tmp_path: Path) -> None:
     _, _, tumour, stroma = class_table(plan).splitlines()
     assert tumour.split() == ["tumour", "1", str(half), f"{half * patch_mm2:.3g}"]
     assert stroma.split()[:3] == ["stroma", "1", "0"]
+    wide = replace(first, geometry=replace(first.geometry, patch_px=100_000))
+    large = class_table(replace(plan, slides=(replace(wide, classes=first.classes), *plan.slides[1:])))
+    assert "e+" not in large  # an area of thousands of mm2
+    assert "," in large.splitlines()[2].split()[-1]
     write_plan(plan, tmp_path / "p.h5")
     assert class_table(plan) in succeed("inspect", tmp_path / "p.h5")
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.commands import call_g2l
+from support.stores import make_store
 from support.studies import base_values, curve_once, study_store, study_tables
 from support.training import stop_after
 
 from pipeline.base.errors import ConfigError
+from stages.studies.curve import cohort_of
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 OPTIONS = {"slides": "2,6", "patches": "6,12", "epoch_counts": "1,2", "seeds": 2, "resamples": 100}
@@ -22,6 +24,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = curve_once(folder, folder / "curve", **OPTIONS, base={"epochs": 2})
     (folder / "said.txt").write_text(done.text)
     return folder
+
+
+def test_a_cohort_is_of_rows_that_all_teachers_have_embedded(tmp_path: Path) -> None:
+    """As training takes them: numbers of slides and steps would be those of other rows."""
+    stored = [
+        make_store(tmp_path / name, train=(4, 3, 2), val=(3,), rows_per_shard=12, failed=failed).first
+        for name, failed in (("a", (0,)), ("b", (1, 7, 8)))
+    ]
+    assert sorted(cohort_of(stored, 0).patches) == [2, 3]
+    assert sorted(cohort_of(stored[:1], 0).patches) == [2, 3, 3]
 
 
 def test_every_point_is_a_run_on_its_rows(folder: Path) -> None:

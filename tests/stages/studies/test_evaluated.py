@@ -79,12 +79,22 @@ def test_a_report_is_made_again_when_an_input_has_changed(tmp_path: Path, monkey
         evaluated()
 
 
+def test_a_reference_that_diverged_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Study(StudyFolder(tmp_path), {}, [], None, [0], True)  # type: ignore[arg-type]
+    runs = StudyRuns({"b": {0: None}}, {("a", 0): "diverged"})  # type: ignore[dict-item]
+    assert evaluate_students(study, [Setting("a", {}, {}), Setting("b", {}, {})], runs, "a", {}, 0.05) == []
+    assert "nothing is evaluated, as all runs of the reference diverged" in capsys.readouterr().err
+
+
 def test_a_number_of_several_reports_is_one_over_seeds_and_cases() -> None:
     each = combined([number(0.5), number(0.6), number(0.7)])
     assert each.value == pytest.approx(0.6)
     assert each.seed_error == pytest.approx(0.1 / np.sqrt(3))
     assert each.case_error == pytest.approx(0.02 / 1.96, rel=1e-4)
     assert (each.seed_freedom, each.case_freedom) == (2, 2)
+    assert each.interval("cases") == pytest.approx((0.58, 0.62), abs=1e-6)  # as wide as the reports' own
+    assert each.interval()[0] < 0.6 - 4.3 * each.error + 1e-3
+    assert combined([number(0.5)]).interval("cases") == pytest.approx((0.48, 0.52), abs=1e-6)
 
 
 def test_differences_are_judged_against_the_reference() -> None:

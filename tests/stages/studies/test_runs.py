@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import support.stores
 from safetensors.torch import save_file
-from support.stores import embed_patches, make_store
+from support.stores import copy_with_teacher, embed_patches, make_store
 from support.studies import ablate_once, base_values, study_store
 
 from pipeline.base.errors import CheckpointError, ConfigError, DivergedError
@@ -26,6 +26,7 @@ from stages.studies.runs import (
     require_one_process,
     require_same_rows,
     stopped_note,
+    yardstick_note,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,6 +127,24 @@ def with_weights(folder: Path, sha256: str) -> Store:
     store = Store(folder)
     assert store.first.record["weights_sha256"] == sha256
     return store
+
+
+def test_with_which_of_several_teachers_students_are_compared_is_said(tmp_path: Path) -> None:
+    one = make_store(tmp_path / "one.zarr", train=(6,), val=(2,))
+    assert yardstick_note(one.first) == ""
+    two = Store(copy_with_teacher(one.folder, tmp_path / "two.zarr", "second"))
+    assert yardstick_note(two.teacher("second")) == (
+        "held-out scores compare every student with second, the first --teacher of the base, whichever teachers it "
+        "learns from; not with test-teacher"
+    )
+
+
+@pytest.mark.slow
+def test_a_study_of_several_teachers_says_so(folder: Path, tmp_path: Path) -> None:
+    store = copy_with_teacher(folder / "store.zarr", tmp_path / "two.zarr", "second")
+    base = {"teacher": ["second"]}
+    done = ablate_once(folder, tmp_path / "out", [store], vary=["teacher=second,test-teacher"], seeds=1, base=base)
+    assert "compare every student with second" in done.text
 
 
 def test_weights_that_are_not_known_are_not_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
