@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.base.console import Progress
+from pipeline.base.console import Progress, counted
 from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import UnsafeError, one_line, read_bytes, reading
 from pipeline.config.groups import Decode
@@ -106,8 +106,8 @@ class ImageFiles:
         if not self.scanned.problems:
             return []
         return [
-            f"{len(self.scanned.problems):,} of {len(self.paths):,} images of {self.source} are left out; the report "
-            "lists them"
+            f"left out of {self.source}: {len(self.scanned.problems):,} of {counted(len(self.paths), 'image')}; the "
+            "report lists them"
         ]
 
     def patch_source(self, name: str) -> PatchSource:

@@ -88,12 +88,12 @@ def _facts(store: Store) -> dict[str, str]:
     """Rows of the card's table."""
     plan, first = store.plan, store.first
     counts = first.ledger.status_counts()
-    held_out = int((plan.split() == VAL).sum())
+    held_out = len(first.ok_rows(VAL))
     pixels = {"jpegxl": "JPEG XL, without loss", "jpeg": "JPEG", "none": "not in the store"}[store.image_format]
     cases = case_facts(plan.slides)
     return {
         "Patches": ", ".join(f"{counts[code.name]:,} {code.words}" for code in Status if counts.get(code.name)),
-        "Held out": f"{held_out:,}",
+        "Held out": f"{held_out:,} ok",
         "Slides": f"{len(plan.slides):,}",
         "Cases": cases.count(len({slide.case_id for slide in plan.slides})),
         "Pixels": pixels,

@@ -40,7 +40,10 @@ def train_report(trained: Trained) -> str:
         lines.append(stop.words())
     if trained.num_new_steps:
         each = trained.seconds / trained.num_new_steps
-        lines.append(f"{trained.num_new_steps:,} steps in {format_seconds(trained.seconds)}, {each * 1000:.0f} ms each")
+        seconds = format_seconds(trained.seconds)
+        lines.append(
+            f"{trained.num_new_steps:,} steps in {seconds}, {each * 1000:.0f} ms each with validations and checkpoints"
+        )
     else:
         lines.append("nothing was left to do" + LONGER.format(run=run.folder))
     for teacher, (before, after) in trained.held_out.items():

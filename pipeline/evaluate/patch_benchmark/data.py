@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import counted
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json
@@ -112,7 +113,8 @@ class PatchSet:
         """What the user must know before anything is computed, each with the name of the file."""
         warnings = []
         if self.exclusions:
-            warnings.append(f"{len(self.exclusions):,} patches have no label and are left out; the report lists them")
+            left_out = counted(len(self.exclusions), "patch", "patches")
+            warnings.append(f"left out for want of a label: {left_out}; the report lists them")
         return [f"{self.source}: {note}" for note in (*warnings, *self.notes())]
 
     def notes(self) -> list[str]:

@@ -95,7 +95,7 @@ def survey_slides(
         require_folds(slide_set, num_folds, seed)
     warnings = [f"{slides_csv}: {note}" for note in slide_set.notes]
     if failures := sum(not exclusion.by_rule for exclusion in slide_set.exclusions):
-        warnings.append(f"{failures:,} slides and cases of {slides_csv} are left out; the report lists them")
+        warnings.append(f"left out of {slides_csv}, slides and cases together: {failures:,}; the report lists them")
     return SurveyedSlides(slide_set, surveys, tuple(features), tuple(warnings))
 
 

@@ -96,7 +96,7 @@ def test_patches_ask_for_it_and_images_that_cannot_be_used_are_left_out(tmp_path
     benchmark = PatchBenchmark.look(asked, workers=1)
     assert [name.name for name in benchmark.bench.patch_set.paths] == [f"{i}.png" for i in range(NUM) if i != 3]
     assert [exclusion.what for exclusion in benchmark.images.exclusions] == [str(tmp_path / "3.png")]
-    assert any(f"1 of {NUM} images of {path} are left out" in note for note in benchmark.notes)
+    assert any(f"left out of {path}: 1 of {NUM} images" in note for note in benchmark.notes)
     source = benchmark.patch_source()
     assert source is not None
     assert len(source.rows) == NUM - 1

@@ -106,7 +106,7 @@ def test_rows_without_a_label_are_listed(tmp_path: Path, word: str) -> None:
     assert found.labels.tolist() == ["x", "absent"]
     assert found.exclusions == (Exclusion("b.png", f"label is {word!r}: no label (line 3)", by_rule=True),)
     assert found.select(np.array([1])).exclusions == found.exclusions
-    assert f"{found.source}: 1 patches have no label and are left out; the report lists them" in found.warnings()
+    assert f"{found.source}: left out for want of a label: 1 patch; the report lists them" in found.warnings()
 
 
 @pytest.mark.parametrize("name", ["center", "centre", "Medical_Center"])

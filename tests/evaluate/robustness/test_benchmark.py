@@ -59,7 +59,7 @@ def test_images_that_cannot_be_used_are_left_out_by_name(tmp_path: Path) -> None
     benchmark = RobustnessBenchmark.look(RobustnessOptions(robustness=path, resamples=100), workers=1)
     assert [image.name for image in benchmark.robustness_set.paths] == [f"{i:02}.png" for i in range(16) if i != 5]
     assert [exclusion.what for exclusion in benchmark.images.exclusions] == [str(tmp_path / "05.png")]
-    assert benchmark.notes == (f"1 of 16 images of {path} are left out; the report lists them",)
+    assert benchmark.notes == (f"left out of {path}: 1 of 16 images; the report lists them",)
     source = benchmark.patch_source()
     assert source is not None
     patch = np.zeros((8, 8, 3), np.uint8)

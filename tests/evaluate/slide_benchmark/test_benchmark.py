@@ -91,7 +91,7 @@ def test_features_are_read_early_and_once(
     assert "not a readable feature file" in listed["slide s0 of case P0"]
     assert "NaN" in listed["slide s1 of case P1"]
     assert "exactly those of slide s3" in listed["slide s2 of case P2"]
-    assert "8 slides and cases of" in capsys.readouterr().err
+    assert "slides and cases together: 8; the report lists them" in capsys.readouterr().err
     for i in range(8):
         with h5py.File(folder / f"s{i}.h5", "w") as f:
             f["features"] = np.full((3, 2), np.nan, np.float32)

@@ -31,7 +31,7 @@ def test_steps_and_their_time_are_told(run: RunFolder) -> None:
     first, second, *_ = train_report(Trained(run, 1200, 1000, {}, 50.0)).splitlines()
     assert first == f"{run.folder}: 1,200 steps, the student is in {run.student}"
     assert second.startswith("1,000 steps in ")
-    assert second.endswith(", 50 ms each")
+    assert second.endswith(", 50 ms each with validations and checkpoints")
 
 
 def test_a_finished_run_says_how_to_train_longer(run: RunFolder) -> None:
