@@ -49,9 +49,10 @@ LOSSY_COMPRESSIONS = (
 )
 """TIFF's compressions by JPEG, and by JPEG 2000 with loss, which lose digits."""
 WHITE_IS_0 = (
-    "the mask says that its 0 is white (MinIsWhite), and its values count as they are stored: what viewers show as white "
-    "is in no class. Write it with 0 as black if that is not meant"
+    "the mask says that its 0 is white (MinIsWhite), and its values count as they are stored: what viewers show as "
+    "white is in no class. Write it with 0 as black if that is not meant"
 )
+"""What to note of a TIFF that turns grey values round."""
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 """TIFF's units of resolution: inch, centimetre."""
 TELLING_PX = 50
