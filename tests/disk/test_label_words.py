@@ -7,7 +7,7 @@ from support.files import put
 
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.manifest import parse_manifest
-from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
+from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes, visible
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
@@ -187,3 +187,12 @@ def test_other_columns_of_benchmarks(tmp_path: Path) -> None:
 def test_names_that_differ_in_accents_composed_only() -> None:
     (note,) = spelling_notes("cases", ["Jos\u00e9", "Jose\u0301", "Ann"])
     assert "and count as different" in note
+
+
+def test_names_that_differ_in_what_nobody_sees() -> None:
+    """Such as what comes with a copy out of a web page: two cases of one patient, perhaps on both sides of a split."""
+    names = ["c 7", "c\u00a07", "\u200bc 7", "c 7\ufeff", "d"]
+    (note,) = spelling_notes("cases", names)
+    assert all(repr(name) in note for name in names[:-1])
+    assert r"\u200b" in note
+    assert visible("a\u200b\u00adb c") == "ab c"
