@@ -59,6 +59,7 @@ UNSUPPORTED = "unsupported"
 """Word of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
 CONVERT = "convert it, for example to a pyramidal TIFF with JPEG tiles"
 UNREAD_KIND = f"OpenSlide reads no file of this kind: {CONVERT}"
+NO_RIGHT = "this user has no permission to read it. Whoever owns it can allow it: chmod g+r, or o+r"
 NO_SLIDE = f"not a slide that OpenSlide can read. Is the file whole? If it is of another kind, {CONVERT}"
 
 
@@ -75,6 +76,17 @@ def slide_failures(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise SlideError(f"{path}: the slide cannot be used ({_describe(error)})") from error
+
+
+def _no_right(file: Path) -> str:
+    """That this user may not read a slide's file, of which OpenSlide says only that it is no slide; "" if they may."""
+    try:
+        open(file, "rb").close()
+    except PermissionError:
+        return NO_RIGHT
+    except OSError:
+        pass
+    return ""
 
 
 def _describe(error: Exception) -> str:
@@ -159,7 +171,7 @@ class Slide:
         try:
             return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise SlideError(f"{self.path}: {NO_SLIDE}") from None
+            raise SlideError(f"{self.path}: {_no_right(self._file) or NO_SLIDE}") from None
         except openslide.OpenSlideError as error:
             words = self._words(error)
             mend = UNREAD_KIND if UNSUPPORTED in words.lower() else "Is the file whole?"
