@@ -271,7 +271,11 @@ def remove_left(path: Path) -> bool:
 
 
 def is_unreadable(path: Path) -> bool:
-    """Whether a lock file is there that this user may not read: who holds it cannot be known."""
+    """Whether a lock file is there that this user may not read: who holds it cannot be known. In a folder that they may
+    not enter nothing is known to be there.
+    """
+    if not os.path.lexists(path):
+        return False
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:

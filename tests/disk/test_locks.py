@@ -285,3 +285,19 @@ def test_the_end_of_a_command_whose_lock_only_its_first_owner_may_remove(
     with exclusive(tmp_path / "out", "next"):
         pass
     assert nothing_left(tmp_path)
+
+
+def test_a_folder_that_may_not_be_entered_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's with a umask of 077: it was "may be in use by another user", with a lock that is not there."""
+    out, open_file = tmp_path / "out", os.open
+    out.mkdir()
+
+    def denied(path: Path, flags: int, *mode: int) -> int:
+        if Path(path).parent == out:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", denied)
+    words = r"cannot write to .*out: Permission denied\. Choose another --out"
+    with pytest.raises(G2LError, match=words), exclusive(out, "me"):
+        pass
