@@ -78,17 +78,6 @@ def slide_failures(path: Path) -> Iterator[None]:
         raise SlideError(f"{path}: the slide cannot be used ({_describe(error)})") from error
 
 
-def _no_right(file: Path) -> str:
-    """That this user may not read a slide's file, of which OpenSlide says only that it is no slide; "" if they may."""
-    try:
-        open(file, "rb").close()
-    except PermissionError:
-        return NO_RIGHT
-    except OSError:
-        pass
-    return ""
-
-
 def _describe(error: Exception) -> str:
     """An error on one line, with its type unless it is OpenSlide's (a KeyError's message is only a key)."""
     words = " ".join(str(error).split())[:MAX_WORDS]
@@ -171,7 +160,8 @@ class Slide:
         try:
             return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise SlideError(f"{self.path}: {_no_right(self._file) or NO_SLIDE}") from None
+            may_read = os.access(self._file, os.R_OK)  # OpenSlide says of both only that it is no slide
+            raise SlideError(f"{self.path}: {NO_SLIDE if may_read else NO_RIGHT}") from None
         except openslide.OpenSlideError as error:
             words = self._words(error)
             mend = UNREAD_KIND if UNSUPPORTED in words.lower() else "Is the file whole?"

@@ -3,9 +3,8 @@
 Left out: the machine, for a plan does not know where stage one will run; the words name that of the store.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.table import named_spec
 from pipeline.store.store import StoredTeacher
@@ -22,25 +21,26 @@ def rate_words(first: StoredTeacher) -> str:
     )
 
 
-def rate_differences(first: StoredTeacher, config: PlanConfig, extract: ExtractConfig | None) -> list[str]:
-    """What changes the rate and is otherwise in a store than it will be in stage one, as "WHAT X, now Y".
+def rate_options(extract: ExtractConfig) -> dict[str, str | int]:
+    """What of stage one's options changes its rate, by the names of the options."""
+    name, views = named_spec(extract.teacher).name, extract.views or 1
+    return {"--teacher": name, "--views": views, "--pixels": extract.pixels}
+
+
+def rate_differences(first: StoredTeacher, now: Mapping[str, str | int]) -> list[str]:
+    """What changes the rate and is otherwise in a store than it will be in stage one, as "OPTION X, now Y".
 
     Args:
         first: the store's first teacher.
-        config: the options of the plan.
-        extract: those of stage one; `None` if they are not known, as in `g2l plan`.
+        now: what is known of stage one, by the names of options; `--tile-px` is that of the patch where there is none.
     """
-    return [f"{what} {made}, now {now}" for what, made, now in _compared(first, config, extract) if made != now]
-
-
-def _compared(
-    first: StoredTeacher, config: PlanConfig, extract: ExtractConfig | None
-) -> Iterator[tuple[str, str | int, str | int]]:
-    """What is compared: its name, what it is in the store, and what it will be."""
-    yield "--patch-px", first.patch_px, config.patch_px
-    if first.tile_px != first.patch_px or config.has_tiles:
-        yield "--tile-px", first.tile_px, config.read_px
-    if extract is not None:
-        yield "--teacher", first.name, named_spec(extract.teacher).name
-        yield "--views", first.views_at_hand.count, extract.views or 1
-        yield "--pixels", first.settings["pixels"], extract.pixels
+    made = {
+        "--patch-px": first.patch_px,
+        "--tile-px": first.tile_px,
+        "--teacher": first.name,
+        "--views": first.views_at_hand.count,
+        "--pixels": first.settings["pixels"],
+    }
+    if all(each["--tile-px"] == each["--patch-px"] for each in (made, now)):  # they are the patches
+        del made["--tile-px"]
+    return [f"{name} {made[name]}, now {now[name]}" for name in made if name in now and made[name] != now[name]]

@@ -10,7 +10,7 @@ from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.store.store import Store
 from stages.plan_files import prices_of
-from stages.planning.rates import rate_differences, rate_words
+from stages.planning.rates import rate_differences, rate_options, rate_words
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,12 @@ def like(store: Store, **options: Any) -> ExtractConfig:
     return ExtractConfig.build({"teacher": store.first.name} | options)
 
 
+def of_plan(config: PlanConfig) -> dict[str, str | int]:
+    return {"--patch-px": config.patch_px, "--tile-px": config.read_px}
+
+
 def test_a_store_that_was_made_alike(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rate_differences(store.first, timed(store), None) == []
-    assert rate_differences(store.first, timed(store), like(store)) == []
+    prices_of(timed(store))
     prices_of(timed(store), like(store))
     said = capsys.readouterr().err
     assert f"patches a second of {rate_words(store.first)}\n" in said
@@ -56,7 +59,7 @@ def test_what_was_otherwise_is_warned_of(
     """The hours of one teacher were counted by the rate of another, without a word."""
     config, extract = timed(store, **planned), like(store, **extracted)
     said = [line.format(px=store.patch_px, name=store.first.name) for line in words]
-    assert rate_differences(store.first, config, extract) == said
+    assert rate_differences(store.first, rate_options(extract) | of_plan(config)) == said
     prices_of(config, extract)
     assert f"warning: --rate-from {store.folder} was made otherwise ({'; '.join(said)})" in capsys.readouterr().err
 
