@@ -7,7 +7,7 @@ PLAN.config.toml   the options; can be passed to --config
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,6 +44,7 @@ from pipeline.store.create import is_store
 from pipeline.store.store import Store
 from pipeline.store.teachers import made_with
 from stages.plan import audit_slide, check_cohort, load_sampler, plan_slides
+from stages.planning.rates import rate_differences, rate_options, rate_words
 from stages.reports.plan import audit_table, estimate
 from stages.reports.plan_cases import write_cases
 
@@ -85,12 +86,15 @@ def prices_of(config: PlanConfig, extract: ExtractConfig | None = None) -> Price
             raise ConfigError(f"--budget {config.budget}: say with --budget-width how wide the teacher's embedding is")
         prices = Prices((config.budget_width or width) * each, config.budget_pixels or pixels)
     if kind == "seconds":
-        prices = Prices(patches_a_second=config.rate or stored_rate(config.rate_from))
+        now = {"--patch-px": config.patch_px, "--tile-px": config.read_px} | (rate_options(extract) if extract else {})
+        prices = Prices(patches_a_second=config.rate or stored_rate(config.rate_from, now))
     return prices
 
 
-def stored_rate(store: Path | None) -> float:
+def stored_rate(store: Path | None, now: Mapping[str, str | int]) -> float:
     """Patches a second of one process, with all their views, by the ledgers of a store's first teacher and its rounds.
+    Says what they are of, and what was otherwise in that store than in the stage one that is planned, of which `now`
+    has what is known (`planning.rates`).
 
     Raises:
         ConfigError: they do not say, or a round is not finished, so that nobody knows how many views are meant.
@@ -116,6 +120,12 @@ def stored_rate(store: Path | None) -> float:
         say(
             f"note: --rate-from {store}: the rate is that of {counted(patches, 'patch', 'patches')}, in which the "
             f"start counts; {FEW_PATCHES:,} and more say it better"
+        )
+    say(f"note: --rate-from {store}: {1 / each:.4g} patches a second of {rate_words(first)}")
+    if others := rate_differences(first, now):
+        say(
+            f"warning: --rate-from {store} was made otherwise ({'; '.join(others)}), so that stage one may "
+            "take far more time than the budget, or less. Give a store that was made alike, or --rate"
         )
     return 1 / each
 

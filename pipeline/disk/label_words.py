@@ -130,13 +130,21 @@ def _maybe_missing(label: str, counts: Mapping[str, int]) -> list[str]:
     return [f"In the column {label}, {listed} count as classes. Leave cells that are missing empty."] if unclear else []
 
 
+def visible(text: str) -> str:
+    """The text without characters that nobody sees (Unicode's category Cf), such as zero-width spaces and byte order
+    marks, which come with what is copied out of web pages and Word.
+    """
+    return text if text.isascii() else "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+
+
 def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
-    """A note on `names` that differ only in capitals, blanks, a .0 (pandas writes 7 as 7.0 in a column with gaps) or
-    leading zeros (spreadsheets write 007 as 7): they are rarely meant to be different. Empty if there are none.
+    """A note on `names` that differ only in capitals, blanks, characters that nobody sees, a .0 (pandas writes 7 as 7.0
+    in a column with gaps) or leading zeros (spreadsheets write 007 as 7): they are rarely meant to be different. Empty
+    if there are none.
     """
     alike: dict[str, list[str]] = {}
     for name in sorted({str(name) for name in names}):
-        plain = unicodedata.normalize("NFKC", "".join(name.split())).casefold()
+        plain = unicodedata.normalize("NFKC", "".join(visible(name).split())).casefold()
         alike.setdefault(WHOLE.sub(r"\1", plain), []).append(name)
     several = [" and ".join(repr(name) for name in group) for group in alike.values() if len(group) > 1]
     if not several:

@@ -41,13 +41,16 @@ def exclusive(output: Path, what: str, option: str = "--out") -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it; the message names the process, its host and when it started.
-        G2LError: the lock cannot be written; the message says why.
+        G2LError: the lock cannot be written, or another user's cannot be removed; the message says why.
     """
     real = Path(os.path.realpath(output))
     with ExitStack() as stack:
         hold_beside(output, real, what, stack, option)
         if os.path.isdir(real):
-            hold(real / LOCK_SUFFIX, output, what, stack)
+            try:
+                hold(real / LOCK_SUFFIX, output, what, stack)
+            except OSError as error:
+                raise _not_writable(real, error, option) from error
         _held[str(real)] = stack, what
         stack.callback(_held.pop, str(real), None)
         yield
@@ -84,14 +87,23 @@ def hold_beside(output: Path, real: Path, what: str, stack: ExitStack, option: s
     except OSError as error:
         if error.errno in NOT_WRITABLE and os.path.isdir(real):
             return
-        raise G2LError(
-            f"cannot write to {real.parent}: {error.strerror}. Choose another {option} or fix its permissions."
-        ) from error
+        raise _not_writable(real.parent, error, option) from error
     typed = output.absolute()  # earlier versions locked the name as typed
     if typed.name not in ("", "..") and typed.with_name(typed.name + LOCK_SUFFIX).is_file():
         old = typed.with_name(typed.name + LOCK_SUFFIX)
         if not (os.path.realpath(old.parent) == str(real.parent) and old.name == real.name + LOCK_SUFFIX):
             hold(old, output, what, stack)
+
+
+def _not_writable(folder: Path, error: OSError, option: str) -> G2LError:
+    """The error that says why no lock can be written in a folder: the folder's fault, or that of a lock in it."""
+    lock = Path(error.filename or folder)
+    if lock.name.endswith(LOCK_SUFFIX) and os.path.lexists(lock) and error.errno in NOT_WRITABLE:
+        return G2LError(
+            f"{lock} is left of another user's command, {holder_of(lock)}, which does not run here any more, and only "
+            f"they may remove it. Let them delete it, or choose another {option}."
+        )
+    return G2LError(f"cannot write to {folder}: {error.strerror}. Choose another {option} or fix its permissions.")
 
 
 def hold_new_folder(folder: Path) -> None:
@@ -121,6 +133,8 @@ def hold(path: Path, output: Path, what: str, stack: ExitStack) -> None:
                         f"{output} may be in use by another user, whose lock {path} cannot be read. Wait for their "
                         "command to end, or let them delete the lock if none runs."
                     ) from None
+                if error.errno in NOT_WRITABLE and remove_left(path):
+                    continue
                 raise
             try:
                 taken = take_lock(fd, path, output, what, is_new, stack)
@@ -194,9 +208,12 @@ def take_lock(fd: int, path: Path, output: Path, what: str, is_new: bool, stack:
 
 
 def release(fd: int, path: Path, key: object) -> None:
-    """Release a lock: remove the name first, so that nobody locks a file without a name."""
+    """Release a lock: remove the name first, so that nobody locks a file without a name. One that another user's killed
+    process left in a sticky folder stays there, free.
+    """
     with interrupts.guard:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):
+            path.unlink(missing_ok=True)
         os.close(fd)
         interrupts.settled(key)
 
@@ -231,8 +248,34 @@ def is_held(path: Path) -> bool:
     return named_locks.is_alive(path)
 
 
+def remove_left(path: Path) -> bool:
+    """Remove the lock file of a killed process of another user, which this user may read and not write, as with a umask
+    of 022; whether that could be done. As `release` does it holds the lock meanwhile, so that nobody else's goes.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(fd)
+        is_lock = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.path.samestat(status, os.lstat(path))
+        if not is_lock or named_locks.is_alive(path):
+            return False
+        path.unlink()
+    except OSError:  # held, of a file system without flock, or in a folder where only its owner may remove it
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def is_unreadable(path: Path) -> bool:
-    """Whether a lock file is there that this user may not read: who holds it cannot be known."""
+    """Whether a lock file is there that this user may not read: who holds it cannot be known. In a folder that they may
+    not enter nothing is known to be there.
+    """
+    if not os.path.lexists(path):
+        return False
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:

@@ -59,6 +59,7 @@ UNSUPPORTED = "unsupported"
 """Word of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
 CONVERT = "convert it, for example to a pyramidal TIFF with JPEG tiles"
 UNREAD_KIND = f"OpenSlide reads no file of this kind: {CONVERT}"
+NO_RIGHT = "this user has no permission to read it. Whoever owns it can allow it: chmod g+r, or o+r"
 NO_SLIDE = f"not a slide that OpenSlide can read. Is the file whole? If it is of another kind, {CONVERT}"
 
 
@@ -159,7 +160,8 @@ class Slide:
         try:
             return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise SlideError(f"{self.path}: {NO_SLIDE}") from None
+            may_read = os.access(self._file, os.R_OK)  # OpenSlide says of both only that it is no slide
+            raise SlideError(f"{self.path}: {NO_SLIDE if may_read else NO_RIGHT}") from None
         except openslide.OpenSlideError as error:
             words = self._words(error)
             mend = UNREAD_KIND if UNSUPPORTED in words.lower() else "Is the file whole?"

@@ -102,10 +102,12 @@ def require_rights(path: Path) -> None:
     except (OSError, ValueError):
         return  # nothing is there
     if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
-        kind, mend = ("folder", "chmod u+rx") if is_folder else ("file", "chmod u+r")
+        kind, mend = ("folder", "chmod u+rx {}") if is_folder else ("file", "chmod u+r {}")
+        if os.stat(path).st_uid != os.geteuid():  # what u says is the owner's right alone
+            mend = ("chmod -R g+rX {}" if is_folder else "chmod g+r {}") + ", or o where you are not of its group"
         raise G2LError(
-            f"{path} is a {kind} that this user may not read. Whoever owns it can allow it: {mend} {path}; or copy it "
-            "to a place of your own"
+            f"{path} is a {kind} that this user may not read. Whoever owns it can allow it: {mend.format(path)}; or "
+            "copy it to a place of your own"
         )
 
 

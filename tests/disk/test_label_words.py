@@ -7,7 +7,7 @@ from support.files import put
 
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.manifest import parse_manifest
-from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
+from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes, visible
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
@@ -194,3 +194,12 @@ def test_numbers_that_a_spreadsheet_has_saved_are_told() -> None:
     (note,) = spelling_notes("cases", ["001", "1", "1.0", "2", "02", "10", "A01", "A1", "0", "00", "1.5"])
     listed = note.partition("count as different: ")[2]
     assert listed == "'0' and '00'; '001' and '1' and '1.0'; '02' and '2'."
+
+
+def test_names_that_differ_in_what_nobody_sees() -> None:
+    """Such as what comes with a copy out of a web page: two cases of one patient, perhaps on both sides of a split."""
+    names = ["c 7", "c\u00a07", "\u200bc 7", "c 7\ufeff", "d"]
+    (note,) = spelling_notes("cases", names)
+    assert all(repr(name) in note for name in names[:-1])
+    assert r"\u200b" in note
+    assert visible("a\u200b\u00adb c") == "ab c"

@@ -210,3 +210,94 @@ def test_a_lock_of_another_user_that_cannot_be_read_may_be_held(
         pass
     with exclusive_soon(tmp_path / "a", "a test", 10):
         assert calls == 4
+
+
+def _of_another_user(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a lock that a killed process of another user left: it can be read and not opened for writing."""
+    lock.write_text("g2l plan (process 1 on there, since 2026-01-01 00:00:00)\n")
+    open_lock = locks.open_lock
+
+    def denied(path: Path) -> tuple[int, bool]:
+        if path == lock and path.exists() and "process 1" in path.read_text():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_lock(path)
+
+    monkeypatch.setattr(locks, "open_lock", denied)
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_a_lock_that_a_killed_command_of_another_user_left_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """In a folder that both may write, with a umask of 022: it was "cannot write to" the folder, which can be."""
+    out = tmp_path / "out"
+    if place == "inside":
+        out.mkdir()
+    _of_another_user(out / LOCK_SUFFIX if place == "inside" else tmp_path / f"out{LOCK_SUFFIX}", monkeypatch)
+    with exclusive(out, "first"):
+        refused(out)
+    assert nothing_left(tmp_path)
+
+
+def test_a_lock_of_another_user_that_is_held_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / f"out{LOCK_SUFFIX}"
+    _of_another_user(lock, monkeypatch)
+    with open(lock) as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        refused(tmp_path / "out", "in use by g2l plan")
+        assert not locks.remove_left(lock)
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_a_lock_in_a_sticky_folder_that_only_its_owner_may_remove_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    out = tmp_path / "out"
+    if place == "inside":
+        out.mkdir()
+    lock = out / LOCK_SUFFIX if place == "inside" else tmp_path / f"out{LOCK_SUFFIX}"
+    _of_another_user(lock, monkeypatch)
+    monkeypatch.setattr(locks, "remove_left", lambda _: False)
+    words = rf"{lock} is left of another user's command, g2l plan \(process 1 .* Let them delete it"
+    with pytest.raises(G2LError, match=words), exclusive(out, "second"):
+        pass
+
+
+def test_the_end_of_a_command_whose_lock_only_its_first_owner_may_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a killed process of another user, in a sticky folder, with a umask of 002: it is locked, and stays, free."""
+    lock = tmp_path / f"out{LOCK_SUFFIX}"
+    lock.touch()
+    unlink = Path.unlink
+
+    def denied(path: Path, missing_ok: bool = False) -> None:
+        if path == lock:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", denied)
+        with exclusive(tmp_path / "out", "first"):
+            refused(tmp_path / "out")
+    assert lock.exists()
+    with exclusive(tmp_path / "out", "next"):
+        pass
+    assert nothing_left(tmp_path)
+
+
+def test_a_folder_that_may_not_be_entered_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's with a umask of 077: it was "may be in use by another user", with a lock that is not there."""
+    out, open_file = tmp_path / "out", os.open
+    out.mkdir()
+
+    def denied(path: Path, flags: int, *mode: int) -> int:
+        if Path(path).parent == out:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", denied)
+    words = r"cannot write to .*out: Permission denied\. Choose another --out"
+    with pytest.raises(G2LError, match=words), exclusive(out, "me"):
+        pass

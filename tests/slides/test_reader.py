@@ -1,6 +1,7 @@
 """Slides: a patch is what it says, to the pixel; what cannot be read raises, and spoils nothing else."""
 
 import math
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -209,6 +210,13 @@ def test_no_slide(tmp_path: Path) -> None:
     (tmp_path / "empty.svs").write_bytes(b"")
     with pytest.raises(SlideError, match=r"empty\.svs: not a slide"):
         Slide(tmp_path / "empty.svs")
+
+
+def test_a_slide_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's with a umask of 077: OpenSlide says that it is no slide, and G2L said so, and to convert it."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SlideError, match=r"a\.svs: this user has no permission to read it\. .* chmod g\+r"):
+        Slide(sf.not_a_slide(tmp_path / "a.svs"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pipeline.cohort.cases import CASE_COLUMNS
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.case_lists import case_list_names, case_list_text
-from pipeline.disk.label_words import case_value
+from pipeline.disk.label_words import case_value, visible
 from pipeline.disk.tables import composed, read_table, refuse, unguarded
 
 FLAG = "--exclude-cases"
@@ -151,11 +151,12 @@ def _notes(num_listed: int, unmatched: Sequence[str], excluded: Sequence[Manifes
 
 def key_of(name: str) -> str:
     """What a case or slide is compared by: the patient of its TCGA barcode, a number without the zeros that tables take
-    off or add, or else the name in small letters.
+    off or add, or else the name in small letters, with one space for each run of blanks and without what nobody sees.
     """
+    name = visible(name)
     if barcode := find_barcode(name):
         return barcode.case_id
-    plain = composed(name).strip().casefold()
+    plain = " ".join(composed(name).split()).casefold()
     number = NUMBER.fullmatch(plain)
     return number[1] if number else plain
 
@@ -272,8 +273,8 @@ def _rows_of(source: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def _numbered(text: str) -> list[tuple[int, str]]:
-    """The lines of a text that are not blank, from 1."""
-    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    """The lines of a text that are not blank, from 1; without characters that nobody sees."""
+    return [(number, line) for number, line in enumerate(visible(text).splitlines(), 1) if line.strip()]
 
 
 def _is_note(line: str) -> bool:
@@ -389,7 +390,7 @@ def _rows_of_table(path: Path, separator: Literal[",", "\t"], head: int) -> list
             f"{', '.join(columns[:NAMED_CASES])}"
         )
     rows = [
-        (line, {name: text for name in wanted if (text := case_value(cells[name]))})
+        (line, {name: text for name in wanted if (text := case_value(visible(cells[name])))})
         for line, cells in records
         if not NOTE_CELL.match(cells[columns[0]].strip())
     ]

@@ -48,6 +48,11 @@ LOSSY_COMPRESSIONS = (
     tifffile.COMPRESSION.JPEG_2000_LOSSY,  # QuPath and Bio-Formats write JPEG 2000 without loss under another number
 )
 """TIFF's compressions by JPEG, and by JPEG 2000 with loss, which lose digits."""
+WHITE_IS_0 = (
+    "the mask says that its 0 is white (MinIsWhite), and its values count as they are stored: what viewers show as "
+    "white is in no class. Write it with 0 as black if that is not meant"
+)
+"""What to note of a TIFF that turns grey values round."""
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 """TIFF's units of resolution: inch, centimetre."""
 TELLING_PX = 50
@@ -99,7 +104,9 @@ def _regions_of(
     corner_l0_px: tuple[int, int] = (0, 0),
 ) -> MaskRegions:
     """What `mask_regions` gives, of a mask that was read."""
-    values, stated_mpp, names = read
+    values, stated_mpp, names, said = read
+    for line in said:
+        notes.say(line)
     height, width = values.shape
     if stated_mpp is not None and stated_mpp <= MOST_MPP:
         pixel_l0_px = stated_mpp / mpp
@@ -178,8 +185,8 @@ def is_as_large(mask: MaskRegions, size_l0_px: tuple[int, int]) -> bool:
     return all(abs(covered - full) <= SIZE_TOLERANCE * full + mask.pixel_l0_px for covered, full in sides)
 
 
-ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str]]
-"""Values (H, W), the stated um/px if there is one, and names of values."""
+ReadMask = tuple[NDArray[np.unsignedinteger], float | None, Mapping[str, str], list[str]]
+"""Values (H, W), the stated um/px if there is one, names of values, and what there is to note."""
 
 
 def _read_png(data: bytes) -> ReadMask:
@@ -200,7 +207,7 @@ def _read_png(data: bytes) -> ReadMask:
             raise ValueError(f"a mask has one channel of whole numbers; this has mode {image.mode}")
         text = getattr(image, "text", {}).get("classes", "{}")
         values = np.asarray(image)
-    return _unsigned(values), None, _names(f'{{"classes": {text}}}')
+    return _unsigned(values), None, _names(f'{{"classes": {text}}}'), []
 
 
 def _read_tiff(data: bytes) -> ReadMask:
@@ -223,7 +230,15 @@ def _read_tiff(data: bytes) -> ReadMask:
         description = page.description or ""
         stated = _ome_mpp(description) if page.is_ome else _tag_mpp(page)
         values = page.asarray().reshape(page.imagelength, page.imagewidth)
-    return _unsigned(values), stated, _names("{}" if page.is_ome else description)
+        said = _said_of_white(page)
+    return _unsigned(values), stated, _names("{}" if page.is_ome else description), said
+
+
+def _said_of_white(page: tifffile.TiffPage) -> list[str]:
+    """What to note of an image whose 0 is white; nothing of one that tifffile wrote, which keeps True as 1 so."""
+    is_of_tifffile = str(page.tags.valueof("Software", default="")).startswith("tifffile")
+    is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    return [WHITE_IS_0] if is_inverted and not is_of_tifffile else []
 
 
 def _declared(data: bytes, tiff: tifffile.TiffFile, offset: int) -> set[int]:

@@ -69,6 +69,8 @@ def within_classes(
         kept &= _share_together(annotations, rules.exclude, coords, side) <= rules.max_excluded
         if not kept.any():
             why_none = _why_none("--exclude", rules.exclude, names, rules)
+    if names and not why_none:
+        notes = (*notes, *_not_among(names, sampling))
     return replace(
         grid,
         coords_l0_px=coords[kept],
@@ -119,6 +121,19 @@ def _without_effect(sampling: Sampling, why: str) -> Iterator[str]:
         yield f"{why}, so --exclude drops nothing"
     if sampling.method == "class":
         yield f"{why}, so its sample is uniform"
+
+
+def _not_among(present: Sequence[str], sampling: Sampling) -> Iterator[str]:
+    """What options ask for of classes that the slide does not have among its own: those that only capitals set apart,
+    and quotas of none of them.
+    """
+    rules = sampling.classes
+    for name, flag in rules.named.items():
+        if name not in present and (other := capitals_apart(name, present)):
+            yield f"{flag} {name}: its annotations have no such class{other}"
+    quotas = {name for name, _ in rules.quotas}
+    if sampling.method == "class" and quotas and quotas.isdisjoint(present):
+        yield f"its annotations have no class of --class-quota, so its sample is uniform; they have {_listed(present)}"
 
 
 def _why_none(flag: str, names: Sequence[str], present: Sequence[str], rules: ClassRules) -> str:

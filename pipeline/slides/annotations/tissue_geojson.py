@@ -24,6 +24,7 @@ from pipeline.base.outside import UnsafeError, file_trouble, read_bytes
 from pipeline.config.class_rules import capitals_apart
 from pipeline.config.groups import AnnotationOrigin
 from pipeline.config.tissue_rules import ARTEFACT_RULES, RuleName
+from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text
 from pipeline.slides.annotations.outlines import Polygon, mask_of, polygons_of
 from pipeline.slides.annotations.read import read_annotations
@@ -57,7 +58,14 @@ NAMESPACE = uuid.UUID("5a4e1a3f-2c0b-5c0e-9d25-0b8f8a1a6f2e")
 
 
 def corrected_path(folder: Path, slide_id: str) -> Path:
-    """The file of a slide in a folder of tissue."""
+    """The file of a slide in a folder of tissue; one that is there, even if only the encoding of accents in its name
+    differs, as that of a file which QuPath exported on a Mac.
+    """
+    return file_named(written_path(folder, slide_id))
+
+
+def written_path(folder: Path, slide_id: str) -> Path:
+    """The file of a slide's tissue as `write_tissue` names it."""
     return folder / f"{slide_id}{TISSUE_ENDING}"
 
 
@@ -83,7 +91,7 @@ def write_tissue(tissue: TissueMask, slide_id: str, folder: Path, corner_l0_px: 
             for feature in _features(name, mask, tissue.pixel_l0_px, slide_id, corner_l0_px)
         ],
     }
-    write_text(corrected_path(folder, slide_id), json.dumps(collection) + "\n")
+    write_text(written_path(folder, slide_id), json.dumps(collection) + "\n")
 
 
 def _features(

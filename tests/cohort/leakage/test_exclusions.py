@@ -64,6 +64,8 @@ def test_numbers_count_without_the_zeros_that_tables_take_off_or_add(tmp_path: P
         ("# a note\n\ncase_id\ne\n TCGA-3C-AALJ \n", "efg"),
         ("\ufeffe\r\nb\r\n", "be"),
         ('"case_id"\n"e"\n', "e"),  # R's write.csv
+        ("\u200be\nPatient\u00a03\n", "cde"),  # out of a web page, or of Word
+        ("case_id,n\nTCGA-\u200b3C-AALJ,1\npatient  3\u200b,2\n", "cdfg"),
         ('"Patient 3"\ne\n', "cde"),
         ('"case_id"\n"TCGA-3C-AALJ"\n', "fg"),
         ("e # why, and; where", "e"),

@@ -218,3 +218,17 @@ def test_a_list_of_images_without_end_is_not_followed() -> None:
 
 def test_values_of_one_name_are_one_class() -> None:
     assert of(tiff(VALUES, metadata={"classes": {"1": "a", "7": "a"}})).classes == ("a",)
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_a_mask_whose_0_is_white_is_told(bits: int) -> None:
+    """As ImageMagick writes those of one bit: viewers show class 1 as black, and a program that inverts it as 0."""
+    values = VALUES > 0 if bits == 1 else VALUES
+    options: Any = {"resolution": (2500, 2500), "resolutionunit": "CENTIMETER", "software": "other"}
+    inverted = of(tiff(values, photometric="miniswhite", **options))
+    plain = of(tiff(values, photometric="minisblack", **options))
+    assert inverted.areas_um2 == plain.areas_um2
+    assert plain.notes == ()
+    (note,) = inverted.notes
+    assert "0 is white" in note
+    assert of(tiff(VALUES > 0, **options | {"software": None})).notes == ()  # tifffile, which keeps True as 1

@@ -158,6 +158,29 @@ def test_a_class_in_other_capitals_is_another_class_and_that_is_said(grid: Tissu
     assert laid.of_class == "its annotations have no tumor (--include); they have Tumor, and capitals count"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"exclude": ("Left",)}, "--exclude Left: its annotations have no such class; there is left, and capitals"),
+        ({"include": ("Left", "right")}, "--include Left: its annotations have no such class; there is left"),
+        ({"quotas": (("Left", 1.0), ("right", 1.0))}, "--class-quota Left: its annotations have no such class"),
+        ({"quotas": (("other", 1.0),)}, "no class of --class-quota, so its sample is uniform; they have left, right"),
+        ({"exclude": ("other",)}, ""),  # a slide need not have each class
+        ({"quotas": (("other", 1.0), ("left", 1.0))}, ""),
+    ],
+    ids=str,
+)
+def test_classes_of_options_that_a_slide_has_otherwise_are_told(
+    grid: TissueGrid, tmp_path: Path, options: dict[str, object], told: str
+) -> None:
+    """They dropped and counted nothing there, without a word in the audit."""
+    annotations = read_boxes(tmp_path, left=BOXES["left"], right=BOXES["right"])
+    sampling = replace(rules(**options), method="class" if "quotas" in options else "uniform")
+    notes = within_classes(grid, annotations, sampling).annotation_notes
+    assert told in " ".join(notes)
+    assert bool(notes) == bool(told)
+
+
 def test_what_a_slides_warnings_are_of(grid: TissueGrid, tmp_path: Path) -> None:
     annotations = read_boxes(tmp_path, Tumor=(0, 0, 352, 512))
     noted = replace(annotations, notes=("mended",))

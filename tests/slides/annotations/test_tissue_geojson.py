@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -44,6 +46,22 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Slide:
 def of_mask(slide: Slide, mask: np.ndarray, unreadable: np.ndarray | None = None) -> TissueMask:
     thumbnail, _, pixel_l0_px = read_thumbnail(slide)
     return TissueMask(mask, pixel_l0_px, np.zeros_like(mask) if unreadable is None else unreadable, thumbnail)
+
+
+@pytest.mark.parametrize(("written", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_file_whose_name_has_its_accents_encoded_otherwise(
+    slide: Slide, tmp_path: Path, written: Literal["NFC", "NFD"], asked: Literal["NFC", "NFD"]
+) -> None:
+    """As where QuPath on a Mac exported it: it was "no such file", though a listing shows it."""
+    file_id, slide_id = (unicodedata.normalize(form, "Müller Präparat 3") for form in (written, asked))
+    found = find_tissue(slide)
+    write_tissue(found, file_id, tmp_path)
+    back, notes = tissue_from_file(slide, slide_id, tmp_path)
+    np.testing.assert_array_equal(back.mask, found.mask)
+    assert notes == ()
+    assert corrected_path(tmp_path, slide_id).name == f"{file_id}.geojson"
+    write_tissue(replace(found, mask=~found.mask), slide_id, tmp_path)  # a file of the very name comes first
+    np.testing.assert_array_equal(tissue_from_file(slide, slide_id, tmp_path)[0].mask, ~found.mask)
 
 
 def test_what_the_finder_found_comes_back(slide: Slide, tmp_path: Path) -> None:

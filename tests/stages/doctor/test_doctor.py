@@ -162,6 +162,10 @@ def test_what_may_not_be_read_is_said_with_who_can_mend_it(tmp_path: Path, monke
     for name, words in (("folder", "a folder that .*chmod u[+]rx .*folder"), ("m.csv", "a file that .*chmod u[+]r ")):
         with pytest.raises(G2LError, match=rf"{name} is {words}"):
             kind_of(tmp_path / name)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)  # a colleague, whom the owner's own right does not help
+    for name, words in (("folder", "chmod -R g[+]rX .*folder, or o "), ("m.csv", "chmod g[+]r .*m.csv, or o ")):
+        with pytest.raises(G2LError, match=words):
+            kind_of(tmp_path / name)
 
     def refuse(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
