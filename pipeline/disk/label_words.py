@@ -152,7 +152,7 @@ def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
     more = f" and {len(several) - MAX_SHOWN:,} more" if len(several) > MAX_SHOWN else ""
     listed = "; ".join(several[:MAX_SHOWN])
     return [
-        f"These {what} differ only in capitals, blanks, a .0 or leading zeros and count as different: {listed}{more}."
+        f"These {what} differ only in spelling (capitals, blanks, zeros, ...) and count as different: {listed}{more}."
     ]
 
 

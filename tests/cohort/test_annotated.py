@@ -397,7 +397,7 @@ def test_spellings_over_a_cohort_are_noted() -> None:
     notes = class_spelling_notes([{NFC: (NFC,)}, {NFC: (NFD,), "a": ("a",)}, {NFC: (NFD,), "A": ("A",)}, {}])
     assert notes == [
         rf"class {NFC} is spelled in 2 ways, taken as one: ' Tumo\u0308r\xa0' (2 slides), 'Tum\xf6r' (1 slide)",
-        "These classes of annotations differ only in capitals, blanks, a .0 or leading zeros and count as different: "
+        "These classes of annotations differ only in spelling (capitals, blanks, zeros, ...) and count as different: "
         "'A' and 'a'.",
     ]
     assert class_spelling_notes([{"a": ("a",)}, {"b": ("b",)}]) == []

@@ -168,7 +168,7 @@ def test_labels_in_two_spellings_are_told(tmp_path: Path) -> None:
         put(tmp_path / "patches.csv", "path,label,case\na.png,Tumour,1\nb.png,tumour,2\nc.png,normal,c 3\n")
     )
     assert found.notes() == [
-        "These labels differ only in capitals, blanks, a .0 or leading zeros and count as different: "
+        "These labels differ only in spelling (capitals, blanks, zeros, ...) and count as different: "
         "'Tumour' and 'tumour'."
     ]
 

@@ -151,10 +151,10 @@ def test_names_that_differ_only_in_capitals_are_noted(tmp_path: Path) -> None:
     found = read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert found.num_out_of_domain == 2
     assert found.notes == (
-        "These names of biological_class differ only in capitals, blanks, a .0 or leading zeros and count as "
+        "These names of biological_class differ only in spelling (capitals, blanks, zeros, ...) and count as "
         "different: 'STROMA' and "
         "'Stroma' and 'stroma'.",
-        "These names of subset differ only in capitals, blanks, a .0 or leading zeros and count as different: "
+        "These names of subset differ only in spelling (capitals, blanks, zeros, ...) and count as different: "
         "'A' and 'a'.",
     )
     assert found.index is not None

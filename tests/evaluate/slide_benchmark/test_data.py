@@ -183,10 +183,10 @@ def test_words_that_may_not_be_meant(tmp_path: Path) -> None:
     csv = "slide_id,case_id,tp53\ns1,A,Mut\ns2,B,mut\ns3,b,wild type\ns4,7,wildtype\ns5,7.0,mut\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3", "s4", "s5"]}))
     assert found.notes == (
-        "These labels differ only in capitals, blanks, a .0 or leading zeros and count as different: "
+        "These labels differ only in spelling (capitals, blanks, zeros, ...) and count as different: "
         "'Mut' and 'mut'; 'wild type' and "
         "'wildtype'.",
-        "These cases differ only in capitals, blanks, a .0 or leading zeros and count as different: "
+        "These cases differ only in spelling (capitals, blanks, zeros, ...) and count as different: "
         "'7' and '7.0'; 'B' and 'b'.",
     )
     ages = "case_id,age\n" + "".join(f"c{i},{40.5 + i}\n" for i in range(11))

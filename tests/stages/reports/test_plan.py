@@ -70,11 +70,11 @@ def test_cases_that_differ_in_capitals_only() -> None:
     first, second = plan.slides
     alike = replace(plan, slides=(replace(first, case_id="P-1"), replace(second, case_id="p-1")))
     assert (
-        "warning: These cases differ only in capitals, blanks, a .0 or leading zeros and count as different:"
+        "warning: These cases differ only in spelling (capitals, blanks, zeros, ...) and count as different:"
         " 'P-1' and 'p-1'." in estimate(alike)
     )
     centres = replace(plan, slides=(replace(first, center="Ulm"), replace(second, center="ulm ")))
-    assert "warning: These centres differ only in capitals" in estimate(centres)
+    assert "warning: These centres differ only in spelling" in estimate(centres)
     assert "warning: These" not in estimate(plan)
 
 
