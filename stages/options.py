@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.base import Config, OneOf, read_options, to_toml
+from pipeline.config.base import Config, choice_words, read_options, to_toml
 from pipeline.config.model_names import as_on_disk, split_choice
 from pipeline.config.recipes import with_recipe
 from pipeline.disk.objects.urls import as_url, readable_url, require_local
@@ -70,15 +70,6 @@ def _list_item(annotation: Any) -> Any:
     return typing.get_args(lists[0])[0] if lists else None
 
 
-def _choice(info: FieldInfo) -> tuple[str, ...]:
-    """The words of a choice, also of an optional one; empty if the field is no choice."""
-    if registries := [mark for mark in info.metadata if isinstance(mark, OneOf)]:
-        return tuple(registries[0].words())
-    annotations = (info.annotation, *typing.get_args(info.annotation))
-    choices = [annotation for annotation in annotations if typing.get_origin(annotation) is Literal]
-    return typing.get_args(choices[0]) if choices else ()
-
-
 def _optional(info: FieldInfo) -> Any:
     """The field's annotation, made optional: `None` means that the flag is absent.
 
@@ -87,7 +78,7 @@ def _optional(info: FieldInfo) -> Any:
     annotation: Any = info.annotation
     if typing.get_origin(_list_item(annotation)) is Literal:
         return list[str] | None
-    if _choice(info):
+    if choice_words(info):
         return str | None
     if type(None) in typing.get_args(annotation):
         return annotation
@@ -127,7 +118,7 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     item = _list_item(info.annotation)
     words = typing.get_args(item) or (getattr(item, "__name__", ""),)
     metavar = f"<{'|'.join(words)}>" if item is not None else None
-    if choice := _choice(info):
+    if choice := choice_words(info):
         metavar = f"[{'|'.join(choice)}]"
     option = typer.Option(
         None, *flags, help=_help(info), show_default=False, metavar=metavar, rich_help_panel=_panel(name, config)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, ValidationInfo
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from pipeline.base import outside
@@ -124,6 +125,15 @@ class OneOf:
         return value
 
 
+def choice_words(info: FieldInfo) -> tuple[str, ...]:
+    """The words of a choice, also of an optional one; empty if the field is no choice."""
+    if registries := [mark for mark in info.metadata if isinstance(mark, OneOf)]:
+        return tuple(registries[0].words())
+    annotations = (info.annotation, *get_args(info.annotation))
+    choices = [annotation for annotation in annotations if get_origin(annotation) is Literal]
+    return get_args(choices[0]) if choices else ()
+
+
 class Config(BaseModel):
     """Base of all configurations: frozen, checked, no unknown keys, numbers finite."""
 
@@ -155,9 +165,15 @@ class Config(BaseModel):
                     hint = did_you_mean(name, cls.model_fields)
                 elif problem["type"] == "literal_error":
                     hint = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-                said = "missing; it must be given" if problem["type"] == "missing" else problem["msg"]
+                said = cls._said_of_missing(name) if problem["type"] == "missing" else problem["msg"]
                 lines.append(f"  {name}: {said}{value}{hint}")
             raise ConfigError("these options are wrong:\n" + "\n".join(lines)) from None
+
+    @classmethod
+    def _said_of_missing(cls, name: str) -> str:
+        """What to say of an option that must be given: that it must, and its choices if it has some."""
+        words = ", ".join(choice_words(cls.model_fields[name]))
+        return f"missing; it must be given{f' (one of {words})' if words else ''}"
 
     def record(self) -> dict[str, Any]:
         """All values as plain JSON or TOML types, without options that are off (`None`).

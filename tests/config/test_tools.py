@@ -22,7 +22,7 @@ IMPORT = {"slides_root": Path("s"), "teacher": "t"}
         (ImportConfig, IMPORT | {"min_cosine": 1.01}, "min_cosine: "),
         (ImportConfig, IMPORT | {"val_fraction": 1.0}, "val_fraction: "),
         (ImportConfig, IMPORT | {"mpp": 0}, "mpp: "),
-        (EmbedConfig, {}, "layout: missing; it must be given"),
+        (EmbedConfig, {}, r"layout: missing; it must be given \(one of trident, "),
         (EmbedConfig, {"layout": "tridnet"}, r"got 'tridnet'\) \(did you mean trident\?"),
         (EmbedConfig, {"layout": "pt", "min_tissue": -0.1}, "min_tissue: "),
     ],
