@@ -124,7 +124,7 @@ def stored_rate(store: Path | None, now: Mapping[str, str | int]) -> float:
     say(f"note: --rate-from {store}: {1 / each:.4g} patches a second of {rate_words(first)}")
     if others := rate_differences(first, now):
         say(
-            f"warning: --rate-from {store} was made otherwise ({'; '.join(others)}), so that stage one may "
+            f"warning: --rate-from {store} was made with other options ({'; '.join(others)}), so that stage one may "
             "take far more time than the budget, or less. Give a store that was made alike, or --rate"
         )
     return 1 / each

@@ -32,8 +32,8 @@ from pipeline.training.rows import StoredRows, row_keys, row_views
 
 FINISH_AND_COPY = "finish the store in the folder where it is made, and copy it to the bucket again"
 COPY_FROM_ORIGINAL = (
-    "copy the damaged files to the bucket again from the folder where the store was made, shard files first, "
-    "shards/<i>.json last (docs/scale.md); `g2l verify` that folder before, for the damage may be there as well"
+    "run `g2l verify` on the folder where the store was made: the damage may be there as well. If that is sound, copy "
+    "the damaged files from it to the bucket again, shard files first, shards/<i>.json last (docs/scale.md)"
 )
 
 

@@ -25,7 +25,8 @@ LOCK_SUFFIX = ".g2l-lock"
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 """Errors of file systems without flock: some FUSE, Lustre without `-o flock`, NFS without its lock service."""
-NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+NOT_WRITABLE = (errno.EROFS, *NOT_ALLOWED)
 RETRY_SECONDS = 0.01
 """Between two looks at a lock that is waited for."""
 
@@ -98,12 +99,20 @@ def hold_beside(output: Path, real: Path, what: str, stack: ExitStack, option: s
 def _not_writable(folder: Path, error: OSError, option: str) -> G2LError:
     """The error that says why no lock can be written in a folder: the folder's fault, or that of a lock in it."""
     lock = Path(error.filename or folder)
-    if lock.name.endswith(LOCK_SUFFIX) and os.path.lexists(lock) and error.errno in NOT_WRITABLE:
+    if lock.name.endswith(LOCK_SUFFIX) and error.errno in NOT_ALLOWED and _is_anothers(lock) and not is_held(lock):
         return G2LError(
             f"{lock} is left of another user's command, {holder_of(lock)}, which does not run here any more, and only "
             f"they may remove it. Let them delete it, or choose another {option}."
         )
     return G2LError(f"cannot write to {folder}: {error.strerror}. Choose another {option} or fix its permissions.")
+
+
+def _is_anothers(path: Path) -> bool:
+    """Whether a file is there that is another user's."""
+    try:
+        return os.lstat(path).st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def hold_new_folder(folder: Path) -> None:
@@ -133,8 +142,10 @@ def hold(path: Path, output: Path, what: str, stack: ExitStack) -> None:
                         f"{output} may be in use by another user, whose lock {path} cannot be read. Wait for their "
                         "command to end, or let them delete the lock if none runs."
                     ) from None
-                if error.errno in NOT_WRITABLE and remove_left(path):
+                if error.errno in NOT_ALLOWED and remove_left(path):
                     continue
+                if error.errno in NOT_ALLOWED and is_held(path):  # somebody else has taken it over in between
+                    raise busy(path, output) from None
                 raise
             try:
                 taken = take_lock(fd, path, output, what, is_new, stack)

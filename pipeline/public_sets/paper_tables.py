@@ -41,14 +41,13 @@ class PaperTable:
 
 
 def shared_places(comparisons: Sequence[Comparison]) -> list[str]:
-    """Sets and models, "SET: MODEL" each, whose value stands in no table, as an earlier one stands in its place."""
-    taken: set[tuple[str, str, str]] = set()
+    """Sets and models, "SET: MODEL" each, whose value stands in no table, as another one stands in its place."""
+    taken: dict[tuple[str, str, str], float] = {}
     shared = []
     for row in comparisons:
         if row.value is not None:
-            place = _place(row)
-            shared += [f"{row.set}: {row.model}"] * (place in taken)
-            taken.add(place)
+            is_other = taken.setdefault(_place(row), row.value) != row.value
+            shared += [f"{row.set}: {row.model}"] * is_other
     return list(dict.fromkeys(shared))
 
 

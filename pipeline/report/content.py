@@ -161,11 +161,16 @@ class Section:
                 for score in self.scores
                 if score.differences
             },
+            **({"references": references} if (references := self._references()) else {}),
             "figures": [figure.file for figure in self.figures],
             "exclusions": [exclusion.record() for exclusion in self.exclusions],
             "notes": list(self.notes),
             "data": self.data,
         }
+
+    def _references(self) -> dict[str, str]:
+        """What the differences of scores are from, where that is not the report's reference, by the score's name."""
+        return {score.name: score.reference for score in self.scores if score.differences and score.reference}
 
 
 @dataclass(frozen=True)

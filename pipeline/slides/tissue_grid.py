@@ -66,6 +66,7 @@ class TissueGrid:
         coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
         tissue_fraction: float64 (N,), the fraction of each patch's area on tissue.
         min_tissue: the least fraction that was required.
+        is_found: whether the tissue was found here, by rules; otherwise it was given.
         is_grouped: whether small groups of patches were dropped.
         why_full: why tiles are decoded in full, where half was asked for; else empty.
         classes: classes of the slide's annotations on the patches; `None` without annotations.
@@ -83,6 +84,7 @@ class TissueGrid:
     coords_l0_px: NDArray[np.int64]
     tissue_fraction: NDArray[np.float64]
     min_tissue: float
+    is_found: bool = True
     is_grouped: bool = False
     why_full: str = ""
     classes: PatchClasses | None = None
@@ -98,7 +100,8 @@ class TissueGrid:
         full = (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
         grey = (NO_COLOUR,) if is_grey(self.tissue) else ()
         on_black = (ON_BLACK,) if is_on_black(self.tissue) else ()
-        return (*full, *grey, *on_black, *greedy_rules(self.tissue), *self.annotation_notes)
+        greedy = greedy_rules(self.tissue) if self.is_found else ()
+        return (*full, *grey, *on_black, *greedy, *self.annotation_notes)
 
     @property
     def why_empty(self) -> str:
@@ -136,6 +139,7 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
     if wanted.decode == "half" and not why_full:
         geometry = replace(geometry, decode="half")
     geometry = geometry.reduced_by(wanted.resampling)
+    is_found = tissue is None
     if tissue is None:
         tissue = find_tissue(slide, wanted.rules)
         tissue = drop_artefacts(tissue, tissue.pixel_l0_px * info.mpp)
@@ -156,6 +160,7 @@ def lay_grid(slide: Slide, wanted: Grid, tissue: TissueMask | None = None) -> Ti
         grid[kept],
         fraction[kept],
         wanted.min_tissue,
+        is_found,
         bool(wanted.tiling),
         why_full,
         rejected_l0_px=grid[~kept],
@@ -199,8 +204,8 @@ def greedy_rules(tissue: TissueMask) -> list[str]:
     counts = {name: number for name, number in dropped_mm2(tissue, 1.0).items() if name in WATCHED_RULES}
     found = float(tissue.mask.sum()) + sum(counts.values())
     return [
-        f"the rule {name} took {count / found:.0%} of what had been found as tissue: look at its picture (--overlays); "
-        f"if that is tissue, --skip-rule {name}"
+        f"the rule {name} took {count / found:.0%} of what had been found as tissue: look at the pictures of "
+        f"`g2l plan --overlays`; if that is tissue, --skip-rule {name}"
         for name, count in counts.items()
         if count > MOST_TAKEN * found
     ]

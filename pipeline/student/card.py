@@ -255,7 +255,7 @@ def split_words(store: dict[str, Any]) -> str:
 
 
 def seen_words(seen: str) -> str:
-    """What `start.seen_before` says, as a sentence behind another; nothing for ""."""
+    """What `SeenBeforeJson.words` says, as a sentence behind another; nothing for ""."""
     return f" {seen[0].upper()}{seen[1:]}." if seen else ""
 
 

@@ -197,8 +197,8 @@ class SeenBeforeJson(_Object):
         """For the run that is begun from this student; "" if there is nothing to tell."""
         if self.shared:
             return (
-                f"{self.shared:,} of {self.cases:,} held-out cases were trained on before, by the plan of --weights: "
-                "held-out figures are too good"
+                f"{self.shared:,} of {self.cases:,} held-out cases were trained on before, by a plan that --weights "
+                "come from: held-out figures are too good"
             )
         if self.is_unknown:
             return (

@@ -168,7 +168,8 @@ def _differing(base: Values, words: Mapping[str, str], of_recipe: Values) -> tup
     options = {name: _value_of(name, text) for name, text in words.items() if name not in (STORE, RECIPE)}
     options = {name: value for name, value in of_recipe.items() if name not in base} | options
     config, plain = build_config(base, options, _said(words)), build_config(base, {}, "the base")
-    idle, implied = idle_options(config), {"augment"} - plain.model_fields_set
+    idle = idle_options(config) & words.keys()  # what a recipe sets is kept: the run is compared with the recipe
+    implied = {"augment"} - plain.model_fields_set
     differing = {name: getattr(config, name) for name in options if name not in idle}
     return {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}, idle
 

@@ -135,16 +135,16 @@ def pairs_text(each: ScoreTable, titles: Mapping[str, str]) -> str:
     return text + (f"\n{more:,} more pairs are in pairs.csv" if more > 0 else "")
 
 
-def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float) -> str:
+def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float, reference: str) -> str:
     """What the comparisons of one score show, in a sentence."""
     if not each.pairs:
-        return _why_no_pairs(each)
+        return _why_no_pairs(each, reference)
     untested = sum(isnan(pair.p) for pair in each.pairs)
     shown = sum(pair.verdict in ("higher", "lower") for pair in each.pairs)
     if untested == len(each.pairs):
         return (
             "No difference can be said: that takes two runs a setting or more (--seeds), and held-out patches of two "
-            "cases or more; of a score of `g2l evaluate`, one that has intervals there."
+            "cases or more. A score of `g2l evaluate` also needs an interval there."
         )
     text = (
         f"{shown} of {len(each.pairs)} differences in {each.score} are shown, at a level of {level:g} for all together"
@@ -156,8 +156,10 @@ def conclusion(each: ScoreTable, titles: Mapping[str, str], level: float) -> str
     return f"{text}. The settings were compared with the reference only."
 
 
-def _why_no_pairs(each: ScoreTable) -> str:
+def _why_no_pairs(each: ScoreTable, reference: str) -> str:
     """Why nothing was compared by a score, in a sentence."""
     if len(each.estimates) < 2:
         return "One setting: nothing to compare."
+    if reference not in each.estimates:
+        return "Not compared: all runs of the reference diverged. Give another --reference."
     return f"Not compared: `g2l evaluate` gives no differences in {each.score}."

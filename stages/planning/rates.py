@@ -1,4 +1,4 @@
-"""Compare the store whose rate prices a budget in time (`--rate-from`) with the stage one that is planned. Pure.
+"""Compare the store whose rate prices a budget in time (`--rate-from`) with the stage one that is planned.
 
 Left out: the machine, for a plan does not know where stage one will run; the words name that of the store.
 """

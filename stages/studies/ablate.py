@@ -130,7 +130,8 @@ def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None
     settings = build_settings(base, axes, list(by_name))
     if len(settings) < 2:
         raise ConfigError(
-            f"the grid has {counted(len(settings), 'setting')}: nothing to compare. Give --vary NAME=VALUE,VALUE"
+            f"the grid has {counted(len(settings), 'setting')}: nothing to compare. Give --vary NAME=VALUE,VALUE of an "
+            "option that has an effect beside the others (the window of an early stop has none where there is none)"
         )
     return GridPlan(
         [Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference, base)
@@ -179,7 +180,8 @@ def write_ablation(folder: StudyFolder, grid: GridPlan, tables: Sequence[ScoreTa
     draw_settings(panels, list(titles.values()), titles[reference], folder.folder / "figure.png")
     parts = []
     for each in tables:
-        parts += [settings_text(each, titles, reference), pairs_text(each, titles), conclusion(each, titles, level), ""]
+        said = conclusion(each, titles, level, reference)
+        parts += [settings_text(each, titles, reference), pairs_text(each, titles), said, ""]
     return "\n".join([*parts, f"tables are in {folder.folder / 'table.csv'} and pairs.csv, the figure is figure.png"])
 
 

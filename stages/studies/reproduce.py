@@ -109,7 +109,7 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
         for place in shared_places([*comparisons, *beside]):
             say(
                 f"note: {place}: several values for one place of the paper's tables, which show the first: this call's "
-                "before those of --beside. Another label gives the model a column of its own"
+                "before those of --beside"
             )
         write_outcome(out, report, comparisons, beside)
     failed = num_failures(members.left_out) + num_failed(report)

@@ -259,9 +259,26 @@ def test_a_lock_in_a_sticky_folder_that_only_its_owner_may_remove_is_named(
     lock = out / LOCK_SUFFIX if place == "inside" else tmp_path / f"out{LOCK_SUFFIX}"
     _of_another_user(lock, monkeypatch)
     monkeypatch.setattr(locks, "remove_left", lambda _: False)
+    with pytest.raises(G2LError, match="cannot write to"), exclusive(out, "of one's own lock, nothing such is said"):
+        pass
+    monkeypatch.setattr(locks, "_is_anothers", Path.exists)
     words = rf"{lock} is left of another user's command, g2l plan \(process 1 .* Let them delete it"
     with pytest.raises(G2LError, match=words), exclusive(out, "second"):
         pass
+
+
+def test_a_lock_that_somebody_takes_over_meanwhile_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at a left lock and its removal."""
+    lock = tmp_path / f"out{LOCK_SUFFIX}"
+    _of_another_user(lock, monkeypatch)
+    with open(lock) as f:
+
+        def taken(_: Path) -> bool:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            return False
+
+        monkeypatch.setattr(locks, "remove_left", taken)
+        refused(tmp_path / "out", "in use by g2l plan")
 
 
 def test_the_end_of_a_command_whose_lock_only_its_first_owner_may_remove(

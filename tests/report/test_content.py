@@ -1,6 +1,7 @@
 """The content of a report: plain data, and the same in JSON with every digit."""
 
 import json
+from dataclasses import replace
 from math import inf, nan
 
 import pytest
@@ -80,7 +81,9 @@ def test_a_section_lists_scores_and_only_differences_that_there_are() -> None:
     }
     assert record["differences"] == {"first": {"b": {"value": 2, "low": 1, "high": 3}}}
     assert (record["figures"], record["notes"], record["basis"]) == (["f.png"], ["n"], {"patches": 3})
-    assert not {"key", "ms_per_patch"} & record.keys()
+    assert not {"key", "ms_per_patch", "references"} & record.keys()
+    scores[0] = replace(scores[0], reference="a")  # not the report's
+    assert replace(section, scores=scores).record()["references"] == {"first": "a"}
     json.dumps(record, allow_nan=False)
 
 

@@ -220,10 +220,20 @@ def test_a_rule_that_takes_much_of_the_tissue_is_told_of(rule: RuleName, taken: 
     reasons[-1] = reason_of("border")  # not found as tissue before
     glass = np.zeros_like(reasons, bool)
     found = TissueMask(reasons == 0, 8.0, glass, np.zeros((100, 100, 3), np.uint8), reasons, (), ("border", rule))
-    words = f"the rule {rule} took {100 * taken / 99:.0%} of what had been found as tissue: look at its picture"
+    words = f"the rule {rule} took {100 * taken / 99:.0%} of what had been found as tissue: look at the pictures"
     told = [warning.startswith(words) for warning in greedy_rules(found)]
     assert told == [True] * (is_told and rule != "specks")
     assert greedy_rules(replace(found, rules=("border",))) == greedy_rules(replace(found, reasons=None)) == []
+
+
+def test_of_tissue_from_a_file_no_rule_is_told_of(slide: Slide) -> None:
+    """Its reasons are what the user has drawn as artefacts, and `--skip-rule` changes nothing."""
+    found = tissue_grid.find_tissue(slide, EARLIER_RULES)
+    reasons = np.where(found.mask, reason_of("pen"), 0).astype(np.uint8)
+    reasons[found.mask.nonzero()[0][0]] = 0
+    drawn = replace(found, mask=found.mask & (reasons == 0), reasons=reasons, rules=("pen",))
+    assert len(greedy_rules(drawn)) == 1
+    assert not [word for word in lay_grid(slide, PlanConfig(patch_px=64).grid, drawn).warnings if "rule pen" in word]
 
 
 def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:

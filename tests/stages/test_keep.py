@@ -272,7 +272,7 @@ def test_held_out_cases_that_were_trained_on_before_are_told(
         train_student(store, tmp_path / out, begun)
         return capsys.readouterr().err, (tmp_path / out / "student" / "README.md").read_text()
 
-    telling = "2 of 3 held-out cases were trained on before, by the plan of --weights"
+    telling = "2 of 3 held-out cases were trained on before, by a plan that --weights come from"
     for store, out, weights, is_told in (
         (one, "first", None, False),
         (one, "longer", tmp_path / "first", False),
@@ -288,6 +288,6 @@ def test_held_out_cases_that_were_trained_on_before_are_told(
     shutil.rmtree(tmp_path / "first")
     said, _ = trained(other, "fifth", tmp_path / "second")  # of the same plan, and begun from what is gone
     assert f"warning: {telling}" in said
-    note = "was trained on an earlier plan than the store's, and by it on 2 of the 3 held-out cases: its figures are"
+    note = "or a student that it was begun from was trained on 2 of the 3 held-out cases, by another plan"
     for student in (tmp_path / "second", tmp_path / "fifth" / "student"):
         assert training_note(name_model(str(student), None, option="--models"), other.first.plan).startswith(note)

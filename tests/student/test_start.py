@@ -78,7 +78,7 @@ def test_a_folder_whose_projectors_are_gone_brings_its_weights_alone(named: Path
         ([], ""),
         ([((16,), (16, 16, 16))], ""),  # the same plan
         ([((8,), (16, 16, 16))], ""),  # another one, which held out the same cases
-        ([((16, 16, 16), (16,))], "2 of 3 held-out cases were trained on before, by the plan of --weights"),
+        ([((16, 16, 16), (16,))], "2 of 3 held-out cases were trained on before, by a plan that --weights come from"),
         ([((8,), (16, 16)), ((16, 16), ())], "1 of 3 held-out cases were trained on before"),
         ([None], "they may have seen the held-out cases"),
         ([None, ((16, 16, 16, 16), ())], "3 of 3 held-out cases were trained on before"),

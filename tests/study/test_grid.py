@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.recipes import with_recipe
+from pipeline.config.recipes import recipe_values, with_recipe
 from pipeline.config.stages import TrainConfig
 from pipeline.study.grid import (
     BASE,
@@ -190,6 +190,15 @@ def test_options_of_what_is_off_are_not_repeated() -> None:
     decays = settings_of("weight_decay=0,0.05", "weight_decay_schedule=constant,cosine")
     assert decays[0].title == "weight_decay=0"
     assert len(decays) == 3
+
+
+def test_what_a_recipe_sets_is_kept_where_it_is_idle() -> None:
+    """A run's record is compared with the recipe, and the runs of earlier versions have it."""
+    (_, paper) = settings_of("recipe=default,paper", weight_decay=0)
+    schedule = recipe_values("paper", "train-student")["weight_decay_schedule"]
+    assert paper.options["weight_decay_schedule"] == schedule != BASE_VALUES.get("weight_decay_schedule")
+    (*_, crossed) = settings_of("recipe=default,paper", "weight_decay=0.1,0")
+    assert crossed.options["weight_decay_schedule"] == schedule
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])

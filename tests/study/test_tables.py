@@ -56,13 +56,13 @@ def test_the_terminal_has_the_highest_first_and_says_the_winner() -> None:
     assert lines[2].startswith("loss=log-sum")
     assert [("reference" in line) for line in lines[2:]] == [line.startswith("loss=mse") for line in lines[2:]]
     assert "loss=log-sum  higher" in pairs_text(each, TITLES)
-    words = conclusion(each, TITLES, 0.05)
+    words = conclusion(each, TITLES, 0.05, "mse")
     assert words.startswith("2 of 3 differences in R2 are shown")
     assert words.endswith("Highest: loss=log-sum, shown against every other setting.")
 
 
 def test_ties_are_all_named() -> None:
-    words = conclusion(score_table((0.3, 0.0, 0.3)), TITLES, 0.05)
+    words = conclusion(score_table((0.3, 0.0, 0.3)), TITLES, 0.05, "mse")
     assert "Not shown to be lower than another setting: " in words
     assert "loss=mse" in words
     assert "loss=cosine" not in words
@@ -78,15 +78,16 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
 def test_a_score_without_differences_is_not_taken_for_one_setting() -> None:
     """Such as those of fidelity, which `g2l evaluate` gives no differences of."""
     each = replace(score_table(), score="CKA with the teacher", pairs=[], best=[])
-    assert (
-        conclusion(each, TITLES, 0.05) == "Not compared: `g2l evaluate` gives no differences in CKA with the teacher."
-    )
+    not_given = "Not compared: `g2l evaluate` gives no differences in CKA with the teacher."
+    assert conclusion(each, TITLES, 0.05, "mse") == not_given
+    lost = conclusion(each, TITLES, 0.05, "diverged")
+    assert lost == "Not compared: all runs of the reference diverged. Give another --reference."
     alone = replace(each, estimates={"mse": each.estimates["mse"]})
-    assert conclusion(alone, TITLES, 0.05) == "One setting: nothing to compare."
+    assert conclusion(alone, TITLES, 0.05, "mse") == "One setting: nothing to compare."
 
 
 def test_one_run_shows_nothing_and_says_what_it_takes() -> None:
     each = score_table(seeds=1)
-    assert conclusion(each, TITLES, 0.05).startswith("No difference can be said: that takes two runs")
+    assert conclusion(each, TITLES, 0.05, "mse").startswith("No difference can be said: that takes two runs")
     assert {record["verdict"] for record in pair_records([each])} == {"cannot be said"}
     assert setting_records([each], SETTINGS, ["loss"], "mse")[0]["low"] == ""

@@ -135,10 +135,9 @@ def training_note(student: NamedModel, plan: Plan) -> str:
     seen = seen_before(Start(str(student.student), student), plan)
     other = "" if student.plan_hash == plan.hash else "another plan than the store's"
     if seen.shared:
-        where = other or "an earlier plan than the store's"
         return (
-            f"was trained on {where}, and by it on {seen.shared:,} of the {seen.cases:,} held-out cases: its figures "
-            "are too good."
+            f"or a student that it was begun from was trained on {seen.shared:,} of the {seen.cases:,} held-out cases, "
+            "by another plan than the store's: its figures are too good."
         )
     if seen.is_unknown and not other:
         return "was begun from a student of another plan, which is not at hand: it may have seen the held-out patches."
