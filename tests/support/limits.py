@@ -1,10 +1,13 @@
-"""A process that may have no more files open."""
+"""A process that may have no more files open, or not list a folder."""
 
 import contextlib
+import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -25,3 +28,15 @@ def few_files_left(spare: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in opened:
             os.close(descriptor)
+
+
+def unlisted(folder: Path) -> Callable[[Any], Any]:
+    """In the place of `os.scandir`: may not list `folder`, also where tests run as the administrator."""
+    scandir = os.scandir
+
+    def scan(place: Any = ".") -> Any:
+        if Path(place) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return scandir(place)
+
+    return scan
