@@ -589,6 +589,8 @@ def _run() -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, as where weights are too large for a device. What knows more says more."""
+    if isinstance(error, ImportError):  # of a library larger than `ulimit -v` allows; other reasons stand behind it
+        return str(error).endswith("failed to map segment from shared object")
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
     from pipeline.base.memory import is_out_of_memory

@@ -183,12 +183,12 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def read_toml(path: Path, most: int = MOST_TEXT_BYTES) -> dict[str, Any]:
-    """Read the tables of a TOML file; for use inside `reading`.
+    """Read the tables of a TOML file, perhaps with a byte order mark, as Windows writes it; for use inside `reading`.
 
     Raises:
         OSError, ValueError, RecursionError: it cannot be read, is too large, or is not TOML.
     """
-    return tomllib.loads(read_bytes(path, most).decode())
+    return tomllib.loads(read_bytes(path, most).decode().removeprefix("\ufeff"))
 
 
 def require_claim(claimed: int, stored: int, what: str) -> None:

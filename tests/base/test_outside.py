@@ -185,3 +185,9 @@ def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
 def test_a_limit_of_the_process_is_no_failure_of_a_file() -> None:
     with pytest.raises(LimitError, match=r"ulimit -n"), reading(Path("a.h5"), "damaged", StoreError):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.h5")
+
+
+def test_a_byte_order_mark_before_toml_is_passed_over(tmp_path: Path) -> None:
+    """Editors of Windows write it, and none shows it."""
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[plan]\r\nseed = 1\r\n")
+    assert read_toml(tmp_path / "a.toml") == {"plan": {"seed": 1}}
