@@ -55,8 +55,10 @@ def main() -> None:
     end_without_traceback()
     use_utf8()
     from pipeline.base import interrupts  # once the path is clean
+    from pipeline.base.cores import ask_for_files  # as above
 
     interrupts.install()
+    ask_for_files()
     from stages import cli  # once signals are handled
 
     cli.main()

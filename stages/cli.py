@@ -22,6 +22,7 @@ from pipeline.base.errors import (
     ConfigError,
     G2LError,
     first_line,
+    limit_of,
     words_of,
 )
 from pipeline.base.outside import printable
@@ -572,6 +573,8 @@ def _run() -> int:
     except UnicodeEncodeError as error:
         return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or use a link to it", error)
     except Exception as error:
+        if limit_of(error) is not None:
+            return _fail(first_line(error), error)
         if _is_out_of_memory(error):
             return _fail(f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept", error)
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
@@ -586,6 +589,8 @@ def _run() -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, as where weights are too large for a device. What knows more says more."""
+    if isinstance(error, ImportError):  # of a library larger than `ulimit -v` allows; other reasons stand behind it
+        return str(error).endswith("failed to map segment from shared object")
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
     from pipeline.base.memory import is_out_of_memory
@@ -609,6 +614,9 @@ def flush_output() -> None:
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
+    limit = str(limit_of(error) or "")
+    if limit and limit not in message:
+        message = f"{message}: {limit}"
     print(printable(f"error: {message}"), file=sys.stderr)
     try:
         sys.stdout.flush()

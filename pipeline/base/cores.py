@@ -1,17 +1,25 @@
 """What this process takes of the machine: how many cores it may use, fewer than there are if a scheduler or container
-limits them; and memory that it no longer needs.
+limits them; how many files it may have open; and memory that it no longer needs.
 """
 
 import ctypes
 import gc
 import math
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.base.errors import raise_if_limit
 from pipeline.base.processes import launch_number
 
+MOST_FILES = 1 << 16
+"""Files that a process asks to have open at once. Our choice: many more than any command opens; where the system allows
+a thousand million, programs that close all numbers one by one take minutes.
+"""
+SPARE_FILES = 4
+"""Files that opening a slide takes for a moment, about. Our choice."""
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 
@@ -23,6 +31,39 @@ def usable_cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def ask_for_files() -> None:
+    """Raise this process's own limit of open files (`ulimit -n`) as far as the system lets it: macOS begins with 256,
+    and many schedulers with 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    while soft != resource.RLIM_INFINITY and soft < most:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        except (OSError, ValueError):  # macOS names no limit, and lets a process have 10,240 or so
+            most //= 2
+        else:
+            return
+
+
+def require_descriptors(spare: int = SPARE_FILES) -> None:
+    """Check that this process may open a few more files.
+
+    Raises:
+        LimitError: it may not.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(spare):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise_if_limit(error)
+        raise
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def give_back_memory() -> None:

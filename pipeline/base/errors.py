@@ -5,6 +5,7 @@ are for users; `assert` is for invariants of the code.
 """
 
 import difflib
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -99,6 +100,67 @@ class DivergedError(G2LError):
 
 class BusyError(G2LError):
     """Another process is working on the same output."""
+
+
+class LimitError(G2LError):
+    """This process may open no more files, or start no more processes or threads. That is no fault of a slide, patch or
+    file, so none is listed as failed: the command ends.
+    """
+
+
+LIMITS = MappingProxyType(
+    {
+        errno.ENFILE: "this machine may have no more files open (Linux: fs.file-max). End other programs",
+        errno.EMFILE: "this process may have no more files open. Raise the limit (ulimit -n), or lower --workers",
+        errno.EAGAIN: "no more processes or threads may be started. Raise the limit (ulimit -u), or lower --workers "
+        "and OMP_NUM_THREADS",
+    }
+)
+"""Errors of the system at a limit, each with what it means and what helps. The words of the first begin with those of
+the second.
+"""
+NO_THREAD = "can't start new thread"
+"""What Python's `threading` says."""
+DONE_IS_KEPT = "What is finished is kept: the same command continues"
+
+
+def limit_of(error: BaseException) -> LimitError | None:
+    """The limit that an error, or one from which it arose, comes from; `None` if it is of something else.
+
+    OpenSlide and other libraries only say the system's words.
+    """
+    told: BaseException | None = error
+    for _ in range(8):  # deep enough for libraries, and an end to a ring
+        if told is None or isinstance(told, LimitError):
+            return told
+        text = str(told)
+        for number, words in LIMITS.items():
+            is_words = number in (errno.EMFILE, errno.ENFILE) and os.strerror(number) in text
+            is_thread = number == errno.EAGAIN and NO_THREAD in text
+            if is_words or is_thread or _is_errno(told, number):
+                return LimitError(f"{words}. {DONE_IS_KEPT}")
+        told = told.__cause__ or told.__context__
+    return None
+
+
+def _is_errno(error: BaseException, number: int) -> bool:
+    """Whether an error is the system's of this number. With EAGAIN, only that of `fork`, which names no file; a lock's
+    does, and that of a stream that would block has Python's words.
+    """
+    if not isinstance(error, OSError) or error.errno != number:
+        return False
+    return number != errno.EAGAIN or (error.filename is None and error.strerror == os.strerror(number))
+
+
+def raise_if_limit(error: BaseException) -> None:
+    """Raise the limit that an error comes from, if it does.
+
+    Raises:
+        LimitError: it does.
+    """
+    limit = limit_of(error)
+    if limit is not None:
+        raise limit from None
 
 
 NO_PLACE = "No usable temporary directory"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from pipeline.base.errors import G2LError
+from pipeline.base.errors import G2LError, raise_if_limit
 
 MOST_TEXT_BYTES = 1 << 28
 """256 MiB, the largest JSON or TOML file. Our choice: the plan of ten thousand slides is a tenth of it."""
@@ -47,12 +47,14 @@ def reading(path: Path | str, what: str, error: type[G2LError], fix: str = "") -
 
     Raises:
         G2LError: of the class `error`: the file cannot be read.
+        LimitError: this process may open or start no more; that is not the file's fault.
     """
     try:
         yield
     except G2LError:
         raise
     except Exception as problem:  # noqa: BLE001  (the point of this boundary: libraries' errors are not listed by hand)
+        raise_if_limit(problem)
         advice = f". {fix}" if fix else ""
         raise error(f"{path}: {what} ({one_line(problem)}){advice}") from None
 
@@ -181,12 +183,12 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def read_toml(path: Path, most: int = MOST_TEXT_BYTES) -> dict[str, Any]:
-    """Read the tables of a TOML file; for use inside `reading`.
+    """Read the tables of a TOML file, perhaps with a byte order mark, as Windows writes it; for use inside `reading`.
 
     Raises:
         OSError, ValueError, RecursionError: it cannot be read, is too large, or is not TOML.
     """
-    return tomllib.loads(read_bytes(path, most).decode())
+    return tomllib.loads(read_bytes(path, most).decode().removeprefix("\ufeff"))
 
 
 def require_claim(claimed: int, stored: int, what: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import raise_if_limit
 from pipeline.disk.files import sha256_file
 from pipeline.slides import dicom
 from pipeline.slides.glass import strips
@@ -102,7 +103,8 @@ def _by_inode(key: Key) -> Key:
             if inode not in known:
                 known[inode] = key(path)
             return known[inode]
-        except (OSError, ValueError):  # ValueError: a name that no file can have
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise_if_limit(error)
             return None
 
     return of

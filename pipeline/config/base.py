@@ -17,7 +17,15 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -143,6 +151,16 @@ class Config(BaseModel):
     in_buckets: ClassVar[frozenset[str]] = frozenset()
     """Options that name a folder, which may be in a bucket (`disk.objects.places`)."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes `true` for 1 and `false` for 0, so `early_stop_window = false` in a file would not mean off."""
+        if isinstance(value, bool) and not of_record(info):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in kinds and not kinds.isdisjoint((int, float)):
+                raise PydanticCustomError("truth_for_number", "Input should be a number, not true or false")
+        return value
+
     @classmethod
     def build(cls, values: dict[str, Any], *, is_record: bool = False) -> Self:
         """Build a configuration from plain values. Those of a record, which `is_record` says, stay as they are where
@@ -248,6 +266,12 @@ class Config(BaseModel):
     def hash(self) -> str:
         """Hex SHA-256 of the whole configuration."""
         return sha256_json(self.record())
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: of `int | None`, both."""
+    inner = [kind for argument in get_args(annotation) for kind in _kinds(argument)]
+    return {*inner} or {annotation}
 
 
 def of_record(info: ValidationInfo) -> bool:

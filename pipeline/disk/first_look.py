@@ -24,7 +24,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from pipeline.base.errors import SlideError
+from pipeline.base.errors import DONE_IS_KEPT, LimitError, SlideError, limit_of
 from pipeline.base.outside import UnsafeError
 from pipeline.disk.objects.places import ObjectPath
 
@@ -108,20 +108,33 @@ def nameless_file() -> IO[bytes]:
         return os.fdopen(os.memfd_create("g2l"), "w+b")
 
 
+def is_told_within(stream: IO[bytes], seconds: float) -> bool:
+    """Whether a pipe has something to read, or ends, within this time. Unlike `select.select`, of any descriptor, also
+    where a thousand files are open.
+    """
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
 class _Child:
     """A process that opens files of one kind, one after another."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._words = nameless_file()  # the library's last words before a crash
-        self._process = subprocess.Popen(
-            child_command("first_look", "serve_looks(sys.argv[2])", kind),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            env=child_environment(),
-            start_new_session=True,  # Ctrl-C is for the parent; the child ends with its standard input
-        )
+        try:
+            self._process = subprocess.Popen(
+                child_command("first_look", "serve_looks(sys.argv[2])", kind),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C is for the parent; the child ends with its standard input
+            )
+        except OSError:
+            self._words.close()
+            raise
         self._answer(SECONDS)  # wait until it is ready
 
     def look(self, path: Path) -> str:
@@ -144,8 +157,7 @@ class _Child:
     def _answer(self, seconds: float) -> str:
         stdout = self._process.stdout
         assert stdout is not None
-        ready, _, _ = select.select([stdout], [], [], seconds)
-        if not ready:
+        if not is_told_within(stdout, seconds):
             self.close()
             raise _LostError(f"opening it took more than {seconds:g} s")
         line = stdout.readline()
@@ -205,7 +217,7 @@ class FirstLooks:
         """Why a file cannot be opened and read without crashing this process; empty if it can.
 
         Raises:
-            OSError: no child can be started.
+            LimitError: no child can be started.
         """
         try:
             key = _state_of(path)
@@ -258,7 +270,7 @@ class FirstLooks:
         """An idle child, or a new one.
 
         Raises:
-            OSError: none can be started.
+            LimitError: none can be started.
         """
         with self._lock:
             if may_be_idle and self._idle:
@@ -266,7 +278,8 @@ class FirstLooks:
         try:
             return _Child(self._kind)
         except (OSError, _LostError) as error:
-            raise OSError(f"no process can be started to open it ({error})") from None
+            why = limit_of(error) or f"{error}. Is there enough memory? See also ulimit -v. {DONE_IS_KEPT}"
+            raise LimitError(f"no process can be started to open files: {why}") from None
 
     def close(self) -> None:
         """Kill the children."""
@@ -294,13 +307,11 @@ def require_sound_slide(path: Path, copy: Path | None = None) -> None:
     """Check that a slide can be opened and read without crashing this process; a look at its `copy` is one at it.
 
     Raises:
-        SlideError: it cannot, or no child process can be started.
+        SlideError: it cannot.
+        LimitError: no child process can be started.
     """
     looks = _shared(SLIDE)
-    try:
-        trouble = looks.trouble(path) if copy is None else looks.refused(path) or looks.trouble(copy)
-    except OSError as error:
-        raise SlideError(f"{path}: {error}") from None
+    trouble = looks.trouble(path) if copy is None else looks.refused(path) or looks.trouble(copy)
     if trouble:
         trouble = trouble.replace(str(copy or path), str(path))
         raise SlideError(f"{path}: {trouble}. The file is damaged and left out")
@@ -318,7 +329,7 @@ def require_sound_hdf5(path: Path, only: str | None = None) -> None:
 
     Raises:
         UnsafeError: it cannot.
-        OSError: no child process can be started.
+        LimitError: no child process can be started.
     """
     if trouble := _shared(HDF5 if only is None else f"{HDF5} {only}").trouble(path):
         raise UnsafeError(trouble)

@@ -7,14 +7,20 @@ count: the command itself will meet them. Left out: a crash that only several th
 import os
 import pickle
 import resource
-import select
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.base import interrupts
-from pipeline.disk.first_look import FROM_OUTSIDE, child_command, child_environment, how_ended, nameless_file
+from pipeline.disk.first_look import (
+    FROM_OUTSIDE,
+    child_command,
+    child_environment,
+    how_ended,
+    is_told_within,
+    nameless_file,
+)
 
 SECONDS = 300.0
 """Time limit from one patch to the next. Our choice: from a slow network share one takes some seconds."""
@@ -62,7 +68,7 @@ def _follow(child: subprocess.Popen[bytes]) -> tuple[int, bool]:
     """
     assert child.stdout is not None
     num_steps = 0
-    while select.select([child.stdout], [], [], SECONDS)[0]:
+    while is_told_within(child.stdout, SECONDS):
         told = os.read(child.stdout.fileno(), 1 << 16)
         if not told:
             return num_steps, False

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.base.console import Progress, counted
-from pipeline.base.errors import BenchmarkError
+from pipeline.base.errors import BenchmarkError, raise_if_limit
 from pipeline.base.outside import UnsafeError, one_line, read_bytes, reading
 from pipeline.config.groups import Decode
 from pipeline.disk.file_names import name_trouble
@@ -216,6 +216,7 @@ def _scan(path: Path) -> _Scanned:
     except UnidentifiedImageError:  # Pillow's own words hold an address in memory
         return _Scanned(digest, f"not readable as an image (none of {', '.join(FORMATS)})")
     except OSError as error:
+        raise_if_limit(error)
         if not digest:
             return _Scanned("", error.strerror or type(error).__name__)
         return _Scanned(digest, f"not readable as an image ({one_line(error)})")

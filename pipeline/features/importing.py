@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import BenchmarkError, G2LError, StoreError
+from pipeline.base.errors import BenchmarkError, G2LError, LimitError, StoreError
 from pipeline.base.outside import reading
 from pipeline.cohort.manifest import ManifestRow, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
@@ -124,6 +124,8 @@ def look_at_slide(
             slide = Slide(slide_path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
             with slide_failures(slide_path):
                 return _fit(row, slide, features, placed, expected, audit, num_measured)
+    except LimitError:
+        raise
     except G2LError as error:
         return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from pipeline.base.errors import raise_if_limit
+
 SUFFIX = ".dcm"
 VENDOR = "dicom"
 """OpenSlide's name of the format."""
@@ -63,7 +65,8 @@ def read_header(path: Path) -> DicomHeader | None:
     try:
         with open(path, "rb") as f:
             return header_of(f)
-    except OSError:
+    except OSError as error:
+        raise_if_limit(error)
         return None
 
 

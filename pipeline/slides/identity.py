@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.errors import SlideError
+from pipeline.base.errors import SlideError, raise_if_limit
 from pipeline.disk.files import sha256_file
 from pipeline.slides import dicom
 from pipeline.slides.info import SlideInfo
@@ -128,6 +128,7 @@ def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
         sha256, total = parts_digest(path)
         series = series_digest(path) if info.vendor == dicom.VENDOR else None
     except OSError as error:
+        raise_if_limit(error)
         raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
     return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256, series)
 
@@ -205,6 +206,7 @@ def check_sha256(path: Path, sha256: str) -> None:
     try:
         actual = sha256_file(path)
     except OSError as error:
+        raise_if_limit(error)
         raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
     if actual != sha256.lower():
         raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
 from pipeline.base.console import Tell
-from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
+from pipeline.base.cores import require_descriptors
+from pipeline.base.errors import EmptyPatchError, G2LError, LimitError, PatchError, SlideError, raise_if_limit
 from pipeline.base.images import reduce_by_torch
 from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
@@ -75,6 +76,7 @@ def slide_failures(path: Path) -> Iterator[None]:
     except G2LError:
         raise
     except Exception as error:
+        raise_if_limit(error)
         raise SlideError(f"{path}: the slide cannot be used ({_describe(error)})") from error
 
 
@@ -160,9 +162,11 @@ class Slide:
         try:
             return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:
-            may_read = os.access(self._file, os.R_OK)  # OpenSlide says of both only that it is no slide
+            require_descriptors()  # without any left, OpenSlide says that of every file
+            may_read = os.access(self._file, os.R_OK)  # and that of one that this user may not read
             raise SlideError(f"{self.path}: {NO_SLIDE if may_read else NO_RIGHT}") from None
         except openslide.OpenSlideError as error:
+            raise_if_limit(error)
             words = self._words(error)
             mend = UNREAD_KIND if UNSUPPORTED in words.lower() else "Is the file whole?"
             raise SlideError(f"{self.path}: the slide does not open ({words}). {mend}") from None
@@ -295,6 +299,7 @@ class Slide:
         except G2LError:
             raise
         except Exception as error:
+            raise_if_limit(error)
             raise PatchError(_describe(error)) from error
 
     def _location_l0_px(
@@ -338,6 +343,7 @@ class Slide:
             with self._open() as fresh_handle:
                 return fresh_handle.read_region(location, level, size_level_px)
         except openslide.OpenSlideError as error:
+            raise_if_limit(error)
             raise PatchError(f"the slide is damaged there ({self._words(error)})") from None
 
     def read_patch(self, x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> NDArray[np.uint8]:
@@ -372,10 +378,12 @@ class Slide:
         return patches
 
     def _caught(self, read: Callable[[], T]) -> T | G2LError:
-        """What `read` gives, or raises."""
+        """What `read` gives, or raises; a limit of this process is raised."""
         try:
             with self._patch_failures():
                 return read()
+        except LimitError:
+            raise
         except G2LError as error:
             return error
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.console import counted
-from pipeline.base.errors import G2LError, StoreError
+from pipeline.base.errors import G2LError, LimitError, StoreError, raise_if_limit
 from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
 from pipeline.disk.objects.bucket import ObjectError
@@ -88,6 +88,7 @@ def _check_array(folder: Path, expected: Path, name: str) -> list[str]:
     except FileNotFoundError:
         return [f"{name}/{path.name}: missing"]
     except Exception as error:  # noqa: BLE001  (zarr's, for metadata that nobody would write)
+        raise_if_limit(error)
         return [f"{name}/{path.name}: no metadata of an array ({' '.join(str(error).split())})"]
     return [f"{name}/{path.name}: not as this store was made ({', '.join(wrong)})"] if wrong else []
 
@@ -97,6 +98,7 @@ def _check_slide_column(store: Store) -> list[str]:
     try:
         slide = read_array(store.folder / "plan", "slide")
     except Exception as error:  # noqa: BLE001  (zarr's, for an array that is damaged in any way)
+        raise_if_limit(error)
         return [f"plan/slide: cannot be read ({error})"]
     return [] if np.array_equal(slide, store.plan.slide_of_row()) else ["plan/slide: not the plan's slides"]
 
@@ -109,6 +111,7 @@ def check_shard(teacher: StoredTeacher, shard: int, *, content: bool = True) -> 
 
     Raises:
         ObjectError: the store is in a bucket that cannot be read.
+        LimitError: this process may open no more files.
     """
     try:
         entry = teacher.ledger.read(shard)
@@ -121,9 +124,13 @@ def check_shard(teacher: StoredTeacher, shard: int, *, content: bool = True) -> 
             return _check_content(teacher, shard, entry)
     except ObjectError:  # it says nothing of the shard
         raise
+    except LimitError:
+        raise
     except StoreError as error:
+        raise_if_limit(error)
         return [str(error)]
     except Exception as error:  # noqa: BLE001  (whatever is wrong with one shard is reported by its name)
+        raise_if_limit(error)
         return [f"shards/{shard}.json: damaged ledger entry ({error!r})"]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Tell, counted
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
+from pipeline.base.errors import EmptyPatchError, G2LError, LimitError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
@@ -313,9 +313,9 @@ class PlannedPatches:
         return [number for number in following if number >= opened_to]
 
     def _open_ahead(self, index: int) -> None:
-        """Open a slide; one that fails to open fails again when it is read."""
+        """Open a slide; one that fails to open fails again when it is read, as does what is at a limit by then."""
         planned = self._plan.slides[index]
-        with contextlib.suppress(SlideError):
+        with contextlib.suppress(SlideError, LimitError):
             path = self._plan.slide_path(planned, self._slides_root)
             self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
 

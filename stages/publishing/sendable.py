@@ -94,16 +94,20 @@ def _files_of(folder: Path) -> dict[str, int]:
     """Every file below a folder, with its bytes.
 
     Raises:
-        ExportError: something is neither a regular file nor a folder.
+        ExportError: something is neither a regular file nor a folder, or a folder cannot be listed.
     """
     found: dict[str, int] = {}
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_raise_unlisted):
         for name in (*folders, *names):
             path = Path(place, name)
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise ExportError(f"{path}: a link or no file; only files of the export are sent. Remove it")
         found |= {Path(place, name).relative_to(folder).as_posix(): Path(place, name).stat().st_size for name in names}
     return found
+
+
+def _raise_unlisted(error: OSError) -> None:
+    raise ExportError(f"{error.filename}: the folder cannot be listed ({error.strerror}), and so not sent") from error
 
 
 def _card_text(folder: Path) -> str:

@@ -2,14 +2,26 @@
 
 import gc
 import os
+import resource
 import subprocess
 import sys
 import weakref
 from pathlib import Path
 
 import pytest
+from support.limits import few_files_left
 
-from pipeline.base.cores import cgroup_quota, few_objects_to_look_at, give_back_memory, own_cores, usable_cores
+from pipeline.base.cores import (
+    MOST_FILES,
+    ask_for_files,
+    cgroup_quota,
+    few_objects_to_look_at,
+    give_back_memory,
+    own_cores,
+    require_descriptors,
+    usable_cores,
+)
+from pipeline.base.errors import LimitError
 
 CASES: list[tuple[str, dict[str, str], float | None]] = [
     ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}, 1.5),
@@ -103,3 +115,22 @@ def test_only_new_objects_are_looked_at_for_cycles() -> None:
     finally:
         if frozen:
             gc.freeze()
+
+
+def test_a_process_asks_for_as_many_files_as_it_may_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        ask_for_files()
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_that_a_process_can_open_no_more_files_is_said() -> None:
+    require_descriptors()
+    with few_files_left(spare=2):
+        with pytest.raises(LimitError, match=r"ulimit -n"):
+            require_descriptors()
+        require_descriptors(2)  # those that were opened are closed again

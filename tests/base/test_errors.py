@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.errors import SlideError, did_you_mean, first_line, words_of
+from pipeline.base.errors import LimitError, SlideError, did_you_mean, first_line, limit_of, raise_if_limit, words_of
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,29 @@ def test_a_working_folder_that_is_gone_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "none").stat()
     assert words_of(caught.value) == f"{tmp_path}/none: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.svs"), "ulimit -n"),
+        (OSError(errno.ENFILE, os.strerror(errno.ENFILE)), "fs.file-max"),
+        (RuntimeError("Cannot hash TIFF tiles: Couldn't open a.svs: Too many open files"), "ulimit -n"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "ulimit -u"),
+    ],
+)
+def test_a_limit_of_the_process_is_told_from_a_fault_of_a_file(error: Exception, words: str) -> None:
+    """Also where a library raised an error of its own for it."""
+    with pytest.raises(LimitError, match=words):
+        raise_if_limit(error)
+    other = ImportError("no module 'codec'")
+    other.__context__ = error
+    assert words in str(limit_of(other))
+
+
+def test_other_errors_are_no_limits() -> None:
+    a_stream, a_lock = (errno.EAGAIN, "write could not complete without blocking"), (errno.EAGAIN, "x", "a.g2l-lock")
+    for error in (OSError(errno.EIO, "x"), BlockingIOError(*a_stream), BlockingIOError(*a_lock), ValueError("4 files")):
+        assert limit_of(error) is None
+        raise_if_limit(error)

@@ -1,5 +1,6 @@
 """The boundary for files from outside: any error is one named failure, and nothing large is made first."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base import outside
-from pipeline.base.errors import BenchmarkError, StoreError
+from pipeline.base.errors import BenchmarkError, LimitError, StoreError
 from pipeline.base.outside import (
     NO_FILE,
     UnsafeError,
@@ -179,3 +180,14 @@ def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
     }
     assert {name: file_trouble(Path(f"{tmp_path}/{name}")) for name in words} == words
     assert "symbolic links" in file_trouble(tmp_path / "loop")
+
+
+def test_a_limit_of_the_process_is_no_failure_of_a_file() -> None:
+    with pytest.raises(LimitError, match=r"ulimit -n"), reading(Path("a.h5"), "damaged", StoreError):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.h5")
+
+
+def test_a_byte_order_mark_before_toml_is_passed_over(tmp_path: Path) -> None:
+    """Editors of Windows write it, and none shows it."""
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[plan]\r\nseed = 1\r\n")
+    assert read_toml(tmp_path / "a.toml") == {"plan": {"seed": 1}}

@@ -167,3 +167,18 @@ def test_a_value_of_many_lines_is_told_by_its_first() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     with pytest.raises(ConfigError, match=r"student: .* \(got Sequential\(\)$"):
         TrainConfig.build({"student": model})
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_no_numbers(value: bool) -> None:
+    """Python takes them for 1 and 0."""
+    for name in ("min_tissue", "patches_per_slide", "seed"):
+        with pytest.raises(ConfigError, match=rf"{name}: Input should be a number, not true or false \(got {value}\)"):
+            PlanConfig.build({name: value})
+    assert PlanConfig.build({"min_tissue": value}, is_record=True).min_tissue == value  # of an earlier version
+
+
+def test_what_may_be_true_or_false_may_be() -> None:
+    for value in (True, False):
+        config = ExtractConfig.build({"teacher": "uni", "patch_qc": value})
+        assert config.patch_qc is value

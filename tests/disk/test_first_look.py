@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import signal
 import threading
 import time
@@ -15,11 +16,12 @@ import support.slides as sf
 from support.commands import run_g2l
 from support.extraction import write_cohort
 from support.failing import failing
+from support.limits import few_files_left
 
-from pipeline.base.errors import BenchmarkError, SlideError
+from pipeline.base.errors import BenchmarkError, LimitError, SlideError
 from pipeline.base.outside import UnsafeError, reading
 from pipeline.disk import first_look
-from pipeline.disk.first_look import FirstLooks, nameless_file, require_sound_hdf5
+from pipeline.disk.first_look import FirstLooks, is_told_within, nameless_file, require_sound_hdf5, require_sound_slide
 from pipeline.disk.hdf5_input import open_hdf5
 from pipeline.slides.reader import Slide
 
@@ -225,3 +227,32 @@ def test_a_large_hdf5_file_has_more_time_and_a_large_slide_has_not(tmp_path: Pat
     assert seconds == first_look.SECONDS + 100 * first_look.SECONDS_PER_MIB
     assert first_look.seconds_for(path, first_look.SLIDE) == first_look.SECONDS
     assert first_look.seconds_for(tmp_path / "none", first_look.HDF5) == first_look.SECONDS
+
+
+def test_where_no_process_can_be_started_no_slide_is_called_damaged(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_look, "_looks", {})
+    with few_files_left(3), pytest.raises(LimitError, match=r"no process can be started .*ulimit -n"):
+        require_sound_slide(good)
+    require_sound_slide(good)
+
+
+def test_a_child_is_heard_where_a_thousand_files_are_open(tmp_path: Path) -> None:
+    """`select.select` takes no descriptor from 1,024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 1100
+    if hard != resource.RLIM_INFINITY and hard < most:
+        pytest.skip("this system lets a process have too few files open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    read_end, write_end = os.pipe()
+    try:
+        with open(read_end, "rb") as stream:
+            assert not is_told_within(stream, 0)
+            os.write(write_end, b"x")
+            assert is_told_within(stream, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in (*opened, write_end):
+            os.close(descriptor)

@@ -1,9 +1,11 @@
 """Links to folders that would be read without end."""
 
+import os
 from pathlib import Path
 
 import pytest
 from support.files import put
+from support.limits import unlisted
 
 from pipeline.disk.linked_folders import leads_out, walk_once
 
@@ -36,3 +38,15 @@ def test_a_tree_is_walked_once_and_not_out_of(tmp_path: Path) -> None:
     (tmp_path / "top" / "system").symlink_to("/proc")
     files = [name for _, names in walk_once(tmp_path / "top") for name in names]
     assert sorted(files) == ["x", "y", "z"]
+
+
+def test_a_folder_that_may_not_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what a new volume comes with."""
+    for name in ("a/x", "lost+found/y", "b/z"):
+        put(tmp_path / name, b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", unlisted(tmp_path / "a"))
+        with pytest.raises(PermissionError):
+            list(walk_once(tmp_path))
+    monkeypatch.setattr(os, "scandir", unlisted(tmp_path / "lost+found"))
+    assert sorted(name for _, names in walk_once(tmp_path) for name in names) == ["x", "z"]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.commands import child_environment
+from support.limits import few_files_left
 from support.pixels import noise
 
-from pipeline.base.errors import BenchmarkError
+from pipeline.base.errors import BenchmarkError, LimitError
 from pipeline.evaluate import images
 from pipeline.evaluate.images import read_image, scan_images
 from pipeline.student.resolve import NamedModel
@@ -156,3 +157,9 @@ def test_students_of_other_decoding_are_named(monkeypatch: pytest.MonkeyPatch) -
     assert [note.split(" (")[0] for note in images.decode_notes(models, "half")] == [
         "full was trained on tiles decoded at full size"
     ]
+
+
+def test_without_descriptors_no_image_is_called_unreadable(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with few_files_left(), pytest.raises(LimitError, match=r"ulimit -n"):
+        scan_images([tmp_path / "a.png"], workers=1)

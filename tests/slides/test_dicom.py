@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from support.dicom import CT_CLASS, RGB, SLIDE_CLASS, element, sequence, write_instance
 from support.files import put
+from support.limits import few_files_left
 
+from pipeline.base.errors import LimitError
 from pipeline.slides import dicom
 from pipeline.slides.dicom import (
     IMPLICIT_LITTLE,
@@ -117,3 +119,11 @@ def test_a_folder_has_no_header(tmp_path: Path) -> None:
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.dcm")
     assert read_header(tmp_path / "a.dcm") is None
+
+
+def test_without_descriptors_no_header_is_called_missing(tmp_path: Path) -> None:
+    """A series without some of its levels would be another slide."""
+    path = tmp_path / "a.dcm"
+    path.write_bytes(b"x")
+    with few_files_left(), pytest.raises(LimitError, match=r"ulimit -n"):
+        read_header(path)

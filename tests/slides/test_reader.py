@@ -1,5 +1,6 @@
 """Slides: a patch is what it says, to the pixel; what cannot be read raises, and spoils nothing else."""
 
+import errno
 import math
 import os
 import re
@@ -16,9 +17,10 @@ import support.slides as sf
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
-from support.failing import failing
+from support.failing import failing, os_error
+from support.limits import few_files_left
 
-from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.base.errors import EmptyPatchError, LimitError, PatchError, SlideError
 from pipeline.base.images import reduce_by_torch
 from pipeline.slides import reader
 from pipeline.slides.geometry import PatchGeometry
@@ -627,3 +629,22 @@ def test_what_is_too_large_to_read_at_once_asks_for_no_memory(tmp_path: Path, mo
     assert [str(each) for each in slide.read_patches([(0, 0), (9, 9)], geometry)] == [
         "a region of 192 x 192 pixels is too large to read at once"
     ] * 2
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_without_descriptors_no_slide_is_called_unreadable(tissue_path: Path, spare: int) -> None:
+    """OpenSlide says of any file that it is none of its formats, or that it cannot open its parts."""
+    slide = Slide(tissue_path)
+    with few_files_left(spare), pytest.raises(LimitError, match=r"ulimit -n"):
+        Slide(tissue_path)
+    with few_files_left(), pytest.raises(LimitError, match=r"ulimit -n"):
+        slide.identity()
+    assert Slide(tissue_path).identity() == slide.identity()
+
+
+def test_without_descriptors_no_patch_is_called_damaged(tissue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = Slide(tissue_path)
+    geometry = slide.geometry(128, 0.5)
+    monkeypatch.setattr(slide, "_read_box", failing(os_error(errno.EMFILE)))
+    with pytest.raises(LimitError, match=r"ulimit -n"):
+        slide.read_patches([(0, 0)], geometry)

@@ -189,6 +189,7 @@ def test_a_traceback_is_shown_when_asked_for() -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB\nmore"), "Tried to allocate 9.00 GiB"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "can't allocate memory"),
         (MemoryError(), "MemoryError"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "libtorch_cpu"),
     ],
 )
 def test_too_little_memory_is_told_wherever_it_is_noticed(

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -19,7 +20,7 @@ import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
-from support.commands import call_g2l, leftovers
+from support.commands import G2L, call_g2l, child_environment, leftovers, run_g2l
 from support.extraction import (
     PATCH_PX,
     TEACHER,
@@ -727,3 +728,24 @@ def test_on_a_gpu_the_embeddings_are_near_and_the_bytes_repeat(
     assert array_files(runs[0].folder) == array_files(runs[1].folder)
     found, expected = embeddings(runs[0]), embeddings(Store(whole))
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.slow  # two processes that load torch
+def test_a_limit_of_open_files_ends_stage_one_and_fails_no_row(tmp_path: Path) -> None:
+    """So the store that the same command then finishes is the one of a machine without such a limit."""
+    manifest, weights = write_cohort(tmp_path / "slides", 12), write_teacher(tmp_path / "t.safetensors")
+    plan = tmp_path / "plan.h5"
+    write_plan(plan_cohort(manifest), plan)
+    options = ("--teacher", TEACHER, "--weights", weights, "--device", "cpu", "--rows-per-shard", 16, "--workers", 4)
+    command = ("extract-teacher", plan, "--out", tmp_path / "s.zarr", *options)
+    words = " ".join(shlex.quote(str(word)) for word in (G2L, *command))
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit -n 24; exec {words}"], capture_output=True, text=True, env=child_environment()
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: ")
+    assert "ulimit -n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    finished = run_g2l(*command)
+    assert finished.returncode == 0, finished.stderr
+    assert not (tmp_path / "s.zarr" / "failures.csv").exists()

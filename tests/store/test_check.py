@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.limits import few_files_left
 from support.store_writing import edit_attributes, edit_json, flip, write_shard
 
-from pipeline.base.errors import StoreError
+from pipeline.base.errors import LimitError, StoreError
 from pipeline.store.check import check_metadata, check_shard, require_files
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
@@ -127,3 +128,10 @@ def test_whatever_is_wrong_with_one_shard_does_not_end_the_check(copy: Path) -> 
         (problem,) = check_shard(first, shard) or []
         assert f"{shard}.json: damaged ledger entry" in problem
     assert check_shard(first, 1) == []
+
+
+def test_without_descriptors_no_shard_is_called_damaged(finished: Path) -> None:
+    first = Store(finished).first
+    with few_files_left(), pytest.raises(LimitError, match=r"ulimit -n"):
+        check_shard(first, 0)
+    assert check_shard(first, 0) == []

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.disk.files import sha256_json
-from pipeline.disk.linked_folders import leads_out
+from pipeline.disk.linked_folders import leads_out, raise_unlisted
 from pipeline.features.files import read_attributes, read_hdf5_features, write_features
 from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, hdf5_mark, marked_resampling
 from pipeline.features.tool import FeatureFile, FileTree, PatchFacts, RawFeatures, Tool, number
@@ -121,12 +121,15 @@ def _extractor(path: Path) -> tuple[str, str] | None:
 def _hdf5_below(folder: Path) -> list[Path]:
     """HDF5 files as STAMP names them, in `folder` and at any depth below it; nothing hidden. Links to folders are
     followed, but each folder is read once, and none that `folder` lies in, nor the system's.
+
+    Raises:
+        BenchmarkError: a folder cannot be listed; its slides would lack their features without a word.
     """
     paths: list[Path] = []
     seen: set[str] = set()
     waiting = [folder]
     while waiting:  # links come after the folders themselves, which are found by their own names
-        for place, folders, names in os.walk(waiting.pop(0)):
+        for place, folders, names in os.walk(waiting.pop(0), onerror=_raise_unlisted):
             real = os.path.realpath(place)
             if real in seen:
                 folders.clear()
@@ -136,6 +139,13 @@ def _hdf5_below(folder: Path) -> list[Path]:
             waiting += [link for link in links if not leads_out(link, folder)]
             paths += [Path(place, name) for name in names if name.endswith(SUFFIX) and name[0] != "."]
     return sorted(paths)
+
+
+def _raise_unlisted(error: OSError) -> None:
+    try:
+        raise_unlisted(error)
+    except OSError:
+        raise BenchmarkError(f"{error.filename}: the folder cannot be listed ({error.strerror})") from error
 
 
 def _shown_folders(place: Path, names: list[str]) -> tuple[list[str], list[Path]]:

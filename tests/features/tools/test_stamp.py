@@ -1,5 +1,6 @@
 """STAMP's files and trees, written as STAMP does: half precision, um, and slides in subfolders."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from support.embedded import ENCODER, GRID, embedded
 from support.feature_files import COORDS, FEATURES, write_stamp_file
+from support.limits import unlisted
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.features.find import find_feature_tree
@@ -195,3 +197,13 @@ def test_what_is_written_has_places_in_um_and_a_version_that_every_stamp_reads(t
     assert (attributes["stamp_version"], attributes["extractor"], attributes["unit"]) == ("2.1.0", ENCODER, "um")
     assert (attributes["tile_size_um"], attributes["tile_size_px"]) == (32, 64)
     assert len(attributes["code_hash"]) == stamp.HASH_CHARS
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slides in it would lack their features without a word."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_stamp_file(tmp_path / name / "s.h5")
+    monkeypatch.setattr(os, "scandir", unlisted(tmp_path / "b"))
+    with pytest.raises(BenchmarkError, match=r"b: the folder cannot be listed \(Permission denied\)"):
+        find_feature_tree(tmp_path)

@@ -1,11 +1,13 @@
 """Only a whole export is sent, and only its own files."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.limits import unlisted
 
 from pipeline.base.errors import EncoderError, ExportError
 from stages.publishing.sendable import files_to_send, in_the_way
@@ -99,3 +101,11 @@ def test_terms_stand_in_the_way_unless_they_allow_it(tmp_path: Path, line: str, 
 def test_a_card_without_terms_allows_nothing(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Title\n")
     assert in_the_way(tmp_path) == ["The card says nothing of terms."]
+
+
+def test_an_export_with_a_folder_that_may_not_be_listed_is_not_sent_in_part(
+    student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", unlisted(student / "adapters"))
+    with pytest.raises(ExportError, match=r"adapters: the folder cannot be listed"):
+        files_to_send(student)
