@@ -64,7 +64,7 @@ def _last_change(path: Path) -> float:
     """Time of the last change of a file, or of anything below a folder, in ns; infinite if it does not exist."""
     try:
         times = [_change_time(path)]
-        for folder, files in walk_once(path):
+        for folder, files in walk_once(path) if path.is_dir() else ():
             times += [_change_time(folder), *(_change_time(folder / name) for name in files)]
     except OSError:
         return float("inf")

@@ -246,13 +246,13 @@ def test_half_of_a_file_that_did_not_answer_when_it_was_opened(tmp_path: Path, m
     path = make(tmp_path / "a.svs")
 
     def no_answer(*_: object, **__: object) -> tifffile.TiffFile:
-        raise OSError(24, "Too many open files")
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
         patched.setattr(module.tifffile, "TiffFile", no_answer)
         slide = Slide(path)
     half = replace(slide.geometry(64, 0.5), target_mpp=1.0, decode="half")
-    with pytest.raises(PatchError, match="Too many open files"):
+    with pytest.raises(PatchError, match="Input/output error"):
         slide.read_patch(0, 0, half)
     assert slide.read_patch(0, 0, slide.geometry(64, 0.5)).shape == (64, 64, 3)  # by OpenSlide
 
