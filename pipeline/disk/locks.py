@@ -25,6 +25,8 @@ LOCK_SUFFIX = ".g2l-lock"
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 """Errors of file systems without flock: some FUSE, Lustre without `-o flock`, NFS without its lock service."""
+TO_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""How a lock file that is only looked at is opened: never through a link, and without waiting at a pipe."""
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 NOT_WRITABLE = (errno.EROFS, *NOT_ALLOWED)
 RETRY_SECONDS = 0.01
@@ -245,7 +247,7 @@ def is_locked(output: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Whether a process, this one included, holds the lock file `path`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, TO_LOOK)
     except OSError:
         return False
     try:
@@ -264,7 +266,7 @@ def remove_left(path: Path) -> bool:
     of 022; whether that could be done. As `release` does it holds the lock meanwhile, so that nobody else's goes.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, TO_LOOK)
     except OSError:
         return False
     try:
@@ -288,7 +290,7 @@ def is_unreadable(path: Path) -> bool:
     if not os.path.lexists(path):
         return False
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
+        os.close(os.open(path, TO_LOOK))
     except OSError as error:
         return error.errno in NOT_WRITABLE
     return False

@@ -212,6 +212,15 @@ def test_a_lock_of_another_user_that_cannot_be_read_may_be_held(
         assert calls == 4
 
 
+def _output_with_lock(folder: Path, place: str) -> tuple[Path, Path]:
+    """An output and the name of its lock, "beside" it or "inside"; then it is a folder."""
+    out = folder / "out"
+    if place == "inside":
+        out.mkdir()
+        return out, out / LOCK_SUFFIX
+    return out, folder / f"out{LOCK_SUFFIX}"
+
+
 def _of_another_user(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a lock that a killed process of another user left: it can be read and not opened for writing."""
     lock.write_text("g2l plan (process 1 on there, since 2026-01-01 00:00:00)\n")
@@ -230,10 +239,8 @@ def test_a_lock_that_a_killed_command_of_another_user_left_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """In a folder that both may write, with a umask of 022: it was "cannot write to" the folder, which can be."""
-    out = tmp_path / "out"
-    if place == "inside":
-        out.mkdir()
-    _of_another_user(out / LOCK_SUFFIX if place == "inside" else tmp_path / f"out{LOCK_SUFFIX}", monkeypatch)
+    out, lock = _output_with_lock(tmp_path, place)
+    _of_another_user(lock, monkeypatch)
     with exclusive(out, "first"):
         refused(out)
     assert nothing_left(tmp_path)
@@ -253,10 +260,7 @@ def test_a_lock_of_another_user_that_is_held_stays(tmp_path: Path, monkeypatch: 
 def test_a_lock_in_a_sticky_folder_that_only_its_owner_may_remove_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    out = tmp_path / "out"
-    if place == "inside":
-        out.mkdir()
-    lock = out / LOCK_SUFFIX if place == "inside" else tmp_path / f"out{LOCK_SUFFIX}"
+    out, lock = _output_with_lock(tmp_path, place)
     _of_another_user(lock, monkeypatch)
     monkeypatch.setattr(locks, "remove_left", lambda _: False)
     with pytest.raises(G2LError, match="cannot write to"), exclusive(out, "of one's own lock, nothing such is said"):
