@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.base.errors import EmbedError, ManifestError
 from pipeline.base.outside import read_json, reading
-from pipeline.base.versions import continued_note
+from pipeline.base.versions import continued_note, other_versions
 from pipeline.config.base import differences, to_toml
 from pipeline.config.tissue_rules import EARLIER_RULES
 from pipeline.disk.asides import holds_nothing, remove_asides
@@ -80,8 +80,7 @@ class EmbedFolder:
         notes: list[str] = []
         if old is not None:
             self.require_same(self.folder, old["made_by"], record["made_by"])
-            if note := continued_note(self.folder, old["versions"]):
-                notes.append(note)
+            notes += filter(None, [continued_note(self.folder, old["versions"]), self._tissue_note(old["versions"])])
         make_output_folder(self.folder)
         remove_asides(self.folder)
         (self.folder / FINISHED_FILE).unlink(missing_ok=True)
@@ -89,6 +88,15 @@ class EmbedFolder:
             write_json(self.record_path, record)
         write_text(self.folder / OPTIONS_FILE, to_toml({"embed": options}))
         return notes
+
+    def _tissue_note(self, recorded: dict[str, str]) -> str:
+        """That slides which are done may have other patches than this version finds; "" of a folder of this version."""
+        if not (changes := other_versions(recorded, ("g2l",))):
+            return ""
+        return (
+            f"note: {self.folder} was begun by another version of G2L ({changes[0]}), which may have found tissue "
+            "otherwise. Slides that are done keep their patches; with another --out the tissue of all is found alike"
+        )
 
     def note_finished(self, record: dict[str, str | int], files: Iterable[Path]) -> None:
         """Every slide is done: what there is, and the bytes of the files that must be there, by path."""

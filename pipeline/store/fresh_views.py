@@ -5,6 +5,7 @@ it comes to one that is not there yet, and continues once it is. What has been s
 keeps the hash of each round, and the student's `student.json` has them too.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,26 @@ def read_shown(record: Path) -> list[list[str]]:
         return []
     with reading(record, "damaged record of the views that were shown", StoreError, "Start another run"):
         return [[str(content) for content in contents] for contents in read_json(record)["shown"]]
+
+
+@dataclass(frozen=True)
+class MissingViews:
+    """Views that a run would show and that are not made: what there is, and what makes the others, in words."""
+
+    are_there: str
+    remedy: str
+
+
+def missing_views(teachers: ChosenTeachers, epochs: int, *, plain: bool) -> MissingViews | None:
+    """What a run of so many epochs lacks of fresh views; `plain` is whether it shows the patch itself. Reads no row."""
+    first = 0 if plain else 1
+    count, needed = teachers.views_at_hand.count, first + epochs
+    if count >= needed:
+        return None
+    return MissingViews(
+        f"there are fresh views for {max(count - first, 0)} of {counted(epochs, 'epoch')}",
+        f"`g2l extract-teacher` with --views {needed} --views-per-epoch fresh has made the others",
+    )
 
 
 class FreshViews:
@@ -66,14 +87,9 @@ class FreshViews:
 
     def missing_note(self, epochs: int) -> str:
         """That views of a run of so many epochs are still to be made; "" if none are."""
-        count, needed = self._teachers.views_at_hand.count, self.view(epochs)
-        if count >= needed:
+        if not (missing := missing_views(self._teachers, epochs, plain=self._first == 0)):
             return ""
-        last = max(count - self._first, 0)
-        return (
-            f"note: there are fresh views for {last} of {counted(epochs, 'epoch')}. The run will stop there until `g2l "
-            f"extract-teacher` with --views {needed} --views-per-epoch fresh has made the others"
-        )
+        return f"note: {missing.are_there}. The run will stop there until {missing.remedy}"
 
     def begin(self, epoch: int) -> None:
         """See that the view of an epoch is whole, and that no view of an epoch before it has been made again. Reads all

@@ -94,7 +94,8 @@ def seen_before(start: Start, plan: Plan) -> SeenBeforeJson:
     """
     held_out = _names_of(plan, VAL)
     cases = set(held_out.values())
-    others = [before for plan_hash, before in _trainings(start) if plan_hash != plan.hash]
+    runs = [(plan_hash, run) for plan_hash, run in _trainings(start) if plan_hash != plan.hash]
+    others = [None if run is None else _plan_of(run, plan_hash) for plan_hash, run in runs]
     trained = {name for before in others if before for pair in _names_of(before, TRAIN).items() for name in pair}
     shared = (cases & trained) | {case for slide, case in held_out.items() if slide in trained}
     recorded = _recorded(start.student, plan.hash)
@@ -117,15 +118,15 @@ def _names_of(plan: Plan, split: int) -> dict[str, str]:
     return {f"slide {slide.slide_id}": key_of(slide.case_id) for slide in slides}
 
 
-def _trainings(start: Start) -> Iterator[tuple[str, Plan | None]]:
-    """The trainings that a student has behind it, the last one first: the hash of the plan, and the plan, or `None` if
+def _trainings(start: Start) -> Iterator[tuple[str, RunFolder | None]]:
+    """The trainings that a student has behind it, the last one first: the hash of the plan, and the run, or `None` if
     it is not at hand. `UNKNOWN_PLAN` is that of a student that one of them was begun from, and that is gone.
     """
     for _ in range(MOST_BEFORE):
         if start.student is None:
             return
         run = _run_of(Path(start.weights))
-        yield start.student.plan_hash, None if run is None else _plan_of(run, start.student.plan_hash)
+        yield start.student.plan_hash, run
         if run is None:
             return
         before = _begun_from(run)

@@ -3,8 +3,9 @@
 A thousand slides should not be a thousand lines: the terminal gets a summary and the odd slides, the audit's CSV all.
 """
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,15 +36,17 @@ MOST_LISTED = 20
 def audit_table(plan: Plan) -> str:
     """The audit for the terminal: all slides of a small plan; for a large one, a summary and the odd slides."""
     order = sorted(plan.audit, key=_place_in_table)
-    bad = [row for row in order if row.status not in NOT_BAD]
+    bad = _rarest_first([row for row in order if row.status not in NOT_BAD], lambda row: row.reason or row.status)
     shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
     lines = [_slides_table(shown)] if shown else []
     lines += [_summary(plan.audit)] if len(order) > len(shown) else []
     lines += area_lines(plan.audit)
     lines += _listing("failed or damaged", [(row.slide_id, row.reason) for row in bad])
     for status, kind in ((EXCLUDED, "excluded"), ("ok", "with notes")):
-        lines += _listing(kind, [(row.slide_id, row.reason) for row in order if row.status == status and row.reason])
-    lines += _listing("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in order if row.warnings])
+        noted = _rarest_first([row for row in order if row.status == status], lambda row: row.reason)
+        lines += _listing(kind, [(row.slide_id, row.reason) for row in noted])
+    warned = _rarest_first(order, lambda row: row.warnings)
+    lines += _listing("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in warned])
     return "\n".join(lines)
 
 
@@ -94,6 +97,22 @@ def _listing(kind: str, messages: Sequence[tuple[str, str]]) -> list[str]:
     if len(messages) > MOST_LISTED:
         shown.append(f"... and {len(messages) - MOST_LISTED:,} more {kind}; the CSV has all")
     return shown
+
+
+def _rarest_first(rows: Sequence[AuditRow], words: Callable[[AuditRow], str]) -> list[AuditRow]:
+    """Rows of which something is said, of more than can be listed those first that say what few others do."""
+    rows = [row for row in rows if words(row)]
+    if len(rows) <= MOST_LISTED:
+        return list(rows)
+    said = [_kinds_of(row.slide_id, words(row)) for row in rows]
+    slides = Counter(kind for kinds in said for kind in kinds)
+    rarest = [min(slides[kind] for kind in kinds) for kinds in said]
+    return [rows[i] for i in sorted(range(len(rows)), key=rarest.__getitem__)]
+
+
+def _kinds_of(slide_id: str, message: str) -> set[str]:
+    """What a message says, each warning for itself, without numbers and names that have some, as slides' mostly do."""
+    return {re.sub(r"\S*\d\S*", "#", part) for part in message.replace(slide_id, "#").split("; ")}
 
 
 def estimate(

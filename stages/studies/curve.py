@@ -28,7 +28,15 @@ from pipeline.study.power_law import extrapolate
 from pipeline.study.yardstick import scores_by_case
 from pipeline.training.rows import rows_of_all
 from pipeline.training.subset import rank_training_slides
-from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, run_study, yardstick_note
+from stages.studies.runs import (
+    Study,
+    StudyRuns,
+    build_yardstick,
+    require_one_process,
+    require_views,
+    run_study,
+    yardstick_note,
+)
 
 SET_BY_CURVE = ("train_slides", "train_patches_per_slide")
 """Options of `train-student` that the curve sets."""
@@ -67,6 +75,7 @@ def curve(
         teachers = choose_teachers(store, config.teacher, config.teacher_weight)
         cohorts = [cohort_of(teachers.stored, seed) for seed in seeds]
         points = plan_points(options, cohorts, base)
+        require_views([store], base, settings_of(points))
         common = {"options": base_record(base), "yardstick": yardstick.record(), "equal": options.equal}
         folder.start("curve", common, record)
         study = Study(folder, base, [store], yardstick, seeds, options.keep_checkpoints)

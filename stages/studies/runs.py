@@ -17,6 +17,7 @@ from pipeline.base.errors import ConfigError, DivergedError
 from pipeline.base.processes import launched_processes
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import VAL
+from pipeline.store.fresh_views import missing_views
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import choose_teachers
 from pipeline.study.folder import StudyFolder, base_record
@@ -131,10 +132,10 @@ def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
 
 
 def require_views(stores: Sequence[Store], base: Mapping[str, Any], settings: Sequence[Setting]) -> None:
-    """Check that every setting's store has views to show.
+    """Check that every setting's store has views to show, of fresh ones one an epoch, unless runs may stop early.
 
     Raises:
-        ConfigError: one has none; the error says for which setting.
+        ConfigError: one has none, or too few; the error says for which setting.
     """
     for setting in settings:
         config = build_config(base, setting.options, setting.title)
@@ -143,6 +144,12 @@ def require_views(stores: Sequence[Store], base: Mapping[str, Any], settings: Se
             config.for_views(views_to_show(teachers, config.views_per_epoch).count)
         except ConfigError as error:
             raise ConfigError(f"{setting.title}: {error}") from None
+        if config.views_per_epoch == "fresh" and config.early_stop == "off":
+            missing = missing_views(teachers, config.epochs, plain=config.use_plain_view)
+            if missing:
+                raise ConfigError(
+                    f"{setting.title}: {missing.are_there}, and the run would stop there. Begin when {missing.remedy}"
+                )
 
 
 def _embedding_hashes(teacher: StoredTeacher) -> list[str | None]:

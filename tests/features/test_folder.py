@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import EmbedError
+from pipeline.base.versions import versions
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.tables import table_text, write_records
 from pipeline.features.embed_names import FAILURES_FILE, FINISHED_FILE, OPTIONS_FILE, RECORD_FILE
@@ -68,6 +69,12 @@ def test_other_versions_are_noted(tmp_path: Path) -> None:
     (note,) = EmbedFolder(tmp_path).start_or_continue(RECORD, {})
     assert note.startswith(f"note: {tmp_path} is continued under other versions")
     assert "torch 0.1 -> " in note
+
+
+def test_tissue_of_another_version_is_noted(tmp_path: Path) -> None:
+    EmbedFolder(tmp_path).start_or_continue(RECORD | {"versions": {"g2l": "0.1.0"}}, {})
+    (note,) = EmbedFolder(tmp_path).start_or_continue(RECORD, {})
+    assert f"{tmp_path} was begun by another version of G2L (g2l 0.1.0 -> {versions()['g2l']}), which may" in note
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.store.format import Status
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
+from pipeline.study.grid import Setting
 from pipeline.training.rows import StoredRows
 from stages.extract_teacher import extract_teacher
 from stages.extracting.prepare import view_settings
@@ -356,3 +357,16 @@ def test_scores_of_a_study_depend_on_the_rounds_that_its_runs_show(root: Path) -
     for epochs, expected in ((2, hashes[:2]), (EPOCHS, hashes), (9, hashes)):
         assert runs._rounds_shown(store, train_config(student, epochs=epochs, views_per_epoch="fresh")) == expected
     assert runs._rounds_shown(store, train_config(student, epochs=2)) == []
+
+
+def test_a_study_of_more_epochs_than_fresh_views_does_not_begin(root: Path) -> None:
+    store = Store(root / "rounds.zarr")
+    base = {"student": f"local-dir:{root / 'student'}", "weights": "scratch", "views_per_epoch": "fresh"}
+    long = Setting("epochs-4", {"epochs": "4"}, {"epochs": EPOCHS + 1})
+    runs.require_views(
+        [store], base | {"use_plain_view": False}, [Setting("epochs-3", {"epochs": "3"}, {"epochs": EPOCHS})]
+    )
+    runs.require_views([store], base, [long])  # with the patch itself there is one more
+    with pytest.raises(ConfigError, match=r"^epochs=4: .* views for 3 of 4 epochs.*--views 5 .*has made the oth"):
+        runs.require_views([store], base | {"use_plain_view": False}, [long])
+    runs.require_views([store], base | {"use_plain_view": False, "early_stop": "total"}, [long])  # may end before

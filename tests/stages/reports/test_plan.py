@@ -56,6 +56,21 @@ def test_lists_of_failed_slides_are_cut() -> None:
     assert "... and 380 more with warnings; the CSV has all" in text
 
 
+def test_of_many_slides_with_warnings_those_that_say_something_rare_are_listed() -> None:
+    audit = [well(i, warnings=f"pen took {20 + i % 70} % of its tissue") for i in range(200)]
+    audit[90] = well(90, warnings="pen took 33 % of its tissue; 99% of it counts as tissue")
+    audit[150] = well(150, warnings="like slide 0003, of another case")
+    shown = [line for line in audit_table(plan_of(audit)).splitlines() if "warning: " in line]
+    assert [line.split(": ")[0] for line in shown] == [
+        "slide 0090", "slide 0150", *(f"slide {i:04}" for i in range(MOST_LISTED - 2))
+    ]  # fmt: skip
+    failed = [AuditRow(f"slide {i:04}", "failed", f"/data/{i}.svs: no such file") for i in range(200)]
+    failed[120] = AuditRow("slide 0120", "failed", "/data/120.svs: damaged")
+    text = audit_table(plan_of(failed))
+    assert text.index("slide 0120: /data/120.svs: damaged") < text.index("slide 0000: /data/0.svs: no such file")
+    assert text.splitlines()[2].startswith("slide 0120"), "the table has the slides that the list has"
+
+
 def test_a_small_plan_has_a_line_a_slide() -> None:
     text = audit_table(plan_of([well(i) for i in range(5)]))
     assert [line.split("  ")[0] for line in text.splitlines()[2:]] == [f"slide {i:04}" for i in range(5)]
