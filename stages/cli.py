@@ -467,7 +467,7 @@ def models(
     """List the encoders, or describe one and how to get its weights. --check exits with 1 if its embedding of a test
     patch differs. Writes only what --record and --patch-out name.
     """
-    from stages.inspect import describe_model, models_table
+    from stages.models.describe import describe_model, models_table
 
     config, _ = call.resolve(ModelsConfig)
     wanted = [flag for flag in ("check", "values", "weights", "patch_out") if getattr(config, flag)] + [

@@ -142,7 +142,7 @@ def guard(event, arguments):
 sys.addaudithook(guard)
 from pipeline.base.errors import EncoderError
 from pipeline.encoders.build import build_encoder
-from stages.inspect import describe_model, models_table
+from stages.models.describe import describe_model, models_table
 models_table()
 for name in ("uni", "phikon-v2", "hf-hub:owner/none", "resnet18", "vit_small_patch16_224"):
     describe_model(name)

@@ -23,7 +23,7 @@ from pipeline.store.format import Status
 from pipeline.store.parts.merge import merge_parts
 from pipeline.store.store import Store
 from pipeline.training.rows import choose_rows
-from stages.inspect import describe_store
+from stages.inspecting.store import describe_store
 from stages.reports.extract import extract_report
 
 NUM_ROWS = CELLS[0] * CELLS[1]
