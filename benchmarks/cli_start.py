@@ -17,7 +17,7 @@ import inputs
 import machine
 
 from pipeline.base.console import table
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 
 HELP_SECONDS, INSPECT_SECONDS, INSPECT_BYTES = 0.3, 1.0, 200e6
 """From the issues."""

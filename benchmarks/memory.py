@@ -38,7 +38,7 @@ def prepare(folder: Path) -> None:
     """Slide, plans and weights; in a process of its own, whose memory does not count."""
     import inputs
 
-    from pipeline.cohort.plan import write_plan
+    from pipeline.cohort.plan_hdf5 import write_plan
 
     for shards in SHARDS:
         plan = inputs.make_plan(folder, shards * ROWS_PER_SHARD, size_px=48_000, val_strip=0.1)
@@ -48,7 +48,7 @@ def prepare(folder: Path) -> None:
 
 def stage_one(folder: Path, shards: int) -> None:
     """Stage one, as `g2l extract-teacher` runs it."""
-    from pipeline.cohort.plan import read_plan
+    from pipeline.cohort.plan_hdf5 import read_plan
     from pipeline.config.stages import ExtractConfig
     from stages.extract_teacher import extract_teacher
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 import stages.embed
 import stages.extract_teacher
-from pipeline.cohort.plan import Plan, SlidePlan, read_plan
+from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.features.embedding import Embedder, PreparedSlide, prepare_slide, slide_content

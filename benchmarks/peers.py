@@ -57,7 +57,8 @@ from support.slides import make_big_slide  # of the tests; `inputs` sets the pat
 from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
 from pipeline.cohort.manifest import Manifest, ManifestRow
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.slides.reader import Slide
 from stages.plan import plan_slides

@@ -25,9 +25,10 @@ from resampled import Floats, in_words, share_draws
 
 from pipeline.base.console import table
 from pipeline.base.loader import one_by_one
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.by_cluster import cut_by_cluster
 from pipeline.cohort.draws.descriptors import describe_patch
-from pipeline.cohort.plan import AuditRow, SlidePlan
+from pipeline.cohort.plan import SlidePlan
 from pipeline.config.groups import Sampling
 from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights
 from pipeline.encoders.build import build_encoder

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from pipeline.base.console import table
 from pipeline.base.devices import keep_freed_memory
 from pipeline.base.loader import Batch
-from pipeline.cohort.view_strengths import VIEW_STRENGTHS
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.strengths import VIEW_STRENGTHS
+from pipeline.cohort.views.views import Views
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors
 from pipeline.encoders.build import build_encoder

@@ -107,7 +107,7 @@ def read_plan(path: AnyPath) -> "Plan":
         PlanError: it is missing, not a plan, or damaged.
     """
     with as_guest():
-        from pipeline.cohort.plan import read_plan as read
+        from pipeline.cohort.plan_hdf5 import read_plan as read
 
         return read(given_path(path))
 

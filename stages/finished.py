@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.processes import launched_processes
+from pipeline.cohort.audit import EXCLUDED
 from pipeline.cohort.manifest import parse_manifest
-from pipeline.cohort.plan import EXCLUDED, Plan
+from pipeline.cohort.plan import Plan
 from pipeline.config.base import Config, read_options
 from pipeline.config.case_lists import list_files
 from pipeline.config.model_names import FOLDER_PREFIX, WEIGHTS_WORDS, absolute_model, is_run, split_model

@@ -21,7 +21,8 @@ from pipeline.base.images import ImageFormat
 from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.loader import BatchLoader
 from pipeline.base.versions import versions
-from pipeline.cohort.plan import Plan, write_audit
+from pipeline.cohort.audit import write_audit
+from pipeline.cohort.plan import Plan
 from pipeline.config.base import to_toml
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.at_hand import remove_notes, watched

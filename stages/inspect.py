@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.base.console import say
 from pipeline.base.errors import G2LError
 from pipeline.base.outside import is_there
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url
 from pipeline.disk.raw_arrays import METADATA

@@ -29,6 +29,7 @@ from pipeline.cohort.annotated import (
     require_tissue_files,
     slide_annotations,
 )
+from pipeline.cohort.audit import EXCLUDED, AuditRow, split_column, write_audit
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, cut_to_budget
 from pipeline.cohort.draws.by_cluster import cut_by_cluster
@@ -40,7 +41,7 @@ from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
 from pipeline.cohort.leakage.rescans import SlidePrint, rescan_warnings, slide_print
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
-from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan, SlidePlan, in_order, split_column, write_audit
+from pipeline.cohort.plan import Plan, SlidePlan, in_order
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig

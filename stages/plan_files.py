@@ -19,11 +19,13 @@ from pipeline.base.console import counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, G2LError, PlanError
 from pipeline.cohort.annotated import changed_annotations
+from pipeline.cohort.audit import EXCLUDED
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH, Prices
 from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
 from pipeline.cohort.leakage.exclusions import changed_exclusions, exclude_rows
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
-from pipeline.cohort.plan import EXCLUDED, Plan, read_plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig

@@ -3,7 +3,7 @@
 HDF5 can point at other files (external storage, external links, virtual datasets), load code (plugin filters), claim
 any size, and return zeros for data that were never written. All of these are refused: a dataset must lie whole in this
 file, behind filters that come with HDF5 or h5py. For use inside `outside.reading`. Left out: writing, in
-`features.files` and `cohort.plan`.
+`features.files` and `cohort.plan_hdf5`.
 """
 
 import contextlib

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.base.errors import StoreError
+from pipeline.cohort.audit import EXCLUDED, AuditRow
 from pipeline.cohort.leakage.exclusions import changed_exclusions, exclude_rows
-from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
+from pipeline.cohort.plan import Plan
 from pipeline.features.match import Matched
 
 MOST_LISTED = 20

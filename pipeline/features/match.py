@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.copies import copies_of_slides, near_copies, near_copy_warning
 from pipeline.cohort.manifest import ManifestRow, parse_manifest
-from pipeline.cohort.plan import AuditRow, SlidePlan
+from pipeline.cohort.plan import SlidePlan
 from pipeline.cohort.sources import list_folder
 from pipeline.disk.file_names import file_named
 from pipeline.disk.tables import composed

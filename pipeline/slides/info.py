@@ -64,7 +64,7 @@ class SlideInfo:
     warnings: tuple[str, ...] = ()
 
     def audit_facts(self) -> dict[str, Any]:
-        """The slide's columns of a plan's audit (`cohort.plan.AuditRow`)."""
+        """The slide's columns of a plan's audit (`cohort.audit.AuditRow`)."""
         return {
             "vendor": self.vendor,
             "width": self.size_l0_px[0],

@@ -64,7 +64,7 @@ class PatchSample:
         return words
 
     def audit_facts(self) -> dict[str, Any]:
-        """The sample's columns of a plan's audit (`cohort.plan.AuditRow`)."""
+        """The sample's columns of a plan's audit (`cohort.audit.AuditRow`)."""
         return {
             "pixel_bytes": self.pixel_bytes,
             "jpeg_bytes": self.jpeg_bytes,

@@ -14,8 +14,8 @@ from pipeline.base import interrupts
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.strengths import EARLIER, VIEW_STRENGTHS
+from pipeline.cohort.views.views import Views
 from pipeline.disk.folders import new_folder
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.parts.part import part_of

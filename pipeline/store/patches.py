@@ -21,7 +21,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EmptyPatchError, G2LError, LimitError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.config.staging import StageFolder
 from pipeline.slides.artefacts.patch_checks import LOOKS_BACK, PatchFault
 from pipeline.slides.artefacts.patch_qc import PatchChecks

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
-from pipeline.cohort.plan import Plan, SlidePlan, plan_from_records, plan_records, slide_from_record, slide_record
+from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan_records import plan_from_records, plan_records, slide_from_record, slide_record
 from pipeline.disk.raw_arrays import METADATA, RawArray, read_array
 from pipeline.slides.annotations.patch_classes import PatchClasses, checked_classes
 

@@ -1,18 +1,18 @@
 """Whether the views of a store can be replayed here exactly: those that its teacher saw, or none.
 
-A store keeps no views, but their strength and a hash of some views of a fixed tile (`cohort.views.views_probe`). Views
-are computed in whole numbers and rest on no codec and no resampling of a library; another hash means that the code of
-the views has changed, or a machine on which they come out otherwise. So the hash stands for the version of that code,
-and nobody can forget to raise it. Stores without a strength have the views of earlier versions, which never changed:
-their hash is `EARLIER_PROBE`.
+A store keeps no views, but their strength and a hash of some views of a fixed tile (`cohort.views.views.views_probe`).
+Views are computed in whole numbers and rest on no codec and no resampling of a library; another hash means that the
+code of the views has changed, or a machine on which they come out otherwise. So the hash stands for the version of that
+code, and nobody can forget to raise it. Stores without a strength have the views of earlier versions, which never
+changed: their hash is `EARLIER_PROBE`.
 """
 
 from typing import Any, Final
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.versions import other_versions
-from pipeline.cohort.view_strengths import EARLIER
-from pipeline.cohort.views import views_probe
+from pipeline.cohort.views.strengths import EARLIER
+from pipeline.cohort.views.views import views_probe
 from pipeline.store.store import StoredTeacher
 
 EARLIER_PROBE: Final = "0cb51cd915a147f86392b5228e376d5c1aac124693e48b89cc55d7337f0ecc54"

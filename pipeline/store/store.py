@@ -29,7 +29,7 @@ from pipeline.base.errors import ConfigError, StoreError, did_you_mean
 from pipeline.base.images import decode_image
 from pipeline.base.outside import reading
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.views import Views, centre
+from pipeline.cohort.views.views import Views, centre
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.disk.raw_arrays import METADATA

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.store import Store, StoredTeacher
 

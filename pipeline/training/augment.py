@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import first_line
 from pipeline.base.images import empty_patch
-from pipeline.cohort.views import dihedral
+from pipeline.cohort.views.views import dihedral
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
 

@@ -19,7 +19,7 @@ from pipeline.base.console import Tell
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import CheckpointError, ConfigError, StoreError
 from pipeline.base.outside import read_json, reading
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.disk.files import sha256_json, write_json
 from pipeline.sampling import TRAIN, VAL, RowNumbers, patch_keys
 from pipeline.slides.staging.objects import refuse_objects

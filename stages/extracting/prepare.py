@@ -9,7 +9,7 @@ from pipeline.base.devices import choose_batch_size
 from pipeline.base.errors import ConfigError
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.view_strengths import EARLIER
+from pipeline.cohort.views.strengths import EARLIER
 from pipeline.config.stages import ExtractConfig
 from pipeline.slides.artefacts.patch_checks import PATCH_RULES
 from pipeline.slides.reader import accept_all

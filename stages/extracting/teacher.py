@@ -12,7 +12,7 @@ from pipeline.base.distributed import own_device
 from pipeline.base.images import ImageFormat
 from pipeline.base.units import resolution_note
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder

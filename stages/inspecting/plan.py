@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pipeline.base.console import counted, table
+from pipeline.cohort.audit import STATUSES
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.draws.spent import budget_lines
-from pipeline.cohort.plan import STATUSES, Plan
+from pipeline.cohort.plan import Plan
 from pipeline.sampling import TRAIN, VAL
 from stages.inspecting.recipe import recipe_of_plan
 from stages.reports.classes import class_table

@@ -20,9 +20,10 @@ from pipeline.base.console import Progress, say
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import ConfigError, SlideError
 from pipeline.base.loader import ReadRows
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.candidates import NONE_READABLE, DescribedPool, unread_words
 from pipeline.cohort.object_slides import copy_to_audit
-from pipeline.cohort.plan import AuditRow, PlannedSlides, SlidePlan
+from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.embed import MOST_AT_ONCE, EncoderForward, batches_at_once, read_and_embed

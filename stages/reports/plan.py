@@ -11,10 +11,11 @@ import numpy as np
 
 from pipeline.base.console import counted, table
 from pipeline.base.units import format_bytes
+from pipeline.cohort.audit import EXCLUDED, AuditRow
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
 from pipeline.cohort.draws.budget import ASSUMED_WIDTH
 from pipeline.cohort.draws.spent import budget_lines
-from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
+from pipeline.cohort.plan import Plan
 from pipeline.disk.label_words import spelling_notes
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.patch_sample import expected_pixel_bytes

@@ -9,8 +9,9 @@ from pipeline.base.console import counted, table
 from pipeline.base.errors import PlanError
 from pipeline.base.outside import reading
 from pipeline.base.units import format_area
+from pipeline.cohort.audit import EXCLUDED, AuditRow
 from pipeline.cohort.draws.cluster_counts import counts_of_cohort
-from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan
+from pipeline.cohort.plan import Plan
 from pipeline.config.groups import Decode, Sampling
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import EARLIER_RULES, MAX_ARTEFACT, RULE_WORDS, RuleName

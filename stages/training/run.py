@@ -17,7 +17,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError
 from pipeline.base.loader import BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.config.recipes import departures_note, departures_of_views
 from pipeline.config.stages import TrainConfig
 from pipeline.distillation import Distillation, Head, build_projectors

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 from support.places import ROOT
 
 from pipeline.base.draws import RUN_VERSION, RunDraws, draw_seed
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.sampling import patch_keys
 from pipeline.training.rows import epoch_order, row_keys, row_views
 

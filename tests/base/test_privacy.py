@@ -13,7 +13,7 @@ from support.homes import at_home, traces
 from support.warm import WarmCommands
 
 from pipeline.base.privacy import MATPLOTLIB_FOLDER, leave_no_trace
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 
 LOADS = """
 import os, pathlib

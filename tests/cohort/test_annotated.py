@@ -24,8 +24,10 @@ from pipeline.cohort.annotated import (
     require_tissue_files,
     slide_annotations,
 )
+from pipeline.cohort.audit import ADDED_COLUMNS, write_audit
 from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
-from pipeline.cohort.plan import ADDED_COLUMNS, Plan, read_plan, write_audit, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.class_rules import ClassRules
 from pipeline.config.plan import PlanConfig
 from pipeline.disk.files import sha256_file

@@ -11,7 +11,8 @@ from support.extraction import made_up_plan, write_cohort
 
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases, parted_patients
 from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
-from pipeline.cohort.plan import Plan, SlidePlan, read_plan
+from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.student.card import split_words
 from stages.reports.plan import estimate

@@ -9,7 +9,7 @@ from support.places import ROOT
 from support.stores import make_store, plain_vit, plan_of_rows, train_config
 
 from pipeline.base.errors import ConfigError
-from pipeline.cohort.plan import read_plan, write_plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.base import Config
 from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import (

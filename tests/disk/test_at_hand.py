@@ -20,7 +20,7 @@ from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
 from support.warm import WarmCommands
 
 from pipeline.base.errors import SlideError
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.disk import at_hand
 from pipeline.disk.asides import AT_HAND, aside_name, remove_asides
 from pipeline.disk.at_hand import CRASHING, note_slide, noted, remove_notes, watched

@@ -12,7 +12,7 @@ from support.extraction import write_cohort
 
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.manifest import parse_manifest, read_manifest
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.cohort.sources import list_folder
 from pipeline.disk import file_names
 from pipeline.disk.file_names import file_named, files_named, name_trouble

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from support.damage import claim_32_tib
 
 from pipeline.base.errors import BenchmarkError, PlanError
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.disk.hdf5_input import attribute, attributes, look_at, open_hdf5
 from pipeline.features.files import read_arrays, read_attributes, read_coords, write_arrays
 from pipeline.features.read import read_features

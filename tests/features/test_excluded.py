@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.cohort.plan import AuditRow, Plan
+from pipeline.cohort.audit import AuditRow
+from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.features.excluded import leave_out_cases, require_same_exclusions
 from pipeline.features.find import FeatureTree

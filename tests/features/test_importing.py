@@ -10,8 +10,9 @@ from support.features import FeatureSlide, write_trident
 from support.slides import make_slide
 
 from pipeline.base.errors import BenchmarkError, StoreError
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
+from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.config.groups import Sampling
 from pipeline.config.plan import PlanConfig
 from pipeline.features.importing import (

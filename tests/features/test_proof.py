@@ -9,7 +9,7 @@ import pytest
 from support.stores import plan_of_rows
 
 from pipeline.base.errors import StoreError
-from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.audit import AuditRow
 from pipeline.features.importing import ImportedSlide
 from pipeline.features.proof import (
     Proof,

@@ -13,7 +13,7 @@ from support.launched import ended, kill_worker, start_torchrun
 from support.object_server import ObjectServer, object_server
 from support.staging import kill_soon_after_a_copy, watching
 
-from pipeline.cohort.plan import read_plan, write_plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 
 NUM_SLIDES, KILLS = 6, 6
 PLAN = ("--patch-px", 64, "--min-tissue", 0, "--val-fraction", 0.5, "--patches-per-slide", 12)

@@ -18,7 +18,7 @@ from support.commands import call_g2l, leftovers, run_g2l, start_g2l, stop_g2l
 from support.extraction import TEACHER, array_files, plan_cohort, write_cohort, write_teacher
 from support.forked import ForkedCommands, ForkedRun, forked_commands
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.store.store import Store
 
 ROWS, ROWS_PER_SHARD = 160, 2

@@ -14,7 +14,8 @@ from support.launched import ended, free_port, kill_worker, start_torchrun
 from support.slides import not_a_slide
 from support.staging import watching
 
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 
 SHARD_ROWS = 16
 

@@ -10,7 +10,7 @@ from support.extraction import TEACHER, array_files, extract, plan_cohort, write
 from support.launched import ended, start_torchrun
 from support.planted import planted_slide
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.store.store import Store
 
 SHARD_ROWS = 4

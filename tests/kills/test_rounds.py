@@ -11,7 +11,7 @@ from support.commands import leftovers
 from support.extraction import TEACHER, plan_cohort, store_files, write_cohort, write_teacher
 from support.forked import forked_commands
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.store.store import Store
 
 KILLS = 12

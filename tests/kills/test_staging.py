@@ -13,7 +13,7 @@ from support.extraction import TEACHER, array_files, plan_cohort, write_cohort, 
 from support.forked import ForkedCommands, forked_commands
 from support.staging import kill_soon_after_a_copy, watching
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 
 NUM_SLIDES, PATCHES, KILLS = 8, 16, 8
 

@@ -9,7 +9,7 @@ import pytest
 import support.slides as sf
 
 from pipeline.base.images import encode_image
-from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.audit import AuditRow
 from pipeline.slides import patch_sample
 from pipeline.slides.direct import TiledTiff
 from pipeline.slides.geometry import PatchGeometry

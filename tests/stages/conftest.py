@@ -8,7 +8,7 @@ from support.extraction import TEACHER, extract, plan_cohort, write_cohort
 from support.features import FeatureSlide, slides_of
 from support.training import plain_curves
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.store.store import Store
 from stages import train_student
 

@@ -39,7 +39,8 @@ from support.failing import failing, os_error
 from support.slides import damage_tiles, make_pixels, make_slide, truncate, write_slide
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.asides import is_aside_of
 from pipeline.encoders.table import EncoderSpec

@@ -13,7 +13,7 @@ from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
 from support.places import ROOT
 from support.stores import make_store, student_folder
 
-from pipeline.cohort.plan import read_plan, write_plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.base import read_options
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.disk.locks import LOCK_SUFFIX

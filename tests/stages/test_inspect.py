@@ -6,7 +6,7 @@ import pytest
 from support.extraction import TEACHER
 
 from pipeline.base.errors import G2LError, PlanError, StoreError
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from stages.inspect import inspect_path
 
 

@@ -20,7 +20,8 @@ from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import PlanError
 from pipeline.cohort.manifest import ManifestRow, read_manifest, row_split, write_manifest
-from pipeline.cohort.plan import Plan, read_plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL

@@ -10,7 +10,8 @@ from support.commands import call_g2l, run_g2l
 from support.plans import cohort_of
 from support.planted import densities, from_densities
 
-from pipeline.cohort.plan import Plan, read_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.disk.tables import read_table
 
 SIDE = 64

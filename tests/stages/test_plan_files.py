@@ -17,10 +17,12 @@ from support.slides import make_slide
 from support.stores import make_store
 
 from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, StoreError
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.budget import Prices
 from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
 from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
-from pipeline.cohort.plan import AuditRow, Plan, read_plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig

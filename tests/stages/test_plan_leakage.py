@@ -11,8 +11,10 @@ from support.commands import call_g2l, succeed
 from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import ConfigError, PlanError
+from pipeline.cohort.audit import EXCLUDED
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.plan import EXCLUDED, Plan, read_plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.disk.tables import read_table
 from pipeline.sampling import patch_keys

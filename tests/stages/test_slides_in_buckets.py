@@ -23,7 +23,7 @@ from support.slides import make_slide
 from support.staging import watching
 
 from pipeline.base.units import format_bytes
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.disk.files import sha256_file
 from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.disk.objects import bucket

@@ -18,7 +18,8 @@ from support.slides import damage_tiles, make_slide, not_a_slide
 from support.staging import slow_source, watching
 
 from pipeline.base.errors import G2LError
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.disk import first_look
 from pipeline.disk.files import sha256_file
 from pipeline.slides import reader

@@ -13,7 +13,7 @@ from support.store_writing import PATCH_PX, ROWS, edit_attributes, spec
 
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.disk.raw_arrays import METADATA
 from pipeline.store.format import (
     CHUNK_ROWS,

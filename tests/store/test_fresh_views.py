@@ -12,7 +12,8 @@ from support.stores import run_files, student_folder, train_config
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.sampling import TRAIN
 from pipeline.store.create import open_round

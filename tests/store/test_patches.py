@@ -20,7 +20,7 @@ from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store,
 from pipeline.base.errors import ConfigError
 from pipeline.base.images import ImageFormat, decode_image
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.config.staging import StageFolder
 from pipeline.slides.reader import Slide
 from pipeline.store.format import Status

@@ -13,7 +13,8 @@ from support.extraction import made_up_plan
 from support.store_writing import PATCH_PX, ROWS, continued_store, cut, edit_attributes, flip, spec
 
 from pipeline.base.errors import PlanError, StoreError
-from pipeline.cohort.plan import Plan, slide_record
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_records import slide_record
 from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
 from pipeline.store.store import Store
 

@@ -15,10 +15,10 @@ from support.stores import make_store
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.cohort import views as views_module
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.view_strengths import VIEW_STRENGTHS
-from pipeline.cohort.views import Views, centre, views_probe
+from pipeline.cohort.views import views as views_module
+from pipeline.cohort.views.strengths import VIEW_STRENGTHS
+from pipeline.cohort.views.views import Views, centre, views_probe
 from pipeline.store import replay
 from pipeline.store.replay import EARLIER_PROBE, require_replay, strength_settings
 from pipeline.store.store import Store

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.plan import Plan, SlidePlan, write_plan
+from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.load import load_weights

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cohort.views import dihedral
+from pipeline.cohort.views.views import dihedral
 from pipeline.training.augment import JITTER, LUMA
 
 

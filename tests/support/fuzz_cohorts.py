@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from support.annotated import Corners, asap, layer, region, write_geojson
 from support.extraction import FURTHER, PATCH_PX, TEACHER, extract, write_teacher
 from support.files import write_table

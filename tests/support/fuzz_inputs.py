@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.stages import ExportConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.features.files import write_features

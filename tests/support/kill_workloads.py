@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from support.features import slides_of, write_trident
 from support.public_sets import tiger

@@ -1,11 +1,16 @@
-"""Plans of small slides that exist, made as `g2l plan` makes them."""
+"""Plans of small slides that exist, made as `g2l plan` makes them; and one of none that exist."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan_records import slide_record
 from pipeline.config.plan import PlanConfig
+from pipeline.slides.geometry import PatchGeometry
 from stages.plan import plan_slides
 
 SMALL = {"patch_px": 64, "patches_per_slide": 12}
@@ -21,3 +26,37 @@ def cohort_of(folder: Path, **slides: Path) -> Path:
     rows = [ManifestRow(name, str(path), name) for name, path in slides.items()]
     write_manifest(folder / "manifest.csv", rows)
     return folder / "manifest.csv"
+
+
+def assert_same_plan(a: Plan, b: Plan) -> None:
+    assert (a.config, a.audit, a.slides_root, a.hash) == (b.config, b.audit, b.slides_root, b.hash)
+    for mine, other in zip(a.slides, b.slides, strict=True):
+        assert slide_record(mine) == slide_record(other)
+        for x, y in ((mine.coords_l0_px, other.coords_l0_px), (mine.split, other.split)):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+
+
+def plan_with_labels(num_slides: int, num_labels: int = 3) -> Plan:
+    """A plan without slides behind it, each with so many labels."""
+    geometry = PatchGeometry(224, 0.5, 0.25, 0, 1.0)
+    coords = np.stack([np.arange(20) * 448, np.arange(20)], axis=1)
+    labels = {f"label {i}": "é" * 40 for i in range(num_labels)}
+    parts = [
+        SlidePlan(
+            f"slide {i:05d}",
+            f"é{i}.svs",
+            f"c{i}",
+            None,
+            None,
+            None,
+            (9999, 9999),
+            geometry,
+            coords + i,
+            (np.arange(20) % 2).astype(np.uint8),
+            labels,
+        )
+        for i in range(num_slides)
+    ]
+    audit = [AuditRow(part.slide_id, "ok", mpp=0.25) for part in parts]
+    return Plan(tuple(parts), Path("/slides"), PlanConfig(), tuple(audit))

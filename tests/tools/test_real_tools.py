@@ -28,7 +28,7 @@ from support.slides import make_slide, write_slide
 from support.stores import make_patches, student_folder
 from support.students import ARGUMENTS, EXPORTED, SPECS, TINY, disturb, random_projector, write_exported
 
-from pipeline.cohort.plan import read_plan
+from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table
 from pipeline.encoders.build import build_encoder

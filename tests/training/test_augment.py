@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from support.first_augment import as_first_written, jitter_as_first_written
 from support.stores import make_patches
 
-from pipeline.cohort.views import dihedral
+from pipeline.cohort.views.views import dihedral
 from pipeline.training.augment import (
     JITTER,
     Augmentation,

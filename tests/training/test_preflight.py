@@ -29,7 +29,8 @@ from support.stores import make_store
 
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.memory import peak_bytes
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec

@@ -16,7 +16,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.views import Views, dihedral
+from pipeline.cohort.views.views import Views, dihedral
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.create import create_store

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.base.errors import PlanError
+from pipeline.cohort.audit import AuditRow, split_column
 from pipeline.cohort.draws.by_method import sample_of_slide
 from pipeline.cohort.draws.filling import fill_evenly
-from pipeline.cohort.plan import AuditRow, SlidePlan, split_column
+from pipeline.cohort.plan import SlidePlan
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Sampling
 from pipeline.sampling import rank_slides

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cohort.audit import AuditRow, split_column
 from pipeline.cohort.draws.cluster_counts import counts_of_slide
 from pipeline.cohort.draws.cluster_quotas import choose_evenly
 from pipeline.cohort.draws.cluster_sheet import OF_EACH
 from pipeline.cohort.draws.clusters import standardise_facts, two_levels
-from pipeline.cohort.plan import AuditRow, SlidePlan, split_column
+from pipeline.cohort.plan import SlidePlan
 from pipeline.config.groups import Sampling
 from pipeline.sampling import SPLIT_NAMES, patch_keys, sample_patches
 

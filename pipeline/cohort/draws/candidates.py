@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import counted
 from pipeline.base.errors import PatchError
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.descriptors import NUM_FACTS, describe_patch
-from pipeline.cohort.plan import AuditRow, SlidePlan
+from pipeline.cohort.plan import SlidePlan
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.reader import Slide
 from pipeline.slides.staging.ahead import Staging

@@ -11,7 +11,7 @@ length, that length is taken. Read in TRIDENT's published code in 2026-11. Left 
 from pathlib import Path
 
 from pipeline.base.units import magnification
-from pipeline.cohort.plan import coords_attributes
+from pipeline.cohort.plan_hdf5 import coords_attributes
 from pipeline.features.files import read_hdf5_features, write_features
 from pipeline.features.layouts import (
     MARK,

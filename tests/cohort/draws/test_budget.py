@@ -8,8 +8,10 @@ import pytest
 from support.extraction import made_up_plan
 
 from pipeline.base.errors import PlanError
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.budget import LEFT_OUT, Prices, cut_to_budget, patches_bought
-from pipeline.cohort.plan import AuditRow, SlidePlan, plan_from_records, plan_records
+from pipeline.cohort.plan import SlidePlan
+from pipeline.cohort.plan_records import plan_from_records, plan_records
 from pipeline.config.budget import parse_budget
 from pipeline.config.groups import Sampling
 

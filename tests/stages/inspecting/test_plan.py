@@ -5,7 +5,7 @@ from pathlib import Path
 
 from support.extraction import made_up_plan
 
-from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.audit import AuditRow
 from stages.inspecting.plan import describe_plan, plan_facts, with_tables
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import ConfigError
-from pipeline.cohort.plan import read_plan, write_plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from stages.inspect import inspect_path
 
 

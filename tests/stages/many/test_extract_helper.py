@@ -14,7 +14,8 @@ from support.launched import MemoryStore, beating_in_a_thread, ended, start_torc
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.launched.group import LaunchedGroup
-from pipeline.cohort.plan import Plan, read_plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.store.store import Store
 from stages.extract_teacher import extract_teacher

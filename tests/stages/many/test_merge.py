@@ -9,7 +9,7 @@ import pytest
 from support.commands import call_g2l, succeed
 from support.extraction import TEACHER, plan_cohort, store_files, write_cohort, write_teacher
 
-from pipeline.cohort.plan import write_plan
+from pipeline.cohort.plan_hdf5 import write_plan
 
 
 @pytest.fixture(scope="module")

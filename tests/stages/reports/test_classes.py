@@ -7,7 +7,8 @@ import numpy as np
 from support.commands import succeed
 from support.extraction import made_up_plan
 
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from stages.reports.classes import MOST_ROWS, class_table
 

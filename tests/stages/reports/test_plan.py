@@ -9,8 +9,9 @@ import support.slides as sf
 from support.commands import call_g2l
 from support.extraction import made_up_plan
 
+from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.cohort.plan import AuditRow, Plan
+from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import LATER_RULES
 from pipeline.sampling import TRAIN, VAL

@@ -7,7 +7,8 @@ import numpy as np
 from support.commands import succeed
 from support.extraction import made_up_plan
 
-from pipeline.cohort.plan import EXCLUDED, AuditRow, SlidePlan
+from pipeline.cohort.audit import EXCLUDED, AuditRow
+from pipeline.cohort.plan import SlidePlan
 from pipeline.disk.tables import read_table
 from pipeline.sampling import TRAIN, VAL
 from stages.reports.plan_cases import MOST_CASES, case_table, write_cases

@@ -9,7 +9,9 @@ from support.commands import succeed
 from support.extraction import made_up_plan
 
 from pipeline.base.errors import PlanError
-from pipeline.cohort.plan import EXCLUDED, AuditRow, Plan, write_plan
+from pipeline.cohort.audit import EXCLUDED, AuditRow
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import LATER_RULES
 from stages.reports.plan_options import cluster_table, plan_choices

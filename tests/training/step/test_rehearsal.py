@@ -13,7 +13,7 @@ from support.stores import dropping_cnn, make_store, train_config
 from support.training import same_state, unbegun_run
 
 from pipeline.base.loader import Batch
-from pipeline.cohort.views import Views
+from pipeline.cohort.views.views import Views
 from pipeline.distillation import build_loss, random_states
 from pipeline.store.create import open_round
 from pipeline.store.store import Store, StoredTeacher

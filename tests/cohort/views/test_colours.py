@@ -8,7 +8,7 @@ import torch
 from support.stores import make_patches
 from torchvision.transforms import functional as tv
 
-from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN, change_colours
+from pipeline.cohort.views.colours import FACTOR_ONE, HUE_TURN, change_colours
 
 PATCH = np.concatenate([make_patches(1, 48)[0], np.random.default_rng(0).integers(0, 256, (16, 48, 3), np.uint8)])[16:]
 """Smooth colours, and noise of all colours."""

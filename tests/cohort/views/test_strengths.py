@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare, kstest
 
-from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN
-from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS, Strength
-from pipeline.cohort.views import STAINS, DrawnView, ViewDraws, Views, draw_view, stain_changes
+from pipeline.cohort.views.colours import FACTOR_ONE, HUE_TURN
+from pipeline.cohort.views.strengths import EARLIER, VIEW_STRENGTHS, Strength
+from pipeline.cohort.views.views import STAINS, DrawnView, ViewDraws, Views, draw_view, stain_changes
 from pipeline.config.stages import ExtractConfig
 
 TILE_PX, PATCH_PX, COUNT = 256, 224, 1200

@@ -20,10 +20,11 @@ from torchvision.transforms import functional as tv
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import CheckpointError, ConfigError, StoreError
-from pipeline.cohort import views as module
-from pipeline.cohort.plan import Plan, write_plan
-from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN
-from pipeline.cohort.views import (
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan_hdf5 import write_plan
+from pipeline.cohort.views import views as module
+from pipeline.cohort.views.colours import FACTOR_ONE, HUE_TURN
+from pipeline.cohort.views.views import (
     GREY_OF_DENSITY,
     STAINS,
     ViewDraws,

@@ -8,7 +8,7 @@ from scipy import ndimage
 from support.stores import make_patches
 from torchvision.transforms import functional as tv
 
-from pipeline.cohort.view_optics import KERNEL_BITS, blur, compress, gaussian_weights, quantisation, resample
+from pipeline.cohort.views.optics import KERNEL_BITS, blur, compress, gaussian_weights, quantisation, resample
 
 NOISE = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
 SMOOTH = make_patches(1, 56)[0]

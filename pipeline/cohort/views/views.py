@@ -2,7 +2,7 @@
 
 View 0 is the patch itself, the centre of the tile that the store keeps. A view depends only on (seed, row, view,
 strength) and the pixels, and is computed in integers, so that the student sees to the bit what the teacher embedded, on
-any machine. `draw_view` says what happens, `Views.apply` does it. How strong it is: `view_strengths`.
+any machine. `draw_view` says what happens, `Views.apply` does it. How strong it is: `views.strengths`.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN, ColourStep, change_colours
-from pipeline.cohort.view_optics import blur, compress, resample
-from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS, Colours, Rescale
+from pipeline.cohort.views.colours import FACTOR_ONE, HUE_TURN, ColourStep, change_colours
+from pipeline.cohort.views.optics import blur, compress, resample
+from pipeline.cohort.views.strengths import EARLIER, VIEW_STRENGTHS, Colours, Rescale
 from pipeline.sampling import patch_keys
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
