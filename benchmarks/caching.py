@@ -72,7 +72,7 @@ class DemoScale:
         import inputs
 
         from pipeline.base.loader import Batch, BatchLoader
-        from pipeline.training.rows import batches_of, epoch_order
+        from pipeline.training.rows.order import batches_of, epoch_order
         from pipeline.training.step.train_step import train_step
 
         run, config = self.two.run, self.two.config

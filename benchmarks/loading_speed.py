@@ -36,7 +36,8 @@ from pipeline.base.loader import ROWS_PER_TASK, BatchLoader, one_by_one
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
 from pipeline.training.augment import Augmentation
-from pipeline.training.rows import StoredRows, batches_of, epoch_order, row_keys, row_views
+from pipeline.training.rows.order import batches_of, epoch_order, row_keys, row_views
+from pipeline.training.rows.reading import StoredRows
 from pipeline.training.step.augment_batch import BatchAugmentation, augments_on
 
 NEEDED = 0.9

@@ -113,7 +113,7 @@ def open_store(folder: Path) -> float:
     """Seconds to open the store and to choose the rows."""
     from pipeline.store.store import Store
     from pipeline.store.teachers import choose_teachers
-    from pipeline.training.rows import choose_rows
+    from pipeline.training.rows.choice import choose_rows
 
     begun = time.perf_counter()
     teachers = choose_teachers(Store(folder / "store.zarr"), None, None)

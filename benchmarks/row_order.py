@@ -38,7 +38,8 @@ from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
-from pipeline.training.rows import StoredRows, batches_of, epoch_order
+from pipeline.training.rows.order import batches_of, epoch_order
+from pipeline.training.rows.reading import StoredRows
 
 WIDTH, ROWS_PER_SHARD, ROWS_PER_SLIDE = 1536, 512, 256
 BLOCK_ROWS, WINDOW_BLOCKS = 64, 16

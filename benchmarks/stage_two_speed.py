@@ -38,7 +38,8 @@ from pipeline.encoders.build import build_encoder
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers
-from pipeline.training.rows import batches_of, choose_rows, epoch_order
+from pipeline.training.rows.choice import choose_rows
+from pipeline.training.rows.order import batches_of, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder
 from pipeline.training.step.train_step import train_step
 from stages.extract_teacher import extract_teacher

@@ -28,7 +28,8 @@ from pipeline.disk.objects.urls import require_local
 from pipeline.sampling import SPLIT_NAMES, RowNumbers
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import choose_teachers
-from pipeline.training.rows import StoredRows, row_keys, row_numbers
+from pipeline.training.rows.order import row_keys, row_numbers
+from pipeline.training.rows.reading import StoredRows
 
 SplitName = Literal["train", "val"]
 FLAG, ARGUMENT = "--slides-root", "slides_root="

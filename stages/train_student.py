@@ -47,7 +47,7 @@ from pipeline.training.curves import draw_curves
 from pipeline.training.held_out import best_words
 from pipeline.training.identity import loss_weights, named_in_lines, recorded_departures
 from pipeline.training.optim import set_schedules
-from pipeline.training.rows import batches_of, epoch_order
+from pipeline.training.rows.order import batches_of, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.sharded.parts import like_run

@@ -28,7 +28,8 @@ from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import continued_with
 from pipeline.student.weights_place import noted_place, remembered_weights
 from pipeline.training.preflight import MIN_COSINE
-from pipeline.training.rows import StoredRows, row_keys, row_views
+from pipeline.training.rows.order import row_keys, row_views
+from pipeline.training.rows.reading import StoredRows
 
 FINISH_AND_COPY = "finish the store in the folder where it is made, and copy it to the bucket again"
 COPY_FROM_ORIGINAL = (

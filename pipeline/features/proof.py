@@ -28,7 +28,7 @@ from pipeline.features.importing import FeatureRows, ImportedSlide
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.store import Store
-from pipeline.training.rows import row_keys
+from pipeline.training.rows.order import row_keys
 
 BATCH_ROWS = 32
 """Patches a forward pass. Our choice: fits anywhere; the sample is small."""

@@ -27,7 +27,7 @@ from pipeline.student.adapters import oldest_timm
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
-from pipeline.training.rows import rows_of_all
+from pipeline.training.rows.choice import rows_of_all
 from pipeline.training.run_folder import HeldOut
 
 MARKUP = {

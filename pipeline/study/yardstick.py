@@ -27,7 +27,7 @@ from pipeline.features.cache import cached, require_finite
 from pipeline.store.store import StoredTeacher
 from pipeline.student.resolve import name_models
 from pipeline.study.compare import Scores
-from pipeline.training.rows import StoredRows
+from pipeline.training.rows.reading import StoredRows
 
 SCORE_DIGITS = 9
 """Significant digits kept of a sum: later ones depend on the threads of the linear algebra library. Our choice."""

@@ -19,7 +19,7 @@ from pipeline.encoders.embed import read_and_embed
 from pipeline.sampling import RowNumbers
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
-from pipeline.training.rows import StoredRows
+from pipeline.training.rows.reading import StoredRows
 from pipeline.training.similarity import explained_variance, fidelity
 from pipeline.training.step.room import advice_on_room
 

@@ -1,7 +1,7 @@
 """Do I have enough slides? A student's held-out score over the number of slides, of patches a slide and of epochs.
 
-Runs on nested subsets of the training rows (`pipeline.training.subset`), scored on the same held-out rows; a saturating
-power law says what twice as many would give, where the points support one (`pipeline.study.power_law`).
+Runs on nested subsets of the training rows (`pipeline.training.rows.subset`), scored on the same held-out rows; a
+saturating power law says what twice as many would give, where the points support one (`pipeline.study.power_law`).
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.points import Cohort, Point, numbers_of, points_of, settings_of
 from pipeline.study.power_law import extrapolate
 from pipeline.study.yardstick import scores_by_case
-from pipeline.training.rows import rows_of_all
-from pipeline.training.subset import rank_training_slides
+from pipeline.training.rows.choice import rows_of_all
+from pipeline.training.rows.subset import rank_training_slides
 from stages.studies.runs import (
     Study,
     StudyRuns,

@@ -5,7 +5,7 @@ from itertools import islice
 from pipeline.base import distributed
 from pipeline.base.console import say
 from pipeline.distillation import build_loss
-from pipeline.training.rows import batches_of, epoch_order
+from pipeline.training.rows.order import batches_of, epoch_order
 from pipeline.training.step.rehearsal import StepTime, cost_words, load_timed, rehearse
 from stages.training.run import Run, open_loader
 

@@ -32,13 +32,15 @@ from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.identity import recipe_facts, recorded_departures, run_identity
 from pipeline.training.optim import build_optimizer
-from pipeline.training.rows import KeptStatistics, RowChoice, StoredRows, choose_rows
+from pipeline.training.rows.choice import RowChoice, choose_rows
+from pipeline.training.rows.reading import StoredRows
+from pipeline.training.rows.statistics import KeptStatistics
+from pipeline.training.rows.subset import RowSubset
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.sharded.split import is_split, shard_student
 from pipeline.training.sharded.update import ShardedAdamW
 from pipeline.training.step.augment_batch import BatchAugmentation, augments_on
 from pipeline.training.step.train_step import HowToStep
-from pipeline.training.subset import RowSubset
 
 
 @dataclass(frozen=True)

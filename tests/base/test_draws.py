@@ -8,7 +8,7 @@ from support.places import ROOT
 from pipeline.base.draws import RUN_VERSION, RunDraws, draw_seed
 from pipeline.cohort.views.views import Views
 from pipeline.sampling import patch_keys
-from pipeline.training.rows import epoch_order, row_keys, row_views
+from pipeline.training.rows.order import epoch_order, row_keys, row_views
 
 ROWS = np.arange(16_000)
 PURPOSES = ("order", "augment", "validation", "view", "which view", "calibration", "linear map", "evaluate", "verify")

@@ -30,7 +30,7 @@ from pipeline.config.recipes import recipe_values
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store
 from pipeline.training.checkpoint import load_last_checkpoint
-from pipeline.training.rows import epoch_order, row_views
+from pipeline.training.rows.order import epoch_order, row_views
 from stages.train_student import train_student
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]

@@ -22,7 +22,7 @@ from pipeline.store.check import check_metadata, check_shard
 from pipeline.store.format import Status
 from pipeline.store.parts.merge import merge_parts
 from pipeline.store.store import Store
-from pipeline.training.rows import choose_rows
+from pipeline.training.rows.choice import choose_rows
 from stages.inspecting.store import describe_store
 from stages.reports.extract import extract_report
 

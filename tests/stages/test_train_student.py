@@ -25,7 +25,8 @@ from pipeline.store.store import Store
 from pipeline.student.folder import load_projector, save_tensors
 from pipeline.training.checkpoint import load_last_checkpoint, save_checkpoint
 from pipeline.training.held_out import FIGURES, MEANINGS
-from pipeline.training.rows import StoredRows, epoch_order
+from pipeline.training.rows.order import epoch_order
+from pipeline.training.rows.reading import StoredRows
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.scoring import score_teachers
 from stages import train_student as stage

@@ -23,7 +23,7 @@ from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
-from pipeline.training.rows import StoredRows
+from pipeline.training.rows.reading import StoredRows
 from stages.plan import plan_slides
 
 SPEC = StoreSpec({"width": WIDTH, "name": "t"}, {"rows_per_shard": 64, "pixels": "none", "dtype": "float32"})

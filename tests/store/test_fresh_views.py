@@ -22,7 +22,7 @@ from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.study.grid import Setting
-from pipeline.training.rows import StoredRows
+from pipeline.training.rows.reading import StoredRows
 from stages.extract_teacher import extract_teacher
 from stages.extracting.prepare import view_settings
 from stages.finished import finished_extract, finished_training

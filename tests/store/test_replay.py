@@ -23,7 +23,8 @@ from pipeline.store import replay
 from pipeline.store.replay import EARLIER_PROBE, require_replay, strength_settings
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
-from pipeline.training.rows import StoredRows, row_views
+from pipeline.training.rows.order import row_views
+from pipeline.training.rows.reading import StoredRows
 from stages.inspect import inspect_path
 from stages.verify import verify_store
 

@@ -39,7 +39,9 @@ from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.store.writer import StoreWriter
 from pipeline.student.folder import load_projector
-from pipeline.training.rows import StoredRows, choose_rows, teacher_statistics
+from pipeline.training.rows.choice import choose_rows
+from pipeline.training.rows.reading import StoredRows
+from pipeline.training.rows.statistics import teacher_statistics
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
 from stages.inspect import inspect_path

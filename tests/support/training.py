@@ -13,7 +13,7 @@ from pipeline.disk.files import write_bytes
 from pipeline.encoders.build import build_encoder
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
-from pipeline.training.rows import choose_rows
+from pipeline.training.rows.choice import choose_rows
 from stages import train_student as stage
 from stages.training.run import Run, prepare_run
 from support.stores import make_store, plain_vit, train_config

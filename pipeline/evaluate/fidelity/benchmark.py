@@ -23,7 +23,7 @@ from pipeline.evaluate.images import decode_notes
 from pipeline.report.content import Section
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.resolve import NamedModel
-from pipeline.training.rows import StoredRows
+from pipeline.training.rows.reading import StoredRows
 
 
 @dataclass(frozen=True, eq=False)

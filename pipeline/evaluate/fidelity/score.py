@@ -18,7 +18,8 @@ from pipeline.student.resolve import NamedModel
 from pipeline.training.held_out import FIGURES as NAMES
 from pipeline.training.held_out import MEANINGS
 from pipeline.training.linear_map import LinearMap, fit_linear_map
-from pipeline.training.rows import row_keys, teacher_statistics
+from pipeline.training.rows.order import row_keys
+from pipeline.training.rows.statistics import teacher_statistics
 from pipeline.training.similarity import (
     NUM_NEIGHBOURS,
     debiased_linear_cka,

@@ -80,8 +80,8 @@ class Moments:
     def merge(parts: Sequence["Moments"]) -> "Moments":
         """Of all rows of `parts` together (Chan, Golub and LeVeque, 1979).
 
-        `training.rows.teacher_statistics` does the same for the shards of a store, adding one shard at a time. The last
-        digits of the two orders differ, and each is part of stored results, so that they stay apart.
+        `training.rows.statistics.teacher_statistics` does the same for the shards of a store, adding one shard at a
+        time. The last digits of the two orders differ, and each is part of stored results, so that they stay apart.
         """
         count = sum(part.count for part in parts)
         mean = np.sum([part.mean * (part.count / count) for part in parts], axis=0)

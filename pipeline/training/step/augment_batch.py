@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.base.devices import sent
 from pipeline.base.draws import RunDraws
 from pipeline.training.augment import GREY, JITTER_BITS, WHOLE_LUMA, Augmentation, DrawnJitter
-from pipeline.training.rows import row_keys
+from pipeline.training.rows.order import row_keys
 
 ROWS_AT_ONCE = 64
 """Rows that are augmented together. Our choice: 40 MB a pass for patches of 224 px, and few calls."""

@@ -42,7 +42,9 @@ from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.store.writer import StoreWriter
 from pipeline.training import run_folder
-from pipeline.training.rows import StoredRows, row_views, teacher_statistics
+from pipeline.training.rows.order import row_views
+from pipeline.training.rows.reading import StoredRows
+from pipeline.training.rows.statistics import teacher_statistics
 from stages.inspect import inspect_path
 from stages.train_student import train_student
 from stages.verify import verify_store

@@ -8,7 +8,7 @@ from support.stores import dropping_cnn, make_store, run_files, train_config
 from support.training import unbegun_run
 
 from pipeline.base.loader import Batch
-from pipeline.training.rows import epoch_order
+from pipeline.training.rows.order import epoch_order
 from pipeline.training.step.rehearsal import load_timed
 from stages import train_student as stage
 from stages.training import cost

@@ -13,7 +13,8 @@ from support.stores import dropping_cnn, make_patches, make_store, run_files, tr
 
 from pipeline.base.draws import RunDraws
 from pipeline.training.augment import Augmentation, augment
-from pipeline.training.rows import StoredRows, row_keys
+from pipeline.training.rows.order import row_keys
+from pipeline.training.rows.reading import StoredRows
 from pipeline.training.step import augment_batch as module
 from pipeline.training.step.augment_batch import ROWS_AT_ONCE, BatchAugmentation, augment_batch, augments_on
 from stages import train_student as stage

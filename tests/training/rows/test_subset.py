@@ -11,8 +11,8 @@ from support.stores import make_store, plain_vit, plan_of_rows, train_config
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import Plan
 from pipeline.sampling import TRAIN
-from pipeline.training.rows import choose_rows
-from pipeline.training.subset import RowSubset, rank_training_slides
+from pipeline.training.rows.choice import choose_rows
+from pipeline.training.rows.subset import RowSubset, rank_training_slides
 
 SIZES = (5, 9, 3, 7, 6, 8, 4)
 
