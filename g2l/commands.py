@@ -94,7 +94,7 @@ def plan(
     """
     call = _call("plan", options, config, PlanConfig)
     with as_guest(progress=progress):
-        from stages.plan_files import write_new_plan
+        from stages.planning.write import write_new_plan
 
         resolved, paths = call.resolve(PlanConfig, manifest=given_path(manifest), out=given_path(out))
         return write_new_plan(paths["manifest"], resolved, paths["out"])
@@ -142,7 +142,7 @@ def extract_teacher(
     with as_guest(progress=progress, computes=True):
         from stages import extract_teacher as stage
         from stages.finished import finished_extract
-        from stages.plan_files import plan_to_extract
+        from stages.planning.to_extract import plan_to_extract
 
         only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
         resolved, paths = call.resolve(ExtractConfig, plan=given_path(plan), out=given_path(out), others=only_plan)

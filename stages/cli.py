@@ -121,7 +121,7 @@ def plan(
     --sampler-encoder does.
     """
     from pipeline.cohort.draws.budget import ASSUMED_WIDTH
-    from stages.plan_files import failed_slides, write_new_plan
+    from stages.planning.write import failed_slides, write_new_plan
     from stages.reports.classes import class_table
     from stages.reports.plan import audit_table, estimate
     from stages.reports.plan_cases import case_table
@@ -153,7 +153,7 @@ def extract_teacher(
     With several processes: torchrun --no-python --nproc-per-node N g2l extract-teacher ...
     """
     from stages.finished import finished_extract
-    from stages.plan_files import plan_to_extract
+    from stages.planning.to_extract import plan_to_extract
     from stages.reports.extract import extract_report
 
     only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
@@ -211,7 +211,7 @@ def import_features(
     several processes: torchrun --no-python --nproc-per-node N g2l import-features ...
     """
     from stages.finished import finished_import
-    from stages.plan_files import failed_slides
+    from stages.planning.write import failed_slides
     from stages.reports.extract import import_report
 
     config, paths = call.resolve(ImportConfig, features=features, out=out)

@@ -21,7 +21,7 @@ from pipeline.config.staging import StageFolder
 from pipeline.slides.patch_sample import PatchSample, expected_pixel_bytes
 from stages.doctor.findings import Finding, trouble
 from stages.plan import Audited
-from stages.plan_files import prices_of
+from stages.planning.prices import prices_of
 
 OF_CONFIG = "of `plan` comes from the table [plan] of --config"
 MEND_PLAN = f"correct that: `g2l plan` would stop here, too, so no slide was read. Each option {OF_CONFIG}"

@@ -44,7 +44,7 @@ from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
 from stages.doctor.stored_files import look_at_files
 from stages.plan import Audited, audit_slide, check_cohort
-from stages.plan_files import folders_of, require_folders
+from stages.planning.outputs import folders_of, require_folders
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}
 """Statuses of rows that are no failures: embedded, not done yet, or dropped by `--patch-qc`."""

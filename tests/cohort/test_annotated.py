@@ -34,7 +34,8 @@ from pipeline.disk.files import sha256_file
 from pipeline.slides.reader import Slide
 from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
 from stages.plan import plan_slides
-from stages.plan_files import plan_beside, write_new_plan
+from stages.planning.to_extract import plan_beside
+from stages.planning.write import write_new_plan
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from pipeline.config.plan import PlanConfig
 from pipeline.disk.tables import read_table
 from pipeline.sampling import patch_keys
 from stages.plan import plan_slides
-from stages.plan_files import failed_slides, plan_beside
+from stages.planning.to_extract import plan_beside
+from stages.planning.write import failed_slides
 
 FLAGS = ("--patch-px", "64", "--patches-per-slide", "12")
 

@@ -1,17 +1,19 @@
-"""Plans of small slides that exist, made as `g2l plan` makes them; and one of none that exist."""
+"""Plans of small slides that exist, made as `g2l plan` makes them; plans of none that exist; and options of plans."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest import ManifestRow, read_manifest, row_hash, write_manifest
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.cohort.plan_records import slide_record
 from pipeline.config.plan import PlanConfig
 from pipeline.slides.geometry import PatchGeometry
 from stages.plan import plan_slides
+from support.extraction import made_up_plan
 
 SMALL = {"patch_px": 64, "patches_per_slide": 12}
 """Options that give the cohort's small slides many patches to choose from."""
@@ -60,3 +62,14 @@ def plan_with_labels(num_slides: int, num_labels: int = 3) -> Plan:
     ]
     audit = [AuditRow(part.slide_id, "ok", mpp=0.25) for part in parts]
     return Plan(tuple(parts), Path("/slides"), PlanConfig(), tuple(audit))
+
+
+def audited_plan(rows: list[ManifestRow], failed: str = "") -> Plan:
+    """A plan of these rows; the slide `failed` has failed."""
+    audit = [AuditRow(r.slide_id, "failed" if r.slide_id == failed else "ok", row_hash=row_hash(r)) for r in rows]
+    return replace(made_up_plan(), audit=tuple(audit))
+
+
+def budget_of(**options: Any) -> PlanConfig:
+    """Options of a plan with a budget, or a price of one."""
+    return PlanConfig.build({"patch_px": 64, "min_tissue": 0.0} | options)

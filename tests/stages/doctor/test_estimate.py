@@ -15,7 +15,7 @@ from stages.doctor import work
 from stages.doctor.estimate import TriedSlides, _scaled, estimate_cohort
 from stages.doctor.findings import Finding
 from stages.plan import plan_slides
-from stages.plan_files import prices_of
+from stages.planning.prices import prices_of
 
 
 def by(**options: Any) -> TriedSlides:

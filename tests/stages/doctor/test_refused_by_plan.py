@@ -16,7 +16,7 @@ from stages.doctor.doctor import doctor
 from stages.doctor.estimate import MEND_PLAN, TriedSlides
 from stages.doctor.findings import Finding
 from stages.plan import check_cohort
-from stages.plan_files import write_new_plan
+from stages.planning.write import write_new_plan
 
 
 @pytest.fixture(scope="module")

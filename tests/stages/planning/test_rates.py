@@ -9,7 +9,7 @@ from support.stores import make_store
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig
 from pipeline.store.store import Store
-from stages.plan_files import prices_of
+from stages.planning.prices import prices_of
 from stages.planning.rates import rate_differences, rate_options, rate_words
 
 

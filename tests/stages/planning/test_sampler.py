@@ -28,8 +28,8 @@ from pipeline.slides.staging.ahead import Staging
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches
 from stages import plan as plan_stage
-from stages.plan_files import plan_beside
 from stages.planning.sampler import BATCH, EncoderSampler, build_sampler, encoder_sampler
+from stages.planning.to_extract import plan_beside
 
 CLUSTERED = {"sample": "cluster", "candidates": 2, "clusters": 4, "device": "cpu"}
 
