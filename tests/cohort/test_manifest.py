@@ -30,7 +30,7 @@ from pipeline.cohort.manifest import (
     split_of_case,
     write_manifest,
 )
-from pipeline.disk.label_words import is_unknown
+from pipeline.disk.label_words import case_value, is_unknown
 from pipeline.disk.tables import MAX_SHOWN_PROBLEMS, composed
 
 TCGA_BRCA = ROOT / "data_manifests" / "tcga_brca.csv"
@@ -330,7 +330,7 @@ manifest_rows = st.lists(
         ManifestRow,
         slide_id=ids,
         path=st.just(""),
-        case_id=cells,
+        case_id=cells.filter(case_value),
         center=st.none() | cells,
         mpp=st.none() | st.floats(0.05, 5),
         split=st.just("val"),
