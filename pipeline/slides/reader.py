@@ -204,10 +204,19 @@ class Slide:
         return ""
 
     def read_region(
-        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], *, min_scanned: float = 0.0
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        *,
+        min_scanned: float = 0.0,
+        scanned: NDArray[np.uint8] | None = None,
     ) -> Image.Image:
         """Read a region of a level as RGB on the slide's background; corner (x, y) and size (width, height) in level
         pixels.
+
+        Args:
+            scanned: uint8 (height, width), which gets the share of each pixel that was scanned, of 255.
 
         Raises:
             PatchError: a tile in it is damaged; `EmptyPatchError`: less than `min_scanned` of its area was scanned.
@@ -215,9 +224,11 @@ class Slide:
         """
         with self._patch_failures():
             direct = self._read_direct(level, corner_level_px, size_level_px)
-            if direct is not None:
-                return Image.fromarray(direct)
-            return self._read_on_background(level, corner_level_px, size_level_px, min_scanned)
+            if direct is None:
+                return self._read_on_background(level, corner_level_px, size_level_px, min_scanned, scanned)
+            if scanned is not None:
+                scanned[:] = 255
+            return Image.fromarray(direct)
 
     def _read_direct(
         self,
@@ -236,15 +247,22 @@ class Slide:
         return self.direct.read(level, corner_level_px, size_level_px, out)
 
     def _read_on_background(
-        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], min_scanned: float
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        min_scanned: float,
+        scanned: NDArray[np.uint8] | None = None,
     ) -> Image.Image:
-        """A region as OpenSlide reads it, on the slide's background.
+        """A region as OpenSlide reads it, on the slide's background; `scanned` as in `read_region`.
 
         Raises:
             PatchError: as `read_region`.
         """
         region = self._read_rgba(level, corner_level_px, size_level_px)
         alpha = region.getchannel("A")
+        if scanned is not None:
+            scanned[:] = np.asarray(alpha)
         if alpha.getextrema()[0] == 255:
             return region.convert("RGB")
         if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
