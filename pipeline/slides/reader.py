@@ -33,7 +33,7 @@ from pipeline.disk.first_look import require_sound_slide
 from pipeline.disk.objects.places import why_no_slide
 from pipeline.slides.direct import DirectReader
 from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box
-from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
+from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, mirax_trouble, read_identity
 from pipeline.slides.info import read_info
 from pipeline.slides.tile_cache import TileCache
 
@@ -164,7 +164,8 @@ class Slide:
         except openslide.OpenSlideUnsupportedFormatError:
             require_descriptors()  # without any left, OpenSlide says that of every file
             may_read = os.access(self._file, os.R_OK)  # and that of one that this user may not read
-            raise SlideError(f"{self.path}: {NO_SLIDE if may_read else NO_RIGHT}") from None
+            why = (mirax_trouble(self._file) or NO_SLIDE) if may_read else NO_RIGHT
+            raise SlideError(f"{self.path}: {why}") from None
         except openslide.OpenSlideError as error:
             raise_if_limit(error)
             words = self._words(error)

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.failing import failing, os_error
 from support.limits import few_files_left
+from support.mirax import make_mirax_slide, photo_corner
 
 from pipeline.base.errors import EmptyPatchError, LimitError, PatchError, SlideError
 from pipeline.base.images import reduce_by_torch
@@ -648,3 +650,56 @@ def test_without_descriptors_no_patch_is_called_damaged(tissue_path: Path, monke
     monkeypatch.setattr(slide, "_read_box", failing(os_error(errno.EMFILE)))
     with pytest.raises(LimitError, match=r"ulimit -n"):
         slide.read_patches([(0, 0)], geometry)
+
+
+# MIRAX
+
+
+def test_patches_of_a_mirax_slide_are_where_its_photos_are(tmp_path: Path) -> None:
+    """Of every level, against the pixels that the photos were cut from: they overlap, and are off their grid."""
+    pixels = np.tile(sf.make_pixels("tissue", 1600, 1400, seed=3, mpp=0.5)[400:1000, 500:900], (3, 4, 1))
+    slide = Slide(make_mirax_slide(tmp_path / "a.mrxs", pixels, mpp=0.5, missing=[(0, 0), (5, 4)]))
+    assert (slide.info.vendor, slide.info.mpp, slide.info.mpp_source) == ("mirax", 0.5, "slide")
+    left, top = min(photo_corner((0, row))[0] for row in range(1, 5)), min(photo_corner((c, 0))[1] for c in range(1, 6))
+    assert slide.info.bounds_l0_px[:2] == (left, top)
+    assert slide.info.downsamples == (1, 2, 4, 8)
+    for level, mpp in enumerate((0.5, 1.0, 2.0, 4.0)):
+        geometry = slide.geometry(96, mpp)
+        assert geometry.level == level
+        x, y, side = 401, 303, 96 * 2**level
+        expected = np.asarray(Image.fromarray(pixels[y : y + side, x : x + side]).resize((96, 96)), int)
+        patch = slide.read_patch(x, y, geometry).astype(int)
+        moved = [np.abs(np.roll(patch, 1, axis) - expected).mean() for axis in (0, 1)]
+        assert np.abs(patch - expected).mean() < 0.5 * min(moved)
+    with pytest.raises(EmptyPatchError):
+        slide.read_patch(60, 60, slide.geometry(96, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda path: shutil.rmtree(path.with_suffix("")), "in a folder of its name beside it, a/, and there is none"),
+        (lambda path: (path.with_suffix("") / "Slidedat.ini").unlink(), "beside it, a/, and it has no Slidedat.ini"),
+        (lambda path: path.rename(path.with_suffix(".MRXS")), r"small letters. Rename the file to a\.mrxs"),
+    ],
+    ids=["no folder", "no head", "capitals"],
+)
+def test_what_is_wrong_with_a_mirax_slides_files_is_said(
+    tmp_path: Path, break_it: Callable[[Path], object], words: str
+) -> None:
+    """OpenSlide says of each that it is no slide at all; nobody needs to convert it."""
+    path = make_mirax_slide(tmp_path / "a.mrxs", np.full((300, 300, 3), 200, np.uint8), mpp=0.5, photos=(1, 1))
+    break_it(path)
+    with pytest.raises(SlideError, match=words) as told:
+        Slide(next(tmp_path.glob("*.[mM]*")))
+    assert "convert" not in str(told.value)
+
+
+def test_a_link_to_a_mirax_slide_needs_one_to_its_folder(tmp_path: Path) -> None:
+    path = make_mirax_slide(tmp_path / "a.mrxs", np.full((300, 300, 3), 200, np.uint8), mpp=0.5, photos=(1, 1))
+    link = tmp_path / "b.mrxs"
+    link.symlink_to(path)
+    with pytest.raises(SlideError, match=r"b/, and there is none\. .* also of a link: make one of the folder, too"):
+        Slide(link)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert Slide(link).info.mpp == 0.5

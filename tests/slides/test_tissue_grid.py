@@ -333,5 +333,7 @@ def test_no_patch_lies_where_a_scanner_took_no_photo(tmp_path: Path) -> None:
     corners = grid.coords_l0_px.tolist()
     assert len(corners) > 300
     x, y = photo_corner((2, 2))
-    assert not any(x <= left - 19 <= x + 154 and y <= top - 19 <= y + 154 for left, top in corners)  # nothing is scanned
+    assert not any(
+        x <= left - 19 <= x + 154 and y <= top - 19 <= y + 154 for left, top in corners
+    )  # nothing is scanned
     assert not [each for each in slide.read_patches(corners, grid.geometry) if isinstance(each, PatchError)]

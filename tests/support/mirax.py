@@ -76,7 +76,9 @@ def _joined(images: dict[tuple[int, int], Rgb], place: tuple[int, int], side: in
     there = [(a, b) for a, b in np.ndindex(side, side) if (place[0] + a, place[1] + b) in images]
     joined = np.full((side * IMAGE_PX, side * IMAGE_PX, 3), 255, np.uint8)
     for a, b in there:
-        joined[b * IMAGE_PX : (b + 1) * IMAGE_PX, a * IMAGE_PX : (a + 1) * IMAGE_PX] = images[place[0] + a, place[1] + b]
+        joined[b * IMAGE_PX : (b + 1) * IMAGE_PX, a * IMAGE_PX : (a + 1) * IMAGE_PX] = images[
+            place[0] + a, place[1] + b
+        ]
     return _jpeg(area_average(joined, side)) if there else None
 
 

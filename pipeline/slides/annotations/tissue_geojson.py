@@ -145,8 +145,9 @@ def tissue_from_file(
     slide: Slide, slide_id: str, folder: Path, origin: AnnotationOrigin = "auto"
 ) -> tuple[TissueMask, tuple[str, ...]]:
     """The tissue of a slide as the class `TISSUE_CLASS` of its file in `folder` says, in place of `find_tissue`; and
-    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so, and those
-    that were never scanned are none. What is of one of the `ARTEFACT_CLASSES` was dropped by that rule, also where it is of the class of tissue.
+    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so; those
+    that were never scanned are none. What is of one of the `ARTEFACT_CLASSES` was dropped by that rule, also where it
+    is of the class of tissue.
     `origin` is where coordinates count from.
 
     Raises:
