@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.base.errors import SlideError
 from pipeline.base.units import MPP_AT_1X, check_mpp
-from pipeline.slides.geometry import true_downsample
+from pipeline.slides.geometry import filled_downsamples, reduction, true_downsample
 from pipeline.slides.stated_mpp import stated_mpps
 
 MAX_ANISOTROPY = 1.01
@@ -42,7 +42,8 @@ class SlideInfo:
         size_l0_px: (width, height) of level 0.
         bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide if it gives none.
         level_sizes_px: (width, height) of each level, finest first.
-        downsamples: level-0 pixels per level pixel, finest first; `geometry.true_downsample`.
+        downsamples: level-0 pixels per level pixel, finest first; `geometry.filled_downsamples` where that knows, else
+            `geometry.true_downsample`.
         quickhash: OpenSlide's hash of the slide's content, if it has one.
         background: RGB for transparent pixels.
         own_mpp: um/px according to the slide, if plausible.
@@ -190,7 +191,7 @@ def read_info(
             proportion.
         ValueError: a property is not a number.
     """
-    _check_sizes(properties, level_sizes_px, path)
+    filled = _check_sizes(properties, level_sizes_px, path)
     resolution = read_mpp(properties, manifest_mpp, path, overrides=overrides)
     width, height = level_sizes_px[0]
     bounds = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
@@ -204,7 +205,9 @@ def read_info(
         size_l0_px=(width, height),
         bounds_l0_px=(x, y, max(min(w, width - x), 0), max(min(h, height - y), 0)),
         level_sizes_px=tuple(level_sizes_px),
-        downsamples=tuple(true_downsample((width, height), size) for size in level_sizes_px),
+        downsamples=tuple(
+            known or true_downsample((width, height), size) for known, size in zip(filled, level_sizes_px, strict=True)
+        ),
         quickhash=properties.get("openslide.quickhash-1"),
         background=(int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)),
         own_mpp=resolution.own_mpp,
@@ -213,8 +216,10 @@ def read_info(
     )
 
 
-def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], path: Path) -> None:
-    """Refuse sizes that no slide has, before reading anything of that size.
+def _check_sizes(
+    properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], path: Path
+) -> tuple[float | None, ...]:
+    """Refuse sizes that no slide has, before reading anything of that size; returns `geometry.filled_downsamples`.
 
     Raises:
         SlideError: level 0 or a tile is absurdly large, or a level has no pixels or is out of proportion to level 0.
@@ -224,21 +229,29 @@ def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[i
     width, height = level_sizes_px[0]
     if width * height > MAX_SLIDE_PX:
         raise SlideError(f"{path}: it claims {width:,} x {height:,} pixels, more than any slide. Is the file damaged?")
-    for level, (w, h) in enumerate(level_sizes_px):
-        tile = [properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
-        if tile[0] and tile[1] and int(tile[0]) * int(tile[1]) > MAX_TILE_PX:
+    tiles = [_tile_px(properties, level) for level in range(len(level_sizes_px))]
+    for level, tile in enumerate(tiles):
+        if tile and tile[0] * tile[1] > MAX_TILE_PX:
             raise SlideError(
-                f"{path}: tiles of level {level} claim {int(tile[0]):,} x {int(tile[1]):,} pixels. Is the file damaged?"
+                f"{path}: tiles of level {level} claim {tile[0]:,} x {tile[1]:,} pixels. Is the file damaged?"
             )
-        (least_x, most_x), (least_y, most_y) = _reduction(width, w), _reduction(height, h)
-        if max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
+    filled = filled_downsamples(level_sizes_px, tiles)
+    for level, (w, h) in enumerate(level_sizes_px):
+        (least_x, most_x), (least_y, most_y) = reduction(width, w), reduction(height, h)
+        if not filled[level] and max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
             raise SlideError(
                 f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
                 f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Rewrite the slide "
                 "without this level"
             )
+    return filled
 
 
-def _reduction(full: int, small: int) -> tuple[float, float]:
-    """The least and the greatest factor that reduces `full` pixels to `small`, which may be rounded up or down."""
-    return full / (small + 1), full / (small - 1) if small > 1 else math.inf
+def _tile_px(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
+    """(width, height) of a level's tiles, if it has any.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    width, height = (properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
+    return (int(width), int(height)) if width and height else None

@@ -32,7 +32,7 @@ from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.disk.objects.places import why_no_slide
 from pipeline.slides.direct import DirectReader
-from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box
+from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box, true_downsample
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, mirax_trouble, read_identity
 from pipeline.slides.info import read_info
 from pipeline.slides.tile_cache import TileCache
@@ -566,7 +566,10 @@ def require_planned(
     if not math.isclose(info.mpp, geometry.slide_mpp, rel_tol=MPP_ROUNDING):
         changes.append(f"um/px: {geometry.slide_mpp:g} -> {info.mpp:g}")
     downsample = dict(enumerate(info.downsamples)).get(geometry.level)
-    if downsample is None or not math.isclose(downsample, geometry.downsample, rel_tol=MPP_ROUNDING):
+    earlier = downsample and true_downsample(info.size_l0_px, info.level_sizes_px[geometry.level])  # also if filled up
+    if not any(
+        each and math.isclose(each, geometry.downsample, rel_tol=MPP_ROUNDING) for each in (downsample, earlier)
+    ):
         changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {downsample}")
     if changes:
         raise SlideError(

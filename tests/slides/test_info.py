@@ -133,6 +133,15 @@ def test_a_field_that_contradicts_the_mpp(
 GOOD = mpp_properties("0.5", "0.5")
 
 
+def test_levels_that_were_filled_up_to_whole_tiles() -> None:
+    """Their sizes are out of proportion, and all of them were halved."""
+    sizes = [(7744, 7680), (3904, 3840), (1984, 1920)]
+    tiles = {f"openslide.level[{n}].tile-{side}": "64" for n in range(3) for side in ("width", "height")}
+    assert read_info(GOOD | tiles, sizes, None, PATH).downsamples == (1, 2, 4)
+    with pytest.raises(SlideError, match="level 2 of 1984 x 1920 pixels is not in proportion"):
+        read_info(GOOD, sizes, None, PATH)
+
+
 @pytest.mark.parametrize(
     "levels", [[(4000, 3000), (2000, 750)], [(4000, 3000), (1000, 750), (250, 200)], [(4000, 3000), (1000, 740)]]
 )

@@ -27,7 +27,7 @@ from pipeline.base.images import reduce_by_torch
 from pipeline.slides import reader
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity
-from pipeline.slides.reader import Slide, SlidePool
+from pipeline.slides.reader import Slide, SlidePool, require_planned
 
 DAMAGED = [(2, 2)]
 """Tile (column, row) that the tests damage: level-0 pixels 512 to 767 both ways."""
@@ -650,6 +650,40 @@ def test_without_descriptors_no_patch_is_called_damaged(tissue_path: Path, monke
     monkeypatch.setattr(slide, "_read_box", failing(os_error(errno.EMFILE)))
     with pytest.raises(LimitError, match=r"ulimit -n"):
         slide.read_patches([(0, 0)], geometry)
+
+
+# Levels that were filled up to whole tiles
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Slide:
+    """A slide at 0.5 um/px whose level 1 was filled up with white to 61 x 60 tiles: 0.8 % more of one side."""
+    pixels = sf.make_pixels("zigzag", 121 * 16, 120 * 16)
+    half = np.pad(sf.area_average(pixels, 2), ((0, 0), (0, 8), (0, 0)), constant_values=255)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for level, per_cm in ((pixels, 2e4), (half, 1e4)):
+            unit = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER", "metadata": None}
+            writer.write(level, tile=(16, 16), photometric="rgb", compression="zlib", subfiletype=per_cm < 2e4, **unit)
+    return Slide(tmp_path / "a.tif")
+
+
+def test_patches_of_a_level_that_was_filled_up(filled: Slide) -> None:
+    assert filled.info.level_sizes_px == ((1936, 1920), (976, 960))
+    geometry = filled.geometry(64, 1.0)
+    assert (geometry.level, geometry.downsample) == (1, 2)
+    for x, y in ((0, 0), (1700, 300), (1808, 1792)):
+        patch = filled.read_patch(x, y, geometry).astype(float)
+        np.testing.assert_allclose(patch[0, 1:-1, 0], sf.zigzag(x + 2 * np.arange(64)[1:-1]) + 0.5, atol=4)
+        np.testing.assert_allclose(patch[1:-1, 0, 1], sf.zigzag(y + 2 * np.arange(64)[1:-1]) + 0.5, atol=4)
+
+
+def test_a_plan_that_took_the_ratio_of_its_sizes_goes_on(filled: Slide) -> None:
+    """Of an earlier version; its patches are where they were."""
+    geometry = filled.geometry(64, 1.0)
+    earlier = replace(geometry, downsample=(1936 / 976 + 2) / 2)
+    assert require_planned(filled, filled.identity(), earlier) == ""
+    with pytest.raises(SlideError, match=r"downsample of level 1: 1\.99 -> 2"):
+        require_planned(filled, filled.identity(), replace(geometry, downsample=1.99))
 
 
 # MIRAX
