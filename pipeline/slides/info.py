@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.base.errors import SlideError
 from pipeline.base.units import MPP_AT_1X, check_mpp
 from pipeline.slides.geometry import filled_downsamples, reduction, true_downsample
-from pipeline.slides.stated_mpp import stated_mpps
+from pipeline.slides.stated_mpp import UM_FIELDS, stated_mpps
 
 MAX_ANISOTROPY = 1.01
 """Pixels may be 1 % off square, within the 1 % by which the effective mpp may miss the target."""
@@ -129,11 +129,20 @@ def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None,
     """um/px along x and y according to the slide, or why it has no usable mpp."""
     values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
     if values[0] is None or values[1] is None:
-        return None, "it has no mpp (um/px). Give it in the manifest's column mpp"
+        return None, f"it has no mpp (um/px){_stated_instead(properties)}. Give it in the manifest's column mpp"
     try:
         return (check_mpp(float(values[0]), "the slide"), check_mpp(float(values[1]), "the slide")), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _stated_instead(properties: Mapping[str, str]) -> str:
+    """What the fields of a slide without mpp say of its resolution, in words; empty if they say nothing."""
+    stated = stated_mpps(properties)
+    words = [f"its field {name} says {x:.4g}{'' if x == y else f' x {y:.4g}'}" for name, (x, y) in stated.items()]
+    odd = [name for name in UM_FIELDS if properties.get(name) and name not in stated]
+    words += [f"its field {name} says {properties[name]!r}" for name in odd]
+    return f", though {' and '.join(words)}" if words else ""
 
 
 def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float, float] | None) -> list[str]:

@@ -133,6 +133,24 @@ def test_a_field_that_contradicts_the_mpp(
 GOOD = mpp_properties("0.5", "0.5")
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tiff.XResolution": "40000", "tiff.YResolution": "40000", "tiff.ResolutionUnit": "centimeter"}, "0.25"),
+        ({"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}, ""),
+        ({"aperio.MPP": "0.2500 um"}, "'0.2500 um'"),
+        ({}, ""),
+    ],
+)
+def test_a_slide_without_mpp_tells_what_it_says_elsewhere(fields: dict[str, str], words: str) -> None:
+    """It is not taken for the mpp: a person may look, and write it into the manifest."""
+    name = next(iter(fields), "")
+    said = f", though its field {name} says {words}" if words else ""
+    with pytest.raises(SlideError) as told:
+        read_mpp(fields, None, PATH)
+    assert str(told.value) == f"{PATH}: it has no mpp (um/px){said}. Give it in the manifest's column mpp"
+
+
 def test_levels_that_were_filled_up_to_whole_tiles() -> None:
     """Their sizes are out of proportion, and all of them were halved."""
     sizes = [(7744, 7680), (3904, 3840), (1984, 1920)]
