@@ -129,6 +129,14 @@ def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int])
     return float(whole) if exact else mean
 
 
+def stated_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int], ratio: float) -> float | None:
+    """OpenSlide's `ratio` of a level where it is what the format states; `None` where it is that of the sizes, which
+    OpenSlide takes if the format states nothing.
+    """
+    mean = sum(full / small for full, small in zip(size_l0_px, size_level_px, strict=True)) / 2
+    return None if abs(ratio / mean - 1) < ROUNDING else ratio
+
+
 def filled_downsamples(
     sizes_px: Sequence[tuple[int, int]], tiles_px: Sequence[tuple[int, int] | None]
 ) -> tuple[float | None, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.base.errors import SlideError
 from pipeline.base.units import MPP_AT_1X, check_mpp
-from pipeline.slides.geometry import filled_downsamples, reduction, true_downsample
+from pipeline.slides.geometry import filled_downsamples, reduction, stated_downsample, true_downsample
 from pipeline.slides.stated_mpp import UM_FIELDS, stated_mpps
 
 MAX_ANISOTROPY = 1.01
@@ -42,8 +42,8 @@ class SlideInfo:
         size_l0_px: (width, height) of level 0.
         bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide if it gives none.
         level_sizes_px: (width, height) of each level, finest first.
-        downsamples: level-0 pixels per level pixel, finest first; `geometry.filled_downsamples` where that knows, else
-            `geometry.true_downsample`.
+        downsamples: level-0 pixels per level pixel, finest first: what the format states, else
+            `geometry.filled_downsamples` where that knows, else `geometry.true_downsample`.
         quickhash: OpenSlide's hash of the slide's content, if it has one.
         background: RGB for transparent pixels.
         own_mpp: um/px according to the slide, if plausible.
@@ -192,15 +192,17 @@ def read_info(
     path: Path,
     *,
     overrides: bool = False,
+    ratios: Sequence[float] | None = None,
 ) -> SlideInfo:
-    """Read and check a slide's facts.
+    """Read and check a slide's facts; `ratios` are OpenSlide's level-0 pixels per pixel of each level.
 
     Raises:
         SlideError: its resolution cannot be used (`read_mpp`), its size or its tiles' is absurd, or a level is out of
             proportion.
         ValueError: a property is not a number.
     """
-    filled = _check_sizes(properties, level_sizes_px, path)
+    _check_sizes(properties, level_sizes_px, path)
+    known = _known_downsamples(properties, level_sizes_px, ratios, path)
     resolution = read_mpp(properties, manifest_mpp, path, overrides=overrides)
     width, height = level_sizes_px[0]
     bounds = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
@@ -215,7 +217,7 @@ def read_info(
         bounds_l0_px=(x, y, max(min(w, width - x), 0), max(min(h, height - y), 0)),
         level_sizes_px=tuple(level_sizes_px),
         downsamples=tuple(
-            known or true_downsample((width, height), size) for known, size in zip(filled, level_sizes_px, strict=True)
+            each or true_downsample((width, height), size) for each, size in zip(known, level_sizes_px, strict=True)
         ),
         quickhash=properties.get("openslide.quickhash-1"),
         background=(int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)),
@@ -225,35 +227,48 @@ def read_info(
     )
 
 
-def _check_sizes(
-    properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], path: Path
-) -> tuple[float | None, ...]:
-    """Refuse sizes that no slide has, before reading anything of that size; returns `geometry.filled_downsamples`.
+def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], path: Path) -> None:
+    """Refuse sizes that no slide has, before reading anything of that size.
 
     Raises:
-        SlideError: level 0 or a tile is absurdly large, or a level has no pixels or is out of proportion to level 0.
+        SlideError: level 0 or a tile is absurdly large, or a level has no pixels.
     """
     if not level_sizes_px or min(min(size) for size in level_sizes_px) < 1:
         raise SlideError(f"{path}: a level has no pixels ({list(level_sizes_px)}). Is the file whole?")
     width, height = level_sizes_px[0]
     if width * height > MAX_SLIDE_PX:
         raise SlideError(f"{path}: it claims {width:,} x {height:,} pixels, more than any slide. Is the file damaged?")
-    tiles = [_tile_px(properties, level) for level in range(len(level_sizes_px))]
-    for level, tile in enumerate(tiles):
+    for level in range(len(level_sizes_px)):
+        tile = _tile_px(properties, level)
         if tile and tile[0] * tile[1] > MAX_TILE_PX:
             raise SlideError(
                 f"{path}: tiles of level {level} claim {tile[0]:,} x {tile[1]:,} pixels. Is the file damaged?"
             )
-    filled = filled_downsamples(level_sizes_px, tiles)
+
+
+def _known_downsamples(
+    properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], ratios: Sequence[float] | None, path: Path
+) -> list[float | None]:
+    """The levels' downsamples where they do not follow from their sizes (`geometry.stated_downsample`,
+    `geometry.filled_downsamples`).
+
+    Raises:
+        SlideError: the sizes of another level are out of proportion to level 0's.
+    """
+    width, height = level_sizes_px[0]
+    tiles = [_tile_px(properties, level) for level in range(len(level_sizes_px))]
+    known = list(filled_downsamples(level_sizes_px, tiles))
+    for level, ratio in enumerate(ratios or ()):
+        known[level] = stated_downsample((width, height), level_sizes_px[level], ratio) or known[level]
     for level, (w, h) in enumerate(level_sizes_px):
         (least_x, most_x), (least_y, most_y) = reduction(width, w), reduction(height, h)
-        if not filled[level] and max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
+        if not known[level] and max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
             raise SlideError(
                 f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
                 f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Rewrite the slide "
                 "without this level"
             )
-    return filled
+    return known
 
 
 def _tile_px(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
@@ -262,5 +277,6 @@ def _tile_px(properties: Mapping[str, str], level: int) -> tuple[int, int] | Non
     Raises:
         ValueError: it is no number.
     """
-    width, height = (properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
-    return (int(width), int(height)) if width and height else None
+    sides = [properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
+    width, height = (int(side or 0) for side in sides)
+    return (width, height) if min(width, height) > 0 else None

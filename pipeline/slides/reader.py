@@ -137,7 +137,7 @@ class Slide:
                 self._ratios = tuple(self._handle.level_downsamples)
             except openslide.OpenSlideError as error:
                 raise SlideError(f"{path}: the slide's properties cannot be read ({self._words(error)})") from None
-            self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides)
+            self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides, ratios=self._ratios)
         if num_passed:
             odd = f"{num_passed} of its properties have names that are not UTF-8 and are skipped"
             self.info = replace(self.info, warnings=(*self.info.warnings, odd))

@@ -160,6 +160,14 @@ def test_levels_that_were_filled_up_to_whole_tiles() -> None:
         read_info(GOOD, sizes, None, PATH)
 
 
+def test_a_downsample_that_the_format_states_counts() -> None:
+    """Not the ratio of sizes, which may be of whole tiles; where OpenSlide gives that ratio, nothing is stated."""
+    sizes = [(4352, 4351), (2304, 2304), (1088, 1087)]
+    ratios = [4352 / w / 2 + 4351 / h / 2 for w, h in sizes]
+    assert read_info(GOOD, sizes, None, PATH, ratios=ratios).downsamples == (1, 4351.5 / 2304, 4)
+    assert read_info(GOOD, sizes, None, PATH, ratios=[1, 2, 4]).downsamples == (1, 2, 4)
+
+
 @pytest.mark.parametrize(
     "levels", [[(4000, 3000), (2000, 750)], [(4000, 3000), (1000, 750), (250, 200)], [(4000, 3000), (1000, 740)]]
 )

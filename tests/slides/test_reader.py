@@ -677,6 +677,24 @@ def test_patches_of_a_level_that_was_filled_up(filled: Slide) -> None:
         np.testing.assert_allclose(patch[1:-1, 0, 1], sf.zigzag(y + 2 * np.arange(64)[1:-1]) + 0.5, atol=4)
 
 
+def test_patches_of_a_level_whose_magnification_the_format_states(tmp_path: Path) -> None:
+    """Ventana's TIFF: both sides are filled up alike, so that the sizes do not show it."""
+    pixels = sf.make_pixels("zigzag", 41 * 16, 41 * 16)
+    half = np.pad(sf.area_average(pixels, 2), ((0, 8), (0, 8), (0, 0)), constant_values=255)
+    scan = b'<iScan Magnification="20" ScanRes="0.5" UnitNumber="1" Z-layers="1"/>'
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "software": False}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        label = np.full((64, 64, 3), 200, np.uint8)
+        writer.write(label, description="Label_Image", extratags=[(700, 7, len(scan), scan, True)], **options)
+        for level, (picture, power) in enumerate(((pixels, 20), (half, 10))):
+            words = f"level={level} mag={power} quality=90"
+            writer.write(picture, tile=(16, 16), compression="zlib", description=words, **options)
+    slide = Slide(tmp_path / "a.tif")
+    assert (slide.info.vendor, slide.info.downsamples) == ("ventana", (1, 2))
+    patch = slide.read_patch(500, 400, slide.geometry(64, 1.0)).astype(float)
+    np.testing.assert_allclose(patch[0, 8:, 0], sf.zigzag(500 + 2 * np.arange(8, 64)) + 0.5, atol=2)
+
+
 def test_a_plan_that_took_the_ratio_of_its_sizes_goes_on(filled: Slide) -> None:
     """Of an earlier version; its patches are where they were."""
     geometry = filled.geometry(64, 1.0)
