@@ -5,6 +5,7 @@ that is read; `_patch_px` are pixels of the finished patch. Left out: rotated or
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
@@ -22,6 +23,8 @@ MAX_UPSAMPLING = 1.05
 LEVEL_TOLERANCE = 1.01
 """A level is fine enough if it is at most 1 % coarser than the target. Our choice: level sizes are rounded down
 (2.00008 for 2), and a strict comparison would read four times the pixels for nothing."""
+MOST_HALVINGS = 16
+"""Most times that a level was halved. Our choice: one more than leaves a pixel of the widest slides."""
 ROUNDING = 1e-6
 """Distance in pixels below which a float is rounded to the nearest integer."""
 FRACTION_DECIMALS = 9
@@ -124,6 +127,58 @@ def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int])
         small in (full // whole, -(-full // whole)) for full, small in zip(size_l0_px, size_level_px, strict=True)
     )
     return float(whole) if exact else mean
+
+
+def stated_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int], ratio: float) -> float | None:
+    """OpenSlide's `ratio` of a level where it is what the format states; `None` where it is that of the sizes, which
+    OpenSlide takes if the format states nothing.
+    """
+    mean = sum(full / small for full, small in zip(size_l0_px, size_level_px, strict=True)) / 2
+    return None if abs(ratio / mean - 1) < ROUNDING else ratio
+
+
+def filled_downsamples(
+    sizes_px: Sequence[tuple[int, int]], tiles_px: Sequence[tuple[int, int] | None]
+) -> tuple[float | None, ...]:
+    """Level-0 pixels per pixel of levels that were halved and then filled up to whole tiles, as converters of iSyntax
+    write them; `None` for a level of which that is not known, and for all of them unless one shows it.
+
+    The ratio of such a level's sizes says too little, of each axis something else: 121 x 120 tiles become 61 x 60, and
+    the far edge would lie 0.8 % beside its place. A level shows it if its sides were not reduced alike, and a power of
+    two gives both by rounding up to whole tiles. Where several would, as for the last tile, the one counts that
+    continues the levels before it.
+
+    Args:
+        sizes_px: (width, height) of the levels, finest first; tiles_px: of their tiles, if they have any.
+    """
+    filled: list[float | None] = []
+    for size, tile in zip(sizes_px, tiles_px, strict=True):
+        fits = [
+            2.0**halvings for halvings in range(MOST_HALVINGS) if tile and _fills(sizes_px[0], size, tile, halvings)
+        ]
+        *_, before, last = 0.0, 0.0, *(known or 0.0 for known in filled)
+        continued = last * last / before if before else 0.0
+        filled.append(fits[0] if len(fits) == 1 else continued if continued in fits else None)
+    is_shown = any(
+        known and not _reduced_alike(sizes_px[0], size) for known, size in zip(filled, sizes_px, strict=True)
+    )
+    return tuple(filled) if is_shown else (None,) * len(filled)
+
+
+def _fills(full: tuple[int, int], size: tuple[int, int], tile: tuple[int, int], halvings: int) -> bool:
+    """Whether a level of `size` is level 0 halved so many times, and filled up to whole tiles."""
+    return all(small == -(-f // (t << halvings)) * t for f, small, t in zip(full, size, tile, strict=True))
+
+
+def _reduced_alike(full: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether one factor gives both sides of a level by rounding up or down."""
+    (least_x, most_x), (least_y, most_y) = (reduction(f, small) for f, small in zip(full, size, strict=True))
+    return max(least_x, least_y) <= min(most_x, most_y)
+
+
+def reduction(full: int, small: int) -> tuple[float, float]:
+    """The least and the greatest factor that reduces `full` pixels to `small`, which may be rounded up or down."""
+    return full / (small + 1), full / (small - 1) if small > 1 else math.inf
 
 
 @dataclass(frozen=True)

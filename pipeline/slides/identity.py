@@ -29,6 +29,12 @@ of a 1 GB slide.
 """
 MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
 """Formats of several files, whose named file may be the same for all slides."""
+MIRAX_HEAD = "Slidedat.ini"
+"""File of a MIRAX slide's data folder that OpenSlide reads first (openslide.org/formats/mirax)."""
+OF_FILE_MANAGERS = re.compile(r"\..*|thumbs\.db|desktop\.ini", re.IGNORECASE)
+"""Names of files that macOS, Windows and NAS devices lay into any folder that somebody looks at (`.DS_Store`, `._name`,
+`Thumbs.db`): they are no part of a slide.
+"""
 IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
 MAX_INDEX_BYTES = 1 << 20
 """Largest Hamamatsu index file; a larger file is not one. Our choice."""
@@ -173,11 +179,39 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     beside: list[Path] = []
     if suffix == MIRAX and folder.is_dir():
-        beside = sorted(folder.iterdir())
+        beside = data_files(folder)
     elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
         image = IMAGE_FILE.search(path.read_bytes())
         beside = [path.parent / os.path.basename(os.fsdecode(image[1]))] if image else []
     return [("", path), *((file.name, file) for file in beside if os.path.isfile(file))]
+
+
+def data_files(folder: Path) -> list[Path]:
+    """What lies in the data folder of a MIRAX slide and belongs to it, in order.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return sorted(file for file in folder.iterdir() if not OF_FILE_MANAGERS.fullmatch(file.name))
+
+
+def mirax_trouble(path: Path) -> str:
+    """Why OpenSlide does not know a file as a MIRAX slide, in words; empty if it is none, or nothing is wrong with its
+    name and its folder.
+    """
+    folder = path.with_suffix("")
+    if path.suffix.lower() != MIRAX:
+        return ""
+    if path.suffix != MIRAX:
+        return f"OpenSlide knows a MIRAX slide by its ending in small letters. Rename the file to {folder.name}{MIRAX}"
+    if os.path.isfile(folder / MIRAX_HEAD):
+        return ""
+    what = f"it has no {MIRAX_HEAD}" if os.path.isdir(folder) else "there is none"
+    link = ", also of a link: make one of the folder, too" if os.path.islink(path) else ""
+    return (
+        f"the pixels of a MIRAX slide lie in a folder of its name beside it, {folder.name}/, and {what}. Copy the "
+        f"whole folder to there (OpenSlide looks beside the named file{link})"
+    )
 
 
 def _parts(path: Path, size: int) -> Iterator[bytes]:

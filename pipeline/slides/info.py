@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.base.errors import SlideError
 from pipeline.base.units import MPP_AT_1X, check_mpp
-from pipeline.slides.geometry import true_downsample
-from pipeline.slides.stated_mpp import stated_mpps
+from pipeline.slides.geometry import filled_downsamples, reduction, stated_downsample, true_downsample
+from pipeline.slides.stated_mpp import UM_FIELDS, stated_mpps
 
 MAX_ANISOTROPY = 1.01
 """Pixels may be 1 % off square, within the 1 % by which the effective mpp may miss the target."""
@@ -42,7 +42,8 @@ class SlideInfo:
         size_l0_px: (width, height) of level 0.
         bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide if it gives none.
         level_sizes_px: (width, height) of each level, finest first.
-        downsamples: level-0 pixels per level pixel, finest first; `geometry.true_downsample`.
+        downsamples: level-0 pixels per level pixel, finest first: what the format states, else
+            `geometry.filled_downsamples` where that knows, else `geometry.true_downsample`.
         quickhash: OpenSlide's hash of the slide's content, if it has one.
         background: RGB for transparent pixels.
         own_mpp: um/px according to the slide, if plausible.
@@ -128,11 +129,20 @@ def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None,
     """um/px along x and y according to the slide, or why it has no usable mpp."""
     values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
     if values[0] is None or values[1] is None:
-        return None, "it has no mpp (um/px). Give it in the manifest's column mpp"
+        return None, f"it has no mpp (um/px){_stated_instead(properties)}. Give it in the manifest's column mpp"
     try:
         return (check_mpp(float(values[0]), "the slide"), check_mpp(float(values[1]), "the slide")), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _stated_instead(properties: Mapping[str, str]) -> str:
+    """What the fields of a slide without mpp say of its resolution, in words; empty if they say nothing."""
+    stated = stated_mpps(properties)
+    words = [f"its field {name} says {x:.4g}{'' if x == y else f' x {y:.4g}'}" for name, (x, y) in stated.items()]
+    odd = [name for name in UM_FIELDS if properties.get(name) and name not in stated]
+    words += [f"its field {name} says {properties[name]!r}" for name in odd]
+    return f", though {' and '.join(words)}" if words else ""
 
 
 def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float, float] | None) -> list[str]:
@@ -182,8 +192,9 @@ def read_info(
     path: Path,
     *,
     overrides: bool = False,
+    ratios: Sequence[float] | None = None,
 ) -> SlideInfo:
-    """Read and check a slide's facts.
+    """Read and check a slide's facts; `ratios` are OpenSlide's level-0 pixels per pixel of each level.
 
     Raises:
         SlideError: its resolution cannot be used (`read_mpp`), its size or its tiles' is absurd, or a level is out of
@@ -191,6 +202,7 @@ def read_info(
         ValueError: a property is not a number.
     """
     _check_sizes(properties, level_sizes_px, path)
+    known = _known_downsamples(properties, level_sizes_px, ratios, path)
     resolution = read_mpp(properties, manifest_mpp, path, overrides=overrides)
     width, height = level_sizes_px[0]
     bounds = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
@@ -204,7 +216,9 @@ def read_info(
         size_l0_px=(width, height),
         bounds_l0_px=(x, y, max(min(w, width - x), 0), max(min(h, height - y), 0)),
         level_sizes_px=tuple(level_sizes_px),
-        downsamples=tuple(true_downsample((width, height), size) for size in level_sizes_px),
+        downsamples=tuple(
+            each or true_downsample((width, height), size) for each, size in zip(known, level_sizes_px, strict=True)
+        ),
         quickhash=properties.get("openslide.quickhash-1"),
         background=(int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)),
         own_mpp=resolution.own_mpp,
@@ -217,28 +231,52 @@ def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[i
     """Refuse sizes that no slide has, before reading anything of that size.
 
     Raises:
-        SlideError: level 0 or a tile is absurdly large, or a level has no pixels or is out of proportion to level 0.
+        SlideError: level 0 or a tile is absurdly large, or a level has no pixels.
     """
     if not level_sizes_px or min(min(size) for size in level_sizes_px) < 1:
         raise SlideError(f"{path}: a level has no pixels ({list(level_sizes_px)}). Is the file whole?")
     width, height = level_sizes_px[0]
     if width * height > MAX_SLIDE_PX:
         raise SlideError(f"{path}: it claims {width:,} x {height:,} pixels, more than any slide. Is the file damaged?")
-    for level, (w, h) in enumerate(level_sizes_px):
-        tile = [properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
-        if tile[0] and tile[1] and int(tile[0]) * int(tile[1]) > MAX_TILE_PX:
+    for level in range(len(level_sizes_px)):
+        tile = _tile_px(properties, level)
+        if tile and tile[0] * tile[1] > MAX_TILE_PX:
             raise SlideError(
-                f"{path}: tiles of level {level} claim {int(tile[0]):,} x {int(tile[1]):,} pixels. Is the file damaged?"
+                f"{path}: tiles of level {level} claim {tile[0]:,} x {tile[1]:,} pixels. Is the file damaged?"
             )
-        (least_x, most_x), (least_y, most_y) = _reduction(width, w), _reduction(height, h)
-        if max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
+
+
+def _known_downsamples(
+    properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], ratios: Sequence[float] | None, path: Path
+) -> list[float | None]:
+    """The levels' downsamples where they do not follow from their sizes (`geometry.stated_downsample`,
+    `geometry.filled_downsamples`).
+
+    Raises:
+        SlideError: the sizes of another level are out of proportion to level 0's.
+    """
+    width, height = level_sizes_px[0]
+    tiles = [_tile_px(properties, level) for level in range(len(level_sizes_px))]
+    known = list(filled_downsamples(level_sizes_px, tiles))
+    for level, ratio in enumerate(ratios or ()):
+        known[level] = stated_downsample((width, height), level_sizes_px[level], ratio) or known[level]
+    for level, (w, h) in enumerate(level_sizes_px):
+        (least_x, most_x), (least_y, most_y) = reduction(width, w), reduction(height, h)
+        if not known[level] and max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
             raise SlideError(
                 f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
                 f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Rewrite the slide "
                 "without this level"
             )
+    return known
 
 
-def _reduction(full: int, small: int) -> tuple[float, float]:
-    """The least and the greatest factor that reduces `full` pixels to `small`, which may be rounded up or down."""
-    return full / (small + 1), full / (small - 1) if small > 1 else math.inf
+def _tile_px(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
+    """(width, height) of a level's tiles, if it has any.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    sides = [properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
+    width, height = (int(side or 0) for side in sides)
+    return (width, height) if min(width, height) > 0 else None

@@ -32,8 +32,8 @@ from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.disk.objects.places import why_no_slide
 from pipeline.slides.direct import DirectReader
-from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box
-from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
+from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box, true_downsample
+from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, mirax_trouble, read_identity
 from pipeline.slides.info import read_info
 from pipeline.slides.tile_cache import TileCache
 
@@ -137,7 +137,7 @@ class Slide:
                 self._ratios = tuple(self._handle.level_downsamples)
             except openslide.OpenSlideError as error:
                 raise SlideError(f"{path}: the slide's properties cannot be read ({self._words(error)})") from None
-            self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides)
+            self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides, ratios=self._ratios)
         if num_passed:
             odd = f"{num_passed} of its properties have names that are not UTF-8 and are skipped"
             self.info = replace(self.info, warnings=(*self.info.warnings, odd))
@@ -164,7 +164,8 @@ class Slide:
         except openslide.OpenSlideUnsupportedFormatError:
             require_descriptors()  # without any left, OpenSlide says that of every file
             may_read = os.access(self._file, os.R_OK)  # and that of one that this user may not read
-            raise SlideError(f"{self.path}: {NO_SLIDE if may_read else NO_RIGHT}") from None
+            why = (mirax_trouble(self._file) or NO_SLIDE) if may_read else NO_RIGHT
+            raise SlideError(f"{self.path}: {why}") from None
         except openslide.OpenSlideError as error:
             raise_if_limit(error)
             words = self._words(error)
@@ -204,10 +205,19 @@ class Slide:
         return ""
 
     def read_region(
-        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], *, min_scanned: float = 0.0
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        *,
+        min_scanned: float = 0.0,
+        scanned: NDArray[np.uint8] | None = None,
     ) -> Image.Image:
         """Read a region of a level as RGB on the slide's background; corner (x, y) and size (width, height) in level
         pixels.
+
+        Args:
+            scanned: uint8 (height, width), which gets the share of each pixel that was scanned, of 255.
 
         Raises:
             PatchError: a tile in it is damaged; `EmptyPatchError`: less than `min_scanned` of its area was scanned.
@@ -215,9 +225,11 @@ class Slide:
         """
         with self._patch_failures():
             direct = self._read_direct(level, corner_level_px, size_level_px)
-            if direct is not None:
-                return Image.fromarray(direct)
-            return self._read_on_background(level, corner_level_px, size_level_px, min_scanned)
+            if direct is None:
+                return self._read_on_background(level, corner_level_px, size_level_px, min_scanned, scanned)
+            if scanned is not None:
+                scanned[:] = 255
+            return Image.fromarray(direct)
 
     def _read_direct(
         self,
@@ -236,15 +248,22 @@ class Slide:
         return self.direct.read(level, corner_level_px, size_level_px, out)
 
     def _read_on_background(
-        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], min_scanned: float
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        min_scanned: float,
+        scanned: NDArray[np.uint8] | None = None,
     ) -> Image.Image:
-        """A region as OpenSlide reads it, on the slide's background.
+        """A region as OpenSlide reads it, on the slide's background; `scanned` as in `read_region`.
 
         Raises:
             PatchError: as `read_region`.
         """
         region = self._read_rgba(level, corner_level_px, size_level_px)
         alpha = region.getchannel("A")
+        if scanned is not None:
+            scanned[:] = np.asarray(alpha)
         if alpha.getextrema()[0] == 255:
             return region.convert("RGB")
         if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
@@ -547,7 +566,10 @@ def require_planned(
     if not math.isclose(info.mpp, geometry.slide_mpp, rel_tol=MPP_ROUNDING):
         changes.append(f"um/px: {geometry.slide_mpp:g} -> {info.mpp:g}")
     downsample = dict(enumerate(info.downsamples)).get(geometry.level)
-    if downsample is None or not math.isclose(downsample, geometry.downsample, rel_tol=MPP_ROUNDING):
+    earlier = downsample and true_downsample(info.size_l0_px, info.level_sizes_px[geometry.level])  # also if filled up
+    if not any(
+        each and math.isclose(each, geometry.downsample, rel_tol=MPP_ROUNDING) for each in (downsample, earlier)
+    ):
         changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {downsample}")
     if changes:
         raise SlideError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
@@ -134,7 +135,8 @@ def find_tissue(slide: Slide, rules: Collection[RuleName] = EARLIER_RULES) -> Ti
     Raises:
         SlideError: its mask would be larger than that of any slide, or its file is gone.
     """
-    thumbnail, unreadable, pixel_l0_px = read_thumbnail(slide)
+    whole = read_whole(slide)
+    thumbnail, unreadable, pixel_l0_px = whole.image, whole.unreadable, whole.pixel_l0_px
     slide.direct.forget_tiles()  # each was read for the last time, and they are as many bytes as the masks below
     pixel_um = pixel_l0_px * slide.info.mpp
     found = look_for_tissue(thumbnail, pixel_um, unreadable, rules)
@@ -142,7 +144,7 @@ def find_tissue(slide: Slide, rules: Collection[RuleName] = EARLIER_RULES) -> Ti
     x, y, width, height = (value / pixel_l0_px for value in slide.info.bounds_l0_px)
     outside = np.ones_like(mask)
     outside[int(y) : int(np.ceil(y + height)), int(x) : int(np.ceil(x + width))] = False
-    mask[outside] = False
+    mask[outside | whole.unscanned] = False  # also of holes that were filled: nothing can be read there
     found.reasons[outside | unreadable] = 0
     return TissueMask(
         mask, pixel_l0_px, unreadable & ~outside, thumbnail, found.reasons, tuple(found.glass), tuple(rules)
@@ -386,8 +388,31 @@ def long_reading_note(slide: Slide) -> str:
     )
 
 
+@dataclass(frozen=True)
+class WholeSlide:
+    """A whole slide at about `MASK_MPP`.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB; what was never scanned has the slide's background.
+        unreadable: bool (H, W).
+        unscanned: bool (H, W), pixels of which less than half was scanned.
+        pixel_l0_px: side of a pixel in level-0 pixels.
+    """
+
+    image: NDArray[np.uint8]
+    unreadable: NDArray[np.bool_]
+    unscanned: NDArray[np.bool_]
+    pixel_l0_px: float
+
+
 def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:
-    """Read the whole slide at about `MASK_MPP`: RGB (H, W, 3), unreadable pixels (H, W), and level-0 pixels per pixel.
+    """The picture of `read_whole`, its unreadable pixels, and level-0 pixels per pixel; raises as that."""
+    whole = read_whole(slide)
+    return whole.image, whole.unreadable, whole.pixel_l0_px
+
+
+def read_whole(slide: Slide) -> WholeSlide:
+    """Read the whole slide at about `MASK_MPP`.
 
     Reads blocks of the coarsest level that is fine enough, and averages each down by one whole factor. Areas that were
     never scanned get the slide's background.
@@ -406,7 +431,7 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
             f"pixels are {side_mm[0]:.0f} x {side_mm[1]:.0f} mm, more than any slide"
         )
     image = np.zeros((rows, columns, 3), np.uint8)
-    unreadable = np.zeros((rows, columns), bool)
+    unreadable, unscanned = np.zeros((2, rows, columns), bool)
     side = max(1, BLOCK_PX // factor) * factor
     blocks = list(_divided((0, 0, width, height), side))[::-1]
     num_failed = 0
@@ -414,8 +439,9 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
     while blocks:
         x, y, w, h = blocks.pop()
         place = (slice(y // factor, y // factor - (-h // factor)), slice(x // factor, x // factor - (-w // factor)))
+        scanned = np.empty((h, w), np.uint8)
         try:
-            region = slide.read_region(level, (x, y), (w, h))
+            region = slide.read_region(level, (x, y), (w, h), scanned=scanned)
         except PatchError:
             num_failed += 1
             half = max(w, h) // 2 // factor * factor
@@ -425,7 +451,9 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
                 blocks += list(_divided((x, y, w, h), half))[::-1]
         else:
             image[place] = np.asarray(region.reduce(factor))
-    return image, unreadable, factor * downsample
+            if scanned.min() < 255:
+                unscanned[place] = np.asarray(Image.fromarray(scanned).reduce(factor)) < 128
+    return WholeSlide(image, unreadable, unscanned, factor * downsample)
 
 
 def _divided(box: tuple[int, int, int, int], side: int) -> Iterator[tuple[int, int, int, int]]:

@@ -16,6 +16,7 @@ from pipeline.slides.geometry import (
     PatchGeometry,
     area_fractions,
     choose_level,
+    filled_downsamples,
     integral_image,
     patch_grid,
     readable_bounds,
@@ -85,6 +86,51 @@ def test_true_downsample_that_is_not_whole() -> None:
     assert true_downsample((1000, 1000), (400, 400)) == 2.5
     assert true_downsample((1000, 900), (400, 361)) == pytest.approx((2.5 + 900 / 361) / 2)
     assert true_downsample((100, 100), (300, 300)) == pytest.approx(1 / 3)  # no slide; but no division by zero
+
+
+def filled_up(full: int, halvings: int, tile: int) -> int:
+    """Pixels of a side that is halved and then filled up to whole tiles."""
+    return (
+        -(-full // 2**halvings // tile) * tile if full % 2**halvings == 0 else -(-full // (tile * 2**halvings)) * tile
+    )
+
+
+@given(st.integers(64, 600), st.integers(64, 600), st.sampled_from([1, 2]), st.sampled_from([(256, 256), (512, 128)]))
+def test_filled_downsamples(across: int, down: int, step: int, tile: tuple[int, int]) -> None:
+    """Of all levels down to a few tiles, unless each side of each was a whole number of tiles, or both are filled up
+    alike: then nothing shows it.
+    """
+    full = across * tile[0], down * tile[1]
+    sizes = [
+        (filled_up(full[0], halvings, tile[0]), filled_up(full[1], halvings, tile[1])) for halvings in range(0, 5, step)
+    ]
+    known = filled_downsamples(sizes, [tile] * len(sizes))
+    if any(known):
+        assert known == tuple(2.0**halvings for halvings in range(0, 5, step))
+    else:
+        assert all(abs(full[0] / w / (full[1] / h) - 1) < 0.01 for w, h in sizes)
+
+
+def test_a_level_of_the_last_tile_continues_the_levels_before_it() -> None:
+    sizes = [(98 * 256, 70 * 256), (49 * 256, 35 * 256), *((w * 256, h * 256) for w, h in [(25, 18), (13, 9), (7, 5)])]
+    sizes += [(4 * 256, 3 * 256), (2 * 256, 2 * 256), (256, 256)]
+    tiles = [(256, 256)] * len(sizes)
+    assert filled_downsamples(sizes, tiles) == (1, 2, 4, 8, 16, 32, 64, 128)
+    assert filled_downsamples([sizes[0], sizes[-1]], tiles[:2]) == (None, None)  # of 128, 256 or more
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [(2600, 2400), (650, 600)],
+        [(2600, 2400), (1024, 945)],
+        [(15_000, 15_000), (1024, 1024)],  # of whole tiles by chance
+        [(4000, 3000), (1000, 740)],  # out of proportion, and of no whole tiles
+    ],
+)
+def test_levels_that_are_not_filled_up(sizes: list[tuple[int, int]]) -> None:
+    assert filled_downsamples(sizes, [(256, 256)] * 2) == (None, None)
+    assert filled_downsamples([(7744, 7680), (3904, 3840)], [None, None]) == (None, None)
 
 
 # Boxes and grids

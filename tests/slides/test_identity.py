@@ -172,6 +172,17 @@ def test_files_beside_an_mrxs_file_count(tmp_path: Path) -> None:
     assert [c.split(":")[0] for c in before.changes(read_identity(tmp_path / "a.mrxs", INFO))] == ["sha256"]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._Data0000.dat", "Thumbs.db", "thumbs.db", "desktop.ini"])
+def test_what_a_file_manager_lays_beside_an_mrxs_files_data_is_no_change(tmp_path: Path, name: str) -> None:
+    """Somebody has looked at the folder: the slide is as it was."""
+    (tmp_path / "a.mrxs").write_bytes(b"index")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "Data0000.dat").write_bytes(b"one")
+    before = read_identity(tmp_path / "a.mrxs", INFO)
+    (tmp_path / "a" / name).write_bytes(b"any")
+    assert read_identity(tmp_path / "a.mrxs", INFO) == before
+
+
 def test_a_dicom_slide_is_more_than_the_uid_of_its_series(tmp_path: Path) -> None:
     """OpenSlide's quickhash of it is a hash of that UID, so that any pixels would do under it."""
     label, half, full, _ = write_slide(tmp_path / "a", "s", RGB, "1.2.3.4")

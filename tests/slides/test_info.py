@@ -134,6 +134,41 @@ GOOD = mpp_properties("0.5", "0.5")
 
 
 @pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tiff.XResolution": "40000", "tiff.YResolution": "40000", "tiff.ResolutionUnit": "centimeter"}, "0.25"),
+        ({"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}, ""),
+        ({"aperio.MPP": "0.2500 um"}, "'0.2500 um'"),
+        ({}, ""),
+    ],
+)
+def test_a_slide_without_mpp_tells_what_it_says_elsewhere(fields: dict[str, str], words: str) -> None:
+    """It is not taken for the mpp: a person may look, and write it into the manifest."""
+    name = next(iter(fields), "")
+    said = f", though its field {name} says {words}" if words else ""
+    with pytest.raises(SlideError) as told:
+        read_mpp(fields, None, PATH)
+    assert str(told.value) == f"{PATH}: it has no mpp (um/px){said}. Give it in the manifest's column mpp"
+
+
+def test_levels_that_were_filled_up_to_whole_tiles() -> None:
+    """Their sizes are out of proportion, and all of them were halved."""
+    sizes = [(7744, 7680), (3904, 3840), (1984, 1920)]
+    tiles = {f"openslide.level[{n}].tile-{side}": "64" for n in range(3) for side in ("width", "height")}
+    assert read_info(GOOD | tiles, sizes, None, PATH).downsamples == (1, 2, 4)
+    with pytest.raises(SlideError, match="level 2 of 1984 x 1920 pixels is not in proportion"):
+        read_info(GOOD, sizes, None, PATH)
+
+
+def test_a_downsample_that_the_format_states_counts() -> None:
+    """Not the ratio of sizes, which may be of whole tiles; where OpenSlide gives that ratio, nothing is stated."""
+    sizes = [(4352, 4351), (2304, 2304), (1088, 1087)]
+    ratios = [4352 / w / 2 + 4351 / h / 2 for w, h in sizes]
+    assert read_info(GOOD, sizes, None, PATH, ratios=ratios).downsamples == (1, 4351.5 / 2304, 4)
+    assert read_info(GOOD, sizes, None, PATH, ratios=[1, 2, 4]).downsamples == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
     "levels", [[(4000, 3000), (2000, 750)], [(4000, 3000), (1000, 750), (250, 200)], [(4000, 3000), (1000, 740)]]
 )
 def test_level_out_of_proportion(levels: list[tuple[int, int]]) -> None:

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.failing import failing, os_error
 from support.limits import few_files_left
+from support.mirax import make_mirax_slide, photo_corner
 
 from pipeline.base.errors import EmptyPatchError, LimitError, PatchError, SlideError
 from pipeline.base.images import reduce_by_torch
 from pipeline.slides import reader
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity
-from pipeline.slides.reader import Slide, SlidePool
+from pipeline.slides.reader import Slide, SlidePool, require_planned
 
 DAMAGED = [(2, 2)]
 """Tile (column, row) that the tests damage: level-0 pixels 512 to 767 both ways."""
@@ -648,3 +650,108 @@ def test_without_descriptors_no_patch_is_called_damaged(tissue_path: Path, monke
     monkeypatch.setattr(slide, "_read_box", failing(os_error(errno.EMFILE)))
     with pytest.raises(LimitError, match=r"ulimit -n"):
         slide.read_patches([(0, 0)], geometry)
+
+
+# Levels that were filled up to whole tiles
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Slide:
+    """A slide at 0.5 um/px whose level 1 was filled up with white to 61 x 60 tiles: 0.8 % more of one side."""
+    pixels = sf.make_pixels("zigzag", 121 * 16, 120 * 16)
+    half = np.pad(sf.area_average(pixels, 2), ((0, 0), (0, 8), (0, 0)), constant_values=255)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for level, per_cm in ((pixels, 2e4), (half, 1e4)):
+            unit = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER", "metadata": None}
+            writer.write(level, tile=(16, 16), photometric="rgb", compression="zlib", subfiletype=per_cm < 2e4, **unit)
+    return Slide(tmp_path / "a.tif")
+
+
+def test_patches_of_a_level_that_was_filled_up(filled: Slide) -> None:
+    assert filled.info.level_sizes_px == ((1936, 1920), (976, 960))
+    geometry = filled.geometry(64, 1.0)
+    assert (geometry.level, geometry.downsample) == (1, 2)
+    for x, y in ((0, 0), (1700, 300), (1808, 1792)):
+        patch = filled.read_patch(x, y, geometry).astype(float)
+        np.testing.assert_allclose(patch[0, 1:-1, 0], sf.zigzag(x + 2 * np.arange(64)[1:-1]) + 0.5, atol=4)
+        np.testing.assert_allclose(patch[1:-1, 0, 1], sf.zigzag(y + 2 * np.arange(64)[1:-1]) + 0.5, atol=4)
+
+
+def test_patches_of_a_level_whose_magnification_the_format_states(tmp_path: Path) -> None:
+    """Ventana's TIFF: both sides are filled up alike, so that the sizes do not show it."""
+    pixels = sf.make_pixels("zigzag", 41 * 16, 41 * 16)
+    half = np.pad(sf.area_average(pixels, 2), ((0, 8), (0, 8), (0, 0)), constant_values=255)
+    scan = b'<iScan Magnification="20" ScanRes="0.5" UnitNumber="1" Z-layers="1"/>'
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "software": False}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        label = np.full((64, 64, 3), 200, np.uint8)
+        writer.write(label, description="Label_Image", extratags=[(700, 7, len(scan), scan, True)], **options)
+        for level, (picture, power) in enumerate(((pixels, 20), (half, 10))):
+            words = f"level={level} mag={power} quality=90"
+            writer.write(picture, tile=(16, 16), compression="zlib", description=words, **options)
+    slide = Slide(tmp_path / "a.tif")
+    assert (slide.info.vendor, slide.info.downsamples) == ("ventana", (1, 2))
+    patch = slide.read_patch(500, 400, slide.geometry(64, 1.0)).astype(float)
+    np.testing.assert_allclose(patch[0, 8:, 0], sf.zigzag(500 + 2 * np.arange(8, 64)) + 0.5, atol=2)
+
+
+def test_a_plan_that_took_the_ratio_of_its_sizes_goes_on(filled: Slide) -> None:
+    """Of an earlier version; its patches are where they were."""
+    geometry = filled.geometry(64, 1.0)
+    earlier = replace(geometry, downsample=(1936 / 976 + 2) / 2)
+    assert require_planned(filled, filled.identity(), earlier) == ""
+    with pytest.raises(SlideError, match=r"downsample of level 1: 1\.99 -> 2"):
+        require_planned(filled, filled.identity(), replace(geometry, downsample=1.99))
+
+
+# MIRAX
+
+
+def test_patches_of_a_mirax_slide_are_where_its_photos_are(tmp_path: Path) -> None:
+    """Of every level, against the pixels that the photos were cut from: they overlap, and are off their grid."""
+    pixels = np.tile(sf.make_pixels("tissue", 1600, 1400, seed=3, mpp=0.5)[400:1000, 500:900], (3, 4, 1))
+    slide = Slide(make_mirax_slide(tmp_path / "a.mrxs", pixels, mpp=0.5, missing=[(0, 0), (5, 4)]))
+    assert (slide.info.vendor, slide.info.mpp, slide.info.mpp_source) == ("mirax", 0.5, "slide")
+    left, top = min(photo_corner((0, row))[0] for row in range(1, 5)), min(photo_corner((c, 0))[1] for c in range(1, 6))
+    assert slide.info.bounds_l0_px[:2] == (left, top)
+    assert slide.info.downsamples == (1, 2, 4, 8)
+    for level, mpp in enumerate((0.5, 1.0, 2.0, 4.0)):
+        geometry = slide.geometry(96, mpp)
+        assert geometry.level == level
+        x, y, side = 401, 303, 96 * 2**level
+        expected = np.asarray(Image.fromarray(pixels[y : y + side, x : x + side]).resize((96, 96)), int)
+        patch = slide.read_patch(x, y, geometry).astype(int)
+        moved = [np.abs(np.roll(patch, 1, axis) - expected).mean() for axis in (0, 1)]
+        assert np.abs(patch - expected).mean() < 0.5 * min(moved)
+    with pytest.raises(EmptyPatchError):
+        slide.read_patch(60, 60, slide.geometry(96, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda path: shutil.rmtree(path.with_suffix("")), "in a folder of its name beside it, a/, and there is none"),
+        (lambda path: (path.with_suffix("") / "Slidedat.ini").unlink(), "beside it, a/, and it has no Slidedat.ini"),
+        (lambda path: path.rename(path.with_suffix(".MRXS")), r"small letters. Rename the file to a\.mrxs"),
+    ],
+    ids=["no folder", "no head", "capitals"],
+)
+def test_what_is_wrong_with_a_mirax_slides_files_is_said(
+    tmp_path: Path, break_it: Callable[[Path], object], words: str
+) -> None:
+    """OpenSlide says of each that it is no slide at all; nobody needs to convert it."""
+    path = make_mirax_slide(tmp_path / "a.mrxs", np.full((300, 300, 3), 200, np.uint8), mpp=0.5, photos=(1, 1))
+    break_it(path)
+    with pytest.raises(SlideError, match=words) as told:
+        Slide(next(tmp_path.glob("*.[mM]*")))
+    assert "convert" not in str(told.value)
+
+
+def test_a_link_to_a_mirax_slide_needs_one_to_its_folder(tmp_path: Path) -> None:
+    path = make_mirax_slide(tmp_path / "a.mrxs", np.full((300, 300, 3), 200, np.uint8), mpp=0.5, photos=(1, 1))
+    link = tmp_path / "b.mrxs"
+    link.symlink_to(path)
+    with pytest.raises(SlideError, match=r"b/, and there is none\. .* also of a link: make one of the folder, too"):
+        Slide(link)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert Slide(link).info.mpp == 0.5

@@ -11,8 +11,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, gaussian_filter
+from support.mirax import make_mirax_slide, photo_corner
 
-from pipeline.base.errors import SlideError
+from pipeline.base.errors import PatchError, SlideError
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import EARLIER_RULES, RuleName
 from pipeline.slides import tissue_grid
@@ -322,3 +323,17 @@ def test_many_masks_that_are_turned(
     both_ways: tuple[Path, Path], seed: int, patch_px: int, overlap: bool, least: float
 ) -> None:
     check_that_patches_turn(both_ways, seed, patch_px, overlap, least)
+
+
+def test_no_patch_lies_where_a_scanner_took_no_photo(tmp_path: Path) -> None:
+    """Within tissue, and as small as holes that are filled."""
+    pixels = np.tile(sf.make_pixels("tissue", 1600, 1400, seed=3, mpp=0.5)[400:1000, 500:900], (2, 3, 1))
+    slide = Slide(make_mirax_slide(tmp_path / "a.mrxs", pixels, mpp=0.5, photos=(4, 4), missing=[(2, 2)]))
+    grid = lay_grid(slide, PlanConfig(patch_px=64, stride_px=32).grid)
+    corners = grid.coords_l0_px.tolist()
+    assert len(corners) > 300
+    x, y = photo_corner((2, 2))
+    assert not any(
+        x <= left - 19 <= x + 154 and y <= top - 19 <= y + 154 for left, top in corners
+    )  # nothing is scanned
+    assert not [each for each in slide.read_patches(corners, grid.geometry) if isinstance(each, PatchError)]

@@ -1,8 +1,8 @@
 """Where the coordinates of a file of annotations count from: the slide's corner, or that of its scanned area.
 
-Formats such as MIRAX, SCN and BIF say which part of the slide was scanned (OpenSlide's bounds). QuPath opens that part
-alone, unless a person says `--no-crop`, and counts from its corner; ASAP and TRIDENT count from the slide's. Files do
-not say which. Source: QuPath's OpenslideImageServer, ASAP's OpenSlideImage. Pure.
+Formats such as MIRAX and SCN say which part of the slide was scanned (OpenSlide's bounds); BIF does not. QuPath opens
+that part alone, unless a person says `--no-crop`, and counts from its corner; ASAP and TRIDENT count from the slide's.
+Files do not say which. Source: QuPath's OpenslideImageServer, ASAP's OpenSlideImage. Pure.
 """
 
 from collections.abc import Sequence

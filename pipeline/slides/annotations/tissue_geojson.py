@@ -31,7 +31,7 @@ from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, read_thumbnail, reason_of, segment
+from pipeline.slides.tissue import TissueMask, read_whole, reason_of, segment
 
 TISSUE_CLASS = "Tissue"
 """The class of tissue, also when a file is taken back."""
@@ -145,8 +145,9 @@ def tissue_from_file(
     slide: Slide, slide_id: str, folder: Path, origin: AnnotationOrigin = "auto"
 ) -> tuple[TissueMask, tuple[str, ...]]:
     """The tissue of a slide as the class `TISSUE_CLASS` of its file in `folder` says, in place of `find_tissue`; and
-    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so. What is
-    of one of the `ARTEFACT_CLASSES` was dropped by that rule, also where it is of the class of tissue.
+    what was repaired or left out of the file. Areas that cannot be read are tissue only where the file says so; those
+    that were never scanned are none. What is of one of the `ARTEFACT_CLASSES` was dropped by that rule, also where it
+    is of the class of tissue.
     `origin` is where coordinates count from.
 
     Raises:
@@ -155,7 +156,8 @@ def tissue_from_file(
     path = corrected_path(folder, slide_id)
     if why := file_trouble(path):
         raise SlideError(f"{path}: {why}, and --tissue-from takes this slide's tissue from it", about="tissue")
-    thumbnail, unreadable, pixel_l0_px = read_thumbnail(slide)
+    whole = read_whole(slide)
+    thumbnail, unreadable, pixel_l0_px = whole.image, whole.unreadable, whole.pixel_l0_px
     slide.direct.forget_tiles()
     rows, columns = unreadable.shape
     size_l0_px = (math.ceil(columns * pixel_l0_px), math.ceil(rows * pixel_l0_px))  # the last pixels may pass the slide
@@ -181,7 +183,7 @@ def tissue_from_file(
     for name, drawn in masks.items():
         rules.append(ARTEFACT_CLASSES[name])
         reasons[drawn] = reason_of(rules[-1])
-    mask &= reasons == 0
+    mask &= (reasons == 0) & ~whole.unscanned
     notes = tuple(f"{path.name} of --tissue-from: {note}" for note in (*found.notes, *_unused(found)))
     return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail, reasons, rules=tuple(rules)), notes
 

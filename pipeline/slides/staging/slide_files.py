@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.slides import dicom
-from pipeline.slides.identity import HAMAMATSU, MIRAX
+from pipeline.slides.identity import HAMAMATSU, MIRAX, data_files
 
 
 class NotStagedError(Exception):
@@ -62,9 +62,7 @@ def _others(path: Path) -> list[SlidePart]:
     if suffix in HAMAMATSU:
         raise NotStagedError("its format has several files, which only OpenSlide can tell", kind=suffix)
     if suffix == MIRAX:
-        return (
-            [_part(file, f"{folder.name}/{file.name}") for file in sorted(folder.iterdir())] if folder.is_dir() else []
-        )
+        return [_part(file, f"{folder.name}/{file.name}") for file in data_files(folder)] if folder.is_dir() else []
     own = dicom.read_header(path)
     if own is None or not own.series:
         return []

@@ -31,6 +31,8 @@ def test_an_mrxs_file_has_its_folder(tmp_path: Path) -> None:
     for name in ("Slidedat.ini", "Data0000.dat"):
         (folder / name).write_bytes(name.encode())
     assert names(path) == ["a.mrxs", "a/Data0000.dat", "a/Slidedat.ini"]
+    (folder / "Thumbs.db").write_bytes(b"of a file manager")
+    assert names(path) == ["a.mrxs", "a/Data0000.dat", "a/Slidedat.ini"]
     (folder / "more").mkdir()
     with pytest.raises(NotStagedError, match="a/more of it is not a file"):
         slide_parts(path)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.disk.objects.places import as_place
 from stages.doctor import reading
-from stages.doctor.reading import PART_BYTES, PARTS, look_at_reading, read_spread
+from stages.doctor.reading import PART_BYTES, PARTS, largest_file, look_at_reading, read_spread
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (10, 10), (PART_BYTES + 5, PART_BYTES)])
@@ -49,6 +49,27 @@ def test_a_slow_disk_is_noted(
     assert words in found.words
     assert "of 2 slides" in found.words
     assert ("--stage-dir" in found.advice) == (level == "note")
+
+
+def test_of_an_mrxs_slide_its_data_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"a small picture")
+    (tmp_path / "a").mkdir()
+    for name, size in (("Slidedat.ini", 30), ("Data0000.dat", 3 * PART_BYTES), ("Data0001.dat", 2 * PART_BYTES)):
+        (tmp_path / "a" / name).write_bytes(b"x" * size)
+    assert largest_file(tmp_path / "a.mrxs") == tmp_path / "a" / "Data0000.dat"
+    (tmp_path / "b.svs").write_bytes(b"one file")
+    assert largest_file(tmp_path / "b.svs") == tmp_path / "b.svs"
+    assert largest_file(tmp_path / "gone.svs") == tmp_path / "gone.svs"
+
+
+def test_an_mrxs_slide_is_not_measured_by_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"a small picture")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "Data0000.dat").write_bytes(bytes(100))
+    read = []
+    monkeypatch.setattr(reading, "read_spread", lambda path: (read.append(path.name), (1, 1.0))[1])
+    list(look_at_reading([tmp_path / "a.mrxs"]))
+    assert read == ["Data0000.dat"]
 
 
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
