@@ -155,6 +155,19 @@ def test_a_further_teacher_is_looked_at_before_anything_is_written(copy: Path, p
     assert again.ledger.pending() == [0, 1, 2]
 
 
+def test_a_further_teacher_is_continued_as_it_was_begun_only(copy: Path, plan: Plan) -> None:
+    open_further(Store(copy), plan, of_teacher("second"), {})
+    for other, words in (
+        (of_teacher("second", dtype="float32"), "settings.dtype: 'float16' -> 'float32'"),
+        (of_teacher("second", "3" * 64), "teacher.weights_sha256: "),
+    ):
+        with pytest.raises(StoreError, match=words):
+            open_further(Store(copy), plan, other, {})
+    with pytest.raises(StoreError, match="plan_hash: "):
+        open_further(Store(copy), made_up_plan(ROWS + 1, PATCH_PX), of_teacher("third"), {})
+    assert list(Store(copy).teachers) == ["made up", "second"]
+
+
 def test_no_two_teachers_have_the_same_weights_or_the_same_folder(copy: Path, plan: Plan) -> None:
     open_further(Store(copy), plan, of_teacher("a/b"), {})
     for other, words in (
