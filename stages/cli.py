@@ -14,14 +14,17 @@ import typer
 from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
 from pipeline.base.errors import (
+    DONE_IS_KEPT,
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_PARTIAL,
     EXIT_PIPE,
+    NO_MEMORY,
     ConfigError,
     G2LError,
     first_line,
+    is_memory_gone,
     limit_of,
     words_of,
 )
@@ -573,10 +576,8 @@ def _run() -> int:
     except UnicodeEncodeError as error:
         return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or use a link to it", error)
     except Exception as error:
-        if limit_of(error) is not None:
-            return _fail(first_line(error), error)
-        if _is_out_of_memory(error):
-            return _fail(f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept", error)
+        if words := _words_of_limit(error):
+            return _fail(words, error)
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
         show = getattr(error, "show", None)
@@ -585,6 +586,15 @@ def _run() -> int:
         show()
         return EXIT_ERROR
     return code or EXIT_OK
+
+
+def _words_of_limit(error: Exception) -> str:
+    """What to say of an error that a limit of the machine brought about; empty for others."""
+    if limit_of(error) is not None or is_memory_gone():  # without memory, whatever is raised may be for want of it
+        return first_line(error)
+    if _is_out_of_memory(error):
+        return f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept"
+    return ""
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -614,7 +624,8 @@ def flush_output() -> None:
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
-    limit = str(limit_of(error) or "")
+    unexpected = not isinstance(error, G2LError | OSError | UnicodeError)
+    limit = str(limit_of(error) or (f"{NO_MEMORY}. {DONE_IS_KEPT}" if unexpected and is_memory_gone() else ""))
     if limit and limit not in message:
         message = f"{message}: {limit}"
     print(printable(f"error: {message}"), file=sys.stderr)
