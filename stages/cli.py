@@ -542,7 +542,11 @@ def exit_with(is_partial: bool, group: "LaunchedGroup | None") -> None:
 
 def show(text: str) -> None:
     """Print a result; control characters in file names become escapes."""
-    print(printable(text))
+    try:
+        print(printable(text))
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def main() -> None:
@@ -559,7 +563,7 @@ def _run() -> int:
     """Run the command of `sys.argv` and report errors; returns the exit code."""
     try:
         os.getcwd()  # where it is gone, relative paths mean nothing and torch does not load
-        code = app(standalone_mode=False)
+        code = _call_app()
         if code == EXIT_INTERRUPTED:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
         flush_output()
@@ -568,8 +572,9 @@ def _run() -> int:
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `g2l ... | head`: the reader has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `g2l ... | head`, `2>&1 | head`: the reader has closed the pipe
+        for stream in (sys.stdout, sys.stderr):  # what they still hold fails no second time
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return EXIT_PIPE
     except OSError as error:
         return _fail(words_of(error), error)
@@ -586,6 +591,21 @@ def _run() -> int:
         show()
         return EXIT_ERROR
     return code or EXIT_OK
+
+
+def _call_app() -> int:
+    """Call the command of `sys.argv`; returns its exit code.
+
+    Raises:
+        BrokenPipeError: the reader of what it prints has gone; typer makes exit code 1 of that.
+    """
+    try:
+        code: int = app(standalone_mode=False)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+    return code
 
 
 def _words_of_limit(error: Exception) -> str:
