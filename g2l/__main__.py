@@ -6,7 +6,7 @@ Only `os` and `sys`, which the interpreter has loaded by now, are imported befor
 import os
 import sys
 
-from g2l.streams import open_closed_streams
+from g2l.streams import open_closed_streams, outlast_standard_error
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 """Folder of the packages of G2L."""
@@ -54,11 +54,18 @@ def main() -> None:
     ignore_modules_here()
     end_without_traceback()
     use_utf8()
+    outlast_standard_error()
     from pipeline.base import interrupts  # once the path is clean
-    from pipeline.base.cores import ask_for_files  # as above
+    from pipeline.base.cores import ask_for_files, require_addresses  # as above
+    from pipeline.base.errors import EXIT_ERROR, LimitError  # as above
 
     interrupts.install()
     ask_for_files()
+    try:
+        require_addresses()
+    except LimitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
     from stages import cli  # once signals are handled
 
     cli.main()

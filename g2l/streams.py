@@ -1,7 +1,16 @@
-"""Standard streams that are closed, before anything is opened. Imports only `os` and `sys`, as `g2l.__main__` does."""
+"""Standard streams that are closed before anything is opened, and standard error that cannot be written.
 
+Imports only what the interpreter has loaded, as `g2l.__main__` does.
+"""
+
+import errno
+import io
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` is not loaded yet
+    from typing import Any
 
 
 def open_closed_streams() -> None:
@@ -16,3 +25,25 @@ def open_closed_streams() -> None:
     for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
+
+
+class _Lasting(io.FileIO):
+    """A descriptor: what cannot be written to it is dropped, unless the reader of a pipe has gone."""
+
+    def write(self, data: "Any", /) -> int:
+        """Write a buffer of bytes; returns how many are done with."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            return len(memoryview(data).cast("B"))
+
+
+def outlast_standard_error() -> None:
+    """Let work go on where notes cannot be written: the disk of a log is full, or the terminal of a job in the
+    background was closed. Each line is tried anew.
+    """
+    encoding = sys.stderr.encoding
+    lasting = io.BufferedWriter(_Lasting(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(lasting, encoding=encoding, errors="backslashreplace", line_buffering=True)

@@ -14,14 +14,17 @@ import typer
 from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
 from pipeline.base.errors import (
+    DONE_IS_KEPT,
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_PARTIAL,
     EXIT_PIPE,
+    NO_MEMORY,
     ConfigError,
     G2LError,
     first_line,
+    is_memory_gone,
     limit_of,
     words_of,
 )
@@ -539,7 +542,11 @@ def exit_with(is_partial: bool, group: "LaunchedGroup | None") -> None:
 
 def show(text: str) -> None:
     """Print a result; control characters in file names become escapes."""
-    print(printable(text))
+    try:
+        print(printable(text))
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def main() -> None:
@@ -556,7 +563,7 @@ def _run() -> int:
     """Run the command of `sys.argv` and report errors; returns the exit code."""
     try:
         os.getcwd()  # where it is gone, relative paths mean nothing and torch does not load
-        code = app(standalone_mode=False)
+        code = _call_app()
         if code == EXIT_INTERRUPTED:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
         flush_output()
@@ -565,18 +572,17 @@ def _run() -> int:
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `g2l ... | head`: the reader has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `g2l ... | head`, `2>&1 | head`: the reader has closed the pipe
+        for stream in (sys.stdout, sys.stderr):  # what they still hold fails no second time
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return EXIT_PIPE
     except OSError as error:
         return _fail(words_of(error), error)
     except UnicodeEncodeError as error:
         return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or use a link to it", error)
     except Exception as error:
-        if limit_of(error) is not None:
-            return _fail(first_line(error), error)
-        if _is_out_of_memory(error):
-            return _fail(f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept", error)
+        if words := _words_of_limit(error):
+            return _fail(words, error)
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
         show = getattr(error, "show", None)
@@ -585,6 +591,30 @@ def _run() -> int:
         show()
         return EXIT_ERROR
     return code or EXIT_OK
+
+
+def _call_app() -> int:
+    """Call the command of `sys.argv`; returns its exit code.
+
+    Raises:
+        BrokenPipeError: the reader of what it prints has gone; typer makes exit code 1 of that.
+    """
+    try:
+        code: int = app(standalone_mode=False)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+    return code
+
+
+def _words_of_limit(error: Exception) -> str:
+    """What to say of an error that a limit of the machine brought about; empty for others."""
+    if limit_of(error) is not None or is_memory_gone():  # without memory, whatever is raised may be for want of it
+        return first_line(error)
+    if _is_out_of_memory(error):
+        return f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept"
+    return ""
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -614,7 +644,8 @@ def flush_output() -> None:
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
-    limit = str(limit_of(error) or "")
+    unexpected = not isinstance(error, G2LError | OSError | UnicodeError)
+    limit = str(limit_of(error) or (f"{NO_MEMORY}. {DONE_IS_KEPT}" if unexpected and is_memory_gone() else ""))
     if limit and limit not in message:
         message = f"{message}: {limit}"
     print(printable(f"error: {message}"), file=sys.stderr)

@@ -6,6 +6,7 @@ process is at work, or was killed after its last file and left a lock to remove.
 `None`, and the stage itself runs: it continues, or refuses.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,12 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:
     """Whether all inputs exist, and were last written, replaced or renamed before `record` was; a folder includes all
     files below it. Ignores `None` and words for weights (`model_names.WEIGHTS_WORDS`).
+
+    A record of a time to come was written by a clock that was wrong, and says nothing of what came after it.
     """
     recorded = record.stat().st_mtime_ns
+    if recorded > time.time_ns():
+        return False
     paths = [Path(path) for path in inputs if path is not None and path not in WEIGHTS_WORDS]
     return all(_last_change(path) < recorded for path in paths)
 

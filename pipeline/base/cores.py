@@ -11,13 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.base.errors import raise_if_limit
+from pipeline.base.errors import LimitError, raise_if_limit
 from pipeline.base.processes import launch_number
 
 MOST_FILES = 1 << 16
 """Files that a process asks to have open at once. Our choice: many more than any command opens; where the system allows
 a thousand million, programs that close all numbers one by one take minutes.
 """
+LEAST_ADDRESSES = 1 << 29
+"""512 MiB of addresses (`ulimit -v`), without which no command loads. Measured: `g2l plan` of small slides takes
+580 MB.
+"""
+BUFFER_BYTES = 1 << 26
+"""Addresses that OpenBLAS takes for each thread when it loads, once for NumPy and once for SciPy: 32 MiB each. Where it
+gets none it asks again without end, and no signal ends that.
+"""
+MOST_BLAS_THREADS = 64
+"""Threads for which OpenBLAS is built in the packages of NumPy and SciPy."""
 SPARE_FILES = 4
 """Files that opening a slide takes for a moment, about. Our choice."""
 CGROUPS = Path("/sys/fs/cgroup")
@@ -46,6 +56,31 @@ def ask_for_files() -> None:
             most //= 2
         else:
             return
+
+
+def require_addresses() -> None:
+    """Check that this process may have the addresses that NumPy and SciPy take when they load; before they do.
+
+    Raises:
+        LimitError: it may not.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return
+    least = LEAST_ADDRESSES + BUFFER_BYTES * (_blas_threads() - 1)
+    if soft < least:
+        raise LimitError(
+            f"this process may have {soft >> 20:,} MiB of memory (ulimit -v), and needs {least >> 20:,} MiB to start "
+            "on as many cores; with a model it needs more than 4,096. Raise the limit, or lower OMP_NUM_THREADS"
+        )
+
+
+def _blas_threads() -> int:
+    """Number of threads that OpenBLAS prepares for."""
+    named = (os.environ.get(name, "") for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"))
+    number = next((int(text) for text in named if text.isdecimal() and int(text)), 0)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(number or allowed, MOST_BLAS_THREADS)
 
 
 def require_descriptors(spare: int = SPARE_FILES) -> None:

@@ -6,6 +6,7 @@ are for users; `assert` is for invariants of the code.
 
 import difflib
 import errno
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -103,8 +104,8 @@ class BusyError(G2LError):
 
 
 class LimitError(G2LError):
-    """This process may open no more files, or start no more processes or threads. That is no fault of a slide, patch or
-    file, so none is listed as failed: the command ends.
+    """This process may open no more files, start no more processes or threads, or has no memory left. That is no fault
+    of a slide, patch or file, so none is listed as failed: the command ends.
     """
 
 
@@ -121,26 +122,44 @@ the second.
 """
 NO_THREAD = "can't start new thread"
 """What Python's `threading` says."""
+NO_MEMORY = (
+    "this process has no memory left. Raise the limit (ulimit -v), give the job or container more, or lower --workers "
+    "and --batch-size"
+)
+MEMORY_WORDS = ("memory", "alloc", "failed to map segment", "could not create a primitive")
+"""Some of these stand in the errors of the system, codecs, torch and oneDNN that say so."""
+MODEST_BYTES = 1 << 28
+"""256 MiB: a process that cannot have as much has none left. Our choice: few regions of a slide take more."""
 DONE_IS_KEPT = "What is finished is kept: the same command continues"
 
 
 def limit_of(error: BaseException) -> LimitError | None:
     """The limit that an error, or one from which it arose, comes from; `None` if it is of something else.
 
-    OpenSlide and other libraries only say the system's words.
+    OpenSlide and other libraries only say the system's words. A file that asks for more memory than there is, is no
+    limit: it is one where a modest piece cannot be had either.
     """
     told: BaseException | None = error
     for _ in range(8):  # deep enough for libraries, and an end to a ring
         if told is None or isinstance(told, LimitError):
             return told
-        text = str(told)
-        for number, words in LIMITS.items():
-            is_words = number in (errno.EMFILE, errno.ENFILE) and os.strerror(number) in text
-            is_thread = number == errno.EAGAIN and NO_THREAD in text
-            if is_words or is_thread or _is_errno(told, number):
-                return LimitError(f"{words}. {DONE_IS_KEPT}")
+        if words := _limit_in_words(told):
+            return LimitError(f"{words}. {DONE_IS_KEPT}")
         told = told.__cause__ or told.__context__
     return None
+
+
+def _limit_in_words(error: BaseException) -> str:
+    """The limit that one error alone comes from, in words; empty if it is of something else."""
+    text = str(error)
+    is_thread = NO_THREAD in text
+    if (is_thread or _is_of_memory(error)) and is_memory_gone():  # a thread's stack is memory
+        return NO_MEMORY
+    for number, words in LIMITS.items():
+        is_words = number in (errno.EMFILE, errno.ENFILE) and os.strerror(number) in text
+        if is_words or (is_thread and number == errno.EAGAIN) or _is_errno(error, number):
+            return words
+    return ""
 
 
 def _is_errno(error: BaseException, number: int) -> bool:
@@ -150,6 +169,27 @@ def _is_errno(error: BaseException, number: int) -> bool:
     if not isinstance(error, OSError) or error.errno != number:
         return False
     return number != errno.EAGAIN or (error.filename is None and error.strerror == os.strerror(number))
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether an error may be of memory that could not be had, for whatever reason: libraries that load late fail to,
+    and Python's own OSErrors, such as that of a module's text that is not to be read, have no number.
+    """
+    if isinstance(error, MemoryError | ImportError | SystemError):
+        return True
+    if isinstance(error, OSError) and error.errno in (errno.ENOMEM, None):
+        return True
+    text = str(error).lower()
+    return any(word in text for word in MEMORY_WORDS)
+
+
+def is_memory_gone() -> bool:
+    """Whether this process cannot have `MODEST_BYTES` more. Takes the addresses alone, and gives them back."""
+    try:
+        mmap.mmap(-1, MODEST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return True
+    return False
 
 
 def raise_if_limit(error: BaseException) -> None:

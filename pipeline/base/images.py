@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, raise_if_limit
 
 ImageFormat = Literal["jpegxl", "jpeg"]
 
@@ -102,6 +102,7 @@ def decode_image(
     Raises:
         ValueError: the bytes are not an image of that format, or its size is not `patch_px`. The codecs compare the
             header's size with the array's before they decode.
+        LimitError: this process has no memory left.
     """
     patch = empty_patch(patch_px) if out is None else out
     patch.fill(0)  # a codec leaves alone what a damaged image lacks
@@ -111,5 +112,6 @@ def decode_image(
         else:
             imagecodecs.jpeg8_decode(data, out=patch)
     except Exception as error:  # noqa: BLE001  (imagecodecs has an error class for each codec, and raises others too)
+        raise_if_limit(error)
         raise ValueError(f"not a readable {image_format} image ({error})") from None
     return patch

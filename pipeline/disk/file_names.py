@@ -67,7 +67,9 @@ def _names_in(folder: Path) -> Mapping[str, Sequence[str]]:
     """
     status = os.stat(folder)
     # tar, `rsync -a` and `cp -a` set the time of a folder back once its files are there; nothing sets ctime back.
-    if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_SECONDS:
+    # A time to come that they bring along, of a clock that was wrong, says nothing: each change sets ctime, too.
+    now = time.time()
+    if now - max(status.st_ctime, status.st_mtime if status.st_mtime <= now else 0.0) < SETTLED_SECONDS:
         return _list_names(folder)
     place = os.path.abspath(folder)
     return _kept_names(place, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)

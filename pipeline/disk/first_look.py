@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.base.errors import DONE_IS_KEPT, LimitError, SlideError, limit_of
-from pipeline.base.outside import UnsafeError
+from pipeline.base.outside import UnsafeError, format_size
 from pipeline.disk.objects.places import ObjectPath
 
 SECONDS = 60.0
@@ -374,7 +374,10 @@ def look_at(path: Path) -> str:
                 for location in ((0, 0), middle):
                     handle.read_region(location, level, (min(width, LOOK_PX), min(height, LOOK_PX)))
     except MemoryError:
-        return "reading it takes more memory than any slide needs"
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft in (resource.RLIM_INFINITY, MAX_CHILD_BYTES):
+            return "reading it takes more memory than any slide needs"
+        return f"reading it takes more than the {format_size(soft)} that a process may have (ulimit -v)"
     except Exception:  # noqa: BLE001  (whatever it is, the reader meets and names it)
         return ""
     return ""

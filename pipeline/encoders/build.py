@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pipeline.base.errors import EncoderError, did_you_mean, first_line
+from pipeline.base.errors import EncoderError, did_you_mean, first_line, raise_if_limit
 from pipeline.base.outside import reading
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, PRETRAINED, SCRATCH
 from pipeline.encoders.forms.index import is_index
@@ -179,6 +179,7 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
             arguments["img_size"] = patch_px
             model = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # what the hub's client and its proxies raise is not documented
+        raise_if_limit(error)
         refusal = _refusal(spec, error, pretrained=pretrained)
         if refusal is None:
             raise

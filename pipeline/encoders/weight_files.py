@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pipeline.base.errors import EncoderError, first_line
+from pipeline.base.errors import EncoderError, first_line, raise_if_limit
 from pipeline.base.outside import UnsafeError
 from pipeline.disk.tensor_files import ForeignClassError, load_tensors
 from pipeline.encoders.forms.foreign import LFS_MARK, way_from_file
@@ -62,6 +62,7 @@ def read_weight_file(path: Path) -> dict[str, Any]:
             return dict(safetensors.torch.load_file(path))
         content = load_tensors(path, share=1.0)
     except (UnsafeError, OSError, RuntimeError, EOFError, MemoryError, safetensors.SafetensorError) as error:
+        raise_if_limit(error)
         raise EncoderError(f"{path}: unreadable weights ({first_line(error)}){way_from_file(path)}") from None
     except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
         raise EncoderError(
@@ -129,6 +130,7 @@ def check_weight_file(path: Path) -> None:
     except EncoderError:
         raise
     except Exception as error:  # noqa: BLE001  (zipfile's errors for damaged archives are of many kinds)
+        raise_if_limit(error)
         raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
 
 

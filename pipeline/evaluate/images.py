@@ -221,6 +221,7 @@ def _scan(path: Path) -> _Scanned:
             return _Scanned("", error.strerror or type(error).__name__)
         return _Scanned(digest, f"not readable as an image ({one_line(error)})")
     except Exception as error:  # noqa: BLE001  (of one image: whatever Pillow's decoders raise is its failure alone)
+        raise_if_limit(error)
         return _Scanned(digest, f"not readable as an image ({one_line(error)})")
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     extrema = np.array(image.getextrema())  # of each channel the least and the largest

@@ -63,6 +63,7 @@ def check_metadata(teacher: StoredTeacher) -> list[str]:
         except G2LError:
             raise
         except Exception as error:  # noqa: BLE001  (zarr's, for settings that nobody would write)
+            raise_if_limit(error)
             return [f"{METADATA}: no store is made with such settings ({error})"]
         problems = [
             f"{METADATA}: {name} is {teacher.attributes.get(name)!r}, not {should_be.get(name)!r}"

@@ -18,6 +18,7 @@ from pipeline.base.cores import (
     few_objects_to_look_at,
     give_back_memory,
     own_cores,
+    require_addresses,
     require_descriptors,
     usable_cores,
 )
@@ -134,3 +135,22 @@ def test_that_a_process_can_open_no_more_files_is_said() -> None:
         with pytest.raises(LimitError, match=r"ulimit -n"):
             require_descriptors()
         require_descriptors(2)  # those that were opened are closed again
+
+
+def test_addresses_that_libraries_take_without_end_are_asked_for_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenBLAS asks again for ever, and no signal ends that. Each of its threads takes some."""
+    for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    limit = [0]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit[0], resource.RLIM_INFINITY))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(200)), raising=False)
+    for threads, least in ((None, 512 + 63 * 64), ("9", 512 + 8 * 64), ("1", 512)):
+        if threads:
+            monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        limit[0] = (least << 20) - 1
+        with pytest.raises(LimitError, match=rf"ulimit -v\), and needs {least:,} MiB"):
+            require_addresses()
+        limit[0] += 1
+        require_addresses()
+    limit[0] = resource.RLIM_INFINITY
+    require_addresses()

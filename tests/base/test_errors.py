@@ -6,8 +6,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support.limits import little_memory_left
 
-from pipeline.base.errors import LimitError, SlideError, did_you_mean, first_line, limit_of, raise_if_limit, words_of
+from pipeline.base.errors import (
+    LimitError,
+    SlideError,
+    did_you_mean,
+    first_line,
+    is_memory_gone,
+    limit_of,
+    raise_if_limit,
+    words_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +107,26 @@ def test_other_errors_are_no_limits() -> None:
     for error in (OSError(errno.EIO, "x"), BlockingIOError(*a_stream), BlockingIOError(*a_lock), ValueError("4 files")):
         assert limit_of(error) is None
         raise_if_limit(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        OSError("could not get source code"),
+        ImportError("could not import name 'jpegxl_encode'"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("can't start new thread"),
+        ValueError("Insufficient memory (case 4)"),
+    ],
+)
+def test_a_process_without_memory_is_told_from_a_file_that_asks_for_too_much(error: Exception) -> None:
+    with little_memory_left():
+        assert is_memory_gone()
+        with pytest.raises(LimitError, match=r"no memory left\. Raise the limit \(ulimit -v\)"):
+            raise_if_limit(error)
+        raise_if_limit(ValueError("the tile is damaged"))
+    assert not is_memory_gone()
+    assert "ulimit -v" not in str(limit_of(error))

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
+from support.failing import failing
+from support.limits import little_memory_left
 from support.pixels import noise
 from support.places import ROOT
 from support.slides import make_pixels
 
-from pipeline.base.errors import ConfigError
+from pipeline.base import images
+from pipeline.base.errors import ConfigError, LimitError
 from pipeline.base.images import (
     BESIDE_BOUNDARY,
     BOUNDARY,
@@ -181,3 +184,11 @@ def test_memory_for_a_patch_begins_where_jpeg_is_decoded_fast(patch_px: int) -> 
         assert patch.shape == (patch_px, patch_px, 3)
         assert patch.flags.c_contiguous
         assert patch.ctypes.data % BOUNDARY == BESIDE_BOUNDARY
+
+
+def test_without_memory_no_image_is_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images.imagecodecs, "jpegxl_decode", failing(MemoryError()))
+    with little_memory_left(), pytest.raises(LimitError, match=r"ulimit -v"):
+        decode_image(b"x", "jpegxl", 8)
+    with pytest.raises(ValueError, match="not a readable jpegxl image"):
+        decode_image(b"x", "jpegxl", 8)

@@ -23,8 +23,10 @@ import safetensors.torch
 import torch
 from support.damage import Evil
 from support.extraction import tiny_model, write_teacher
+from support.failing import failing
+from support.limits import little_memory_left
 
-from pipeline.base.errors import EncoderError
+from pipeline.base.errors import EncoderError, LimitError
 from pipeline.encoders import weight_files
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.weight_files import read_weight_file
@@ -301,3 +303,12 @@ def test_hundreds_of_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
     print("seed", seed)
     refused, taken = fuzz(tmp_path, 300, seed)
     assert refused > taken
+
+
+def test_without_memory_no_weights_are_called_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_teacher(tmp_path / "a.safetensors")
+    monkeypatch.setattr("safetensors.torch.load_file", failing(MemoryError()))
+    with little_memory_left(), pytest.raises(LimitError, match=r"ulimit -v"):
+        read_weight_file(path)
+    with pytest.raises(EncoderError, match=r"a\.safetensors: unreadable weights"):
+        read_weight_file(path)

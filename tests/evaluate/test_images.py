@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.commands import child_environment
-from support.limits import few_files_left
+from support.failing import failing
+from support.limits import few_files_left, little_memory_left
 from support.pixels import noise
 
 from pipeline.base.errors import BenchmarkError, LimitError
@@ -163,3 +164,11 @@ def test_without_descriptors_no_image_is_called_unreadable(tmp_path: Path) -> No
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with few_files_left(), pytest.raises(LimitError, match=r"ulimit -n"):
         scan_images([tmp_path / "a.png"], workers=1)
+
+
+def test_without_memory_no_image_is_called_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_decode", failing(MemoryError()))
+    with little_memory_left(), pytest.raises(LimitError, match=r"ulimit -v"):
+        images._scan(tmp_path / "a.png")
+    assert "more memory than there is" in images._scan(tmp_path / "a.png").problem

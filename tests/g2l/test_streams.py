@@ -1,13 +1,17 @@
 """Commands whose standard streams are closed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.commands import child_environment
+from support.extraction import write_cohort
 from support.places import ROOT
 from support.stores import make_store
+
+from g2l.streams import _Lasting
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,35 @@ def test_commands_with_a_progress_bar_work_without_standard_error(tmp_path: Path
     command = f'"{sys.executable}" -m g2l verify "{store.folder}" >&- 2>&-'
     environment = child_environment() | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=False).returncode == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_what_cannot_be_written_to_standard_error_is_dropped() -> None:
+    """Where the reader of a pipe has gone, a command ends as others do."""
+    with open("/dev/full", "wb") as full, _Lasting(full.fileno(), "w", closefd=False) as lasting:
+        assert lasting.write(memoryview(b"a note\n")) == 7
+    read, write = os.pipe()
+    with _Lasting(write, "w") as lasting:
+        assert lasting.write(b"a note\n") == 7
+        assert os.read(read, 9) == b"a note\n"
+        os.close(read)
+        with pytest.raises(BrokenPipeError):
+            lasting.write(b"a note\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_work_goes_on_where_notes_cannot_be_written(tmp_path: Path) -> None:
+    """A log on a full disk, or the closed terminal of a job in the background."""
+    manifest = write_cohort(tmp_path / "slides", 2, width=640, height=640)
+    environment = child_environment() | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "g2l", "plan", manifest, "--patch-px", "64", "--out"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*words, tmp_path / "p.h5"], stderr=full, stdout=subprocess.PIPE, env=environment)
+    assert done.returncode == 0
+    assert (tmp_path / "p.h5").exists()
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*words, tmp_path / "q.h5"], stderr=write, stdout=subprocess.PIPE, env=environment)
+    os.close(write)
+    assert done.returncode == 141

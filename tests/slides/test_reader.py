@@ -19,7 +19,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from support.failing import failing, os_error
-from support.limits import few_files_left
+from support.limits import few_files_left, little_memory_left
 from support.mirax import make_mirax_slide, photo_corner
 
 from pipeline.base.errors import EmptyPatchError, LimitError, PatchError, SlideError
@@ -278,6 +278,21 @@ def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.Mo
     for read in (lambda: slide.read_region(0, (0, 0), (8, 8)), lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5))):
         with pytest.raises(PatchError, match=type(error).__name__):
             read()
+
+
+def test_without_memory_no_slide_and_no_patch_is_called_unreadable(
+    tissue_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the process that has none; what asks for too much of plenty fails by name, as above."""
+    slide = Slide(tissue_path)
+    with little_memory_left():
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.slides.reader.read_info", failing(MemoryError()))
+            with pytest.raises(LimitError, match=r"ulimit -v"):
+                Slide(tissue_path)
+        monkeypatch.setattr("pipeline.slides.reader.Slide._read_rgba", failing(MemoryError()))
+        with pytest.raises(LimitError, match=r"ulimit -v"):
+            slide.read_patch(0, 0, slide.geometry(64, 0.5))
 
 
 def test_a_property_that_is_no_number(tissue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

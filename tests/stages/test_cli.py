@@ -12,6 +12,7 @@ from support.commands import call_g2l, called, run_g2l
 from support.earlier import unpack
 from support.extraction import TEACHER, write_cohort, write_teacher
 from support.inspected import begun_reproduction, begun_study
+from support.limits import little_memory_left
 
 from pipeline.base.errors import EXIT_ERROR
 from pipeline.config.base import Config, differences, read_options
@@ -206,9 +207,16 @@ def test_too_little_memory_is_told_wherever_it_is_noticed(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: too little memory, here or on the GPU (")
     assert words in line
+    with little_memory_left(), pytest.raises(SystemExit, match=str(EXIT_ERROR)):
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "this process has no memory left" in line
     error = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         cli.main()
+    with little_memory_left(), pytest.raises(SystemExit, match=str(EXIT_ERROR)):  # whatever a library makes of that
+        cli.main()
+    assert capsys.readouterr().err.startswith("error: shapes do not fit: this process has no memory left")
 
 
 @pytest.mark.slow

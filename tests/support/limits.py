@@ -1,4 +1,4 @@
-"""A process that may have no more files open, or not list a folder."""
+"""A process that may have no more files open, little more memory, or not list a folder."""
 
 import contextlib
 import errno
@@ -28,6 +28,18 @@ def few_files_left(spare: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in opened:
             os.close(descriptor)
+
+
+@contextmanager
+def little_memory_left(spare_bytes: int = 1 << 26) -> Iterator[None]:
+    """In the block, this process can have `spare_bytes` of addresses more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + spare_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def unlisted(folder: Path) -> Callable[[Any], Any]:
