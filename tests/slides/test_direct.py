@@ -485,6 +485,25 @@ def test_an_aperio_level_over_one_that_is_not_read_is_left() -> None:
     assert module.without_parts([]) == []
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows", "lost"), [(8, 6, [7, 19, 43]), (4, 3, [3, 5, 9]), (3, 3, [2, 4, 7]), (2, 1, [0, 1])]
+)
+def test_which_aperio_tiles_lie_over_those_that_a_finer_level_lacks(columns: int, rows: int, lost: list[int]) -> None:
+    """By the numbers of columns and rows alone, rounded: of 8 columns over 3, each has three, and the last has two."""
+
+    def level(columns: int, rows: int) -> TiledLevel:
+        numbers = np.zeros(columns * rows, np.uint64), np.ones(columns * rows, np.uint64)
+        return TiledLevel(7, columns * 16, rows * 16, 16, 16, *numbers, b"", "RGB")
+
+    finer, coarser = level(8, 6), level(columns, rows)
+    for row, column in ((0, 7), (2, 3), (5, 3)):
+        finer.lengths[row * 8 + column] = 0
+    _, kept = module.without_parts([finer, coarser])
+    assert kept is not None
+    assert np.flatnonzero(kept.lengths == 0).tolist() == lost
+    assert coarser.lengths.all(), "the level itself is as it was"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "jpeg2000-ycbcr"])
 def test_damage_is_noticed_at_least_as_surely_as_by_openslide(tmp_path: Path, compression: str) -> None:
