@@ -59,6 +59,8 @@ def open_hdf5(path: Path, only: str | None = None) -> Iterator[h5py.File]:
         OSError, UnsafeError: it does not exist, is not HDF5, is a pipe or device, or would crash the process.
     """
     require_regular(path)
+    with open(path, "rb"):  # of a file that may not be read the system says so in a word, HDF5 in a paragraph
+        pass
     require_sound_hdf5(path, only)
     with h5py.File(path, "r") as f:
         yield f
