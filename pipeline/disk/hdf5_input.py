@@ -24,7 +24,7 @@ from pipeline.base.outside import (
     UnsafeError,
     format_size,
     require_claim,
-    require_regular,
+    read_part,
     require_room,
 )
 from pipeline.disk.first_look import require_sound_hdf5
@@ -58,9 +58,7 @@ def open_hdf5(path: Path, only: str | None = None) -> Iterator[h5py.File]:
     Raises:
         OSError, UnsafeError: it does not exist, is not HDF5, is a pipe or device, or would crash the process.
     """
-    require_regular(path)
-    with open(path, "rb"):  # of a file that may not be read the system says so in a word, HDF5 in a paragraph
-        pass
+    read_part(path, 0, 1)  # of a file that may not be read the system says so in a word, HDF5 in a paragraph
     require_sound_hdf5(path, only)
     with h5py.File(path, "r") as f:
         yield f

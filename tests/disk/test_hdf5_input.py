@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from support.damage import claim_32_tib
 from support.failing import failing, os_error
 
+from pipeline.base import outside
 from pipeline.base.errors import BenchmarkError, PlanError
 from pipeline.cohort.plan_hdf5 import read_plan
-from pipeline.disk import hdf5_input
 from pipeline.disk.hdf5_input import attribute, attributes, look_at, open_hdf5
 from pipeline.features.files import read_arrays, read_attributes, read_coords, write_arrays
 from pipeline.features.read import read_features
@@ -156,7 +156,7 @@ def test_hostile_plans_and_caches_are_refused(tmp_path: Path, secret: Path, kind
 
 def test_a_plan_that_may_not_be_read_is_told_so_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plan.h5").touch()
-    monkeypatch.setattr(hdf5_input, "open", failing(os_error(errno.EACCES)), raising=False)
+    monkeypatch.setattr(outside, "open", failing(os_error(errno.EACCES)), raising=False)
     with pytest.raises(PlanError, match=r"plan\.h5: not a readable plan \(Permission denied\)"):
         read_plan(tmp_path / "plan.h5")
 
