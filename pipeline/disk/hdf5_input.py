@@ -23,8 +23,8 @@ from pipeline.base.outside import (
     SMALL_BYTES,
     UnsafeError,
     format_size,
-    require_claim,
     read_part,
+    require_claim,
     require_room,
 )
 from pipeline.disk.first_look import require_sound_hdf5
