@@ -29,7 +29,7 @@ from pipeline.demo_data import fetch_slide
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.glass import brightest, find_glass
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import MIN_BRIGHTNESS, TissueMask, look_for_tissue, read_thumbnail, reason_of, segment
+from pipeline.slides.tissue import MIN_BRIGHTNESS, TissueMask, look_for_tissue, read_whole, reason_of, segment
 
 DROPPED, LOST = 0.98, 0.01
 """From the issue."""
@@ -285,7 +285,8 @@ def fields_of(folder: Path | None, mpp: float) -> Iterator[Field]:
     """The demo's section, or those of a folder's slides and pictures."""
     if folder is None:
         slide = Slide(fetch_slide())
-        image, _, pixel = read_thumbnail(slide)
+        whole = read_whole(slide)
+        image, pixel = whole.image, whole.pixel_l0_px
         turned = np.concatenate([image, image[:, ::-1]], axis=1)
         block = np.concatenate([turned, turned[::-1]], axis=0)
         yield make_field("demo", np.ascontiguousarray(np.tile(block, (2, 2, 1))), pixel * slide.info.mpp)
@@ -296,7 +297,8 @@ def fields_of(folder: Path | None, mpp: float) -> Iterator[Field]:
             yield make_field(path.stem, np.asarray(picture), mpp)
         elif path.suffix in (".tif", ".svs"):
             slide = Slide(path, mpp, mpp_overrides=True)
-            image, _, pixel = read_thumbnail(slide)
+            whole = read_whole(slide)
+            image, pixel = whole.image, whole.pixel_l0_px
             yield make_field(path.stem, image, pixel * slide.info.mpp)
 
 

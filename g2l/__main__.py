@@ -56,16 +56,10 @@ def main() -> None:
     use_utf8()
     outlast_standard_error()
     from pipeline.base import interrupts  # once the path is clean
-    from pipeline.base.cores import ask_for_files, require_addresses  # as above
-    from pipeline.base.errors import EXIT_ERROR, LimitError  # as above
+    from pipeline.base.cores import ask_for_files  # as above
 
     interrupts.install()
     ask_for_files()
-    try:
-        require_addresses()
-    except LimitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_ERROR)
     from stages import cli  # once signals are handled
 
     cli.main()

@@ -27,17 +27,27 @@ def open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
 
 
+WAIT_SECONDS = 1.0
+"""How long a line waits for room in a pipe or terminal that its starter set not to block. Our choice."""
+
+
 class _Lasting(io.FileIO):
     """A descriptor: what cannot be written to it is dropped, unless the reader of a pipe has gone."""
 
     def write(self, data: "Any", /) -> int:
         """Write a buffer of bytes; returns how many are done with."""
         try:
-            return super().write(data) or 0
+            written = super().write(data)
+            if written is None:  # full, and set not to block
+                import select  # rarely needed, and nothing is loaded early
+
+                select.select((), (self,), (), WAIT_SECONDS)
+                written = super().write(data)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            return len(memoryview(data).cast("B"))
+            written = None
+        return len(memoryview(data).cast("B")) if written is None else written
 
 
 def outlast_standard_error() -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import wraps
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import typer
 
 from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
+from pipeline.base.cores import require_addresses
 from pipeline.base.errors import (
     DONE_IS_KEPT,
     EXIT_ERROR,
@@ -45,6 +47,8 @@ from stages.options import Call, CommandWithPanels, nonempty_path, with_options
 if TYPE_CHECKING:
     from pipeline.base.launched.group import LaunchedGroup
 
+WITHOUT_SCIPY = ("make-manifest", "inspect", "models", "recipes")
+"""Commands that load less than the others."""
 DEBUG_VARIABLE = "G2L_TRACEBACK"
 """Environment variable; 1 shows the traceback of an error."""
 
@@ -69,7 +73,13 @@ def verb(name: str, *configs: type[Config]) -> Callable[[Callable[..., None]], C
     panels = CommandWithPanels if any(config.panels for config in configs) else None
 
     def register(command: Callable[..., None]) -> Callable[..., None]:
-        return app.command(name, cls=panels)(with_options(name, *configs)(command))
+        @wraps(command)
+        def run(*arguments: Any, **values: Any) -> None:
+            if name not in WITHOUT_SCIPY:
+                require_addresses()
+            command(*arguments, **values)
+
+        return app.command(name, cls=panels)(with_options(name, *configs)(run))
 
     return register
 

@@ -19,7 +19,7 @@ MOST_FILES = 1 << 16
 a thousand million, programs that close all numbers one by one take minutes.
 """
 LEAST_ADDRESSES = 1 << 29
-"""512 MiB of addresses (`ulimit -v`), without which no command loads. Measured: `g2l plan` of small slides takes
+"""512 MiB of addresses (`ulimit -v`), which commands that load SciPy need. Measured: `g2l plan` of small slides takes
 580 MB.
 """
 BUFFER_BYTES = 1 << 26
@@ -67,20 +67,26 @@ def require_addresses() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return
-    least = LEAST_ADDRESSES + BUFFER_BYTES * (_blas_threads() - 1)
+    threads, name = _blas_threads()
+    least = LEAST_ADDRESSES + BUFFER_BYTES * (threads - 1)
     if soft < least:
+        words = "1 thread" if threads == 1 else f"{threads} threads"
+        fewer = f", or set {name} to less than {threads}" if threads > 1 else ""
         raise LimitError(
             f"this process may have {soft >> 20:,} MiB of memory (ulimit -v), and needs {least >> 20:,} MiB to start "
-            "on as many cores; with a model it needs more than 4,096. Raise the limit, or lower OMP_NUM_THREADS"
+            f"with {words}; with a model it needs more than 4,096. Raise the limit{fewer}"
         )
 
 
-def _blas_threads() -> int:
-    """Number of threads that OpenBLAS prepares for."""
-    named = (os.environ.get(name, "") for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"))
-    number = next((int(text) for text in named if text.isdecimal() and int(text)), 0)
+def _blas_threads() -> tuple[int, str]:
+    """Number of threads that OpenBLAS prepares for, of the cores that it may use, and the variable that says so."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(number or allowed, MOST_BLAS_THREADS)
+    most = min(allowed, MOST_BLAS_THREADS)
+    for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdecimal() and int(text):
+            return min(int(text), most), name
+    return most, name
 
 
 def require_descriptors(spare: int = SPARE_FILES) -> None:

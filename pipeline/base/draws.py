@@ -1,7 +1,7 @@
 """Seeds of random draws: each draw hashes its own purpose word, so that no two share a key. Pure.
 
-Draws that rank rows by a hash (`sampling`, `training.rows`, `cohort.views`) put the purpose into that hash. Generators
-that need a single number get it here. A run of stage two keeps the draws it was begun with: `RunDraws`.
+Draws that rank rows by a hash (`sampling`, `training.rows.order`, `cohort.views.views`) put the purpose into that hash.
+Generators that need a single number get it here. A run of stage two keeps the draws it was begun with: `RunDraws`.
 """
 
 import hashlib

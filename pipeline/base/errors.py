@@ -8,6 +8,7 @@ import difflib
 import errno
 import mmap
 import os
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -126,8 +127,14 @@ NO_MEMORY = (
     "this process has no memory left. Raise the limit (ulimit -v), give the job or container more, or lower --workers "
     "and --batch-size"
 )
-MEMORY_WORDS = ("memory", "alloc", "failed to map segment", "could not create a primitive")
-"""Some of these stand in the errors of the system, codecs, torch and oneDNN that say so."""
+MEMORY_WORDS = re.compile(
+    r"(?<![\w./\\-])(memory|(bad_|m|re)?alloc(ate|ated|ation|ator)?)(?![\w/\\-])|DefaultCPUAllocator"
+    r"|alloc_cpu\.cpp|failed to map segment|could not create a primitive",
+    re.IGNORECASE,
+)
+"""Words in the errors of the system, codecs, torch and oneDNN that say so; no parts of the paths in others."""
+NO_TEXT = "could not get source code"
+"""What Python's `inspect` says of a module whose text cannot be read, as torch does when it loads."""
 MODEST_BYTES = 1 << 28
 """256 MiB: a process that cannot have as much has none left. Our choice: few regions of a slide take more."""
 DONE_IS_KEPT = "What is finished is kept: the same command continues"
@@ -172,15 +179,12 @@ def _is_errno(error: BaseException, number: int) -> bool:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    """Whether an error may be of memory that could not be had, for whatever reason: libraries that load late fail to,
-    and Python's own OSErrors, such as that of a module's text that is not to be read, have no number.
-    """
+    """Whether an error may be of memory that could not be had. Libraries that are loaded late fail to load then."""
     if isinstance(error, MemoryError | ImportError | SystemError):
         return True
-    if isinstance(error, OSError) and error.errno in (errno.ENOMEM, None):
-        return True
-    text = str(error).lower()
-    return any(word in text for word in MEMORY_WORDS)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM or str(error) == NO_TEXT
+    return MEMORY_WORDS.search(str(error)) is not None
 
 
 def is_memory_gone() -> bool:

@@ -4,7 +4,7 @@ On a GPU the host is one batch ahead of the results. Memory is a ring of batches
 that cannot be read, or whose embedding is no number, are left out and reported, never filled up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,13 +104,14 @@ class Embedder:
         return self.projector.as_teacher(embeddings) if self.projector else embeddings
 
 
-def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
-    """What a slide is, by its `SlideIdentity`: a change of any of it makes other embeddings.
+def slide_content(slide: Slide, slide_id: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a slide is, by its `SlideIdentity`: a change of any of it makes other embeddings. To be compared with what
+    was said of it `before`, if that is given.
 
     Raises:
         SlideError: the file is gone.
     """
-    identity, info = slide.identity(), slide.info
+    identity, info = slide.identity(before.get("bytes") if before else None), slide.info
     return {
         "slide_id": slide_id,
         "quickhash": info.quickhash,

@@ -215,8 +215,8 @@ def side_of_patches(placed: PlacedFeatures, info: SlideInfo, mpp: float | None, 
             f"{info.size_l0_px}. Is it another slide, or another level of it?"
         )
     if facts.level is not None and facts.downsample is not None:
-        downsample = dict(enumerate(info.downsamples)).get(facts.level, 0.0)
-        if not max(downsample / facts.downsample, facts.downsample / max(downsample, 1e-9)) <= DOWNSAMPLE_TOLERANCE:
+        ratios = [known / facts.downsample for known in info.known_downsamples(facts.level)]
+        if not any(1 / DOWNSAMPLE_TOLERANCE <= ratio <= DOWNSAMPLE_TOLERANCE for ratio in ratios):
             raise BenchmarkError(
                 f"{features}: cut from level {facts.level} at downsample {facts.downsample:g}; the "
                 f"slide's levels have {[round(d, 3) for d in info.downsamples]}"

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +139,32 @@ def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
     return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256, series)
 
 
-def parts_digest(path: Path) -> tuple[str, int]:
-    """Hex SHA-256 of parts of a slide's files, and the total size of the files in bytes.
+def identity_as_recorded(path: Path, now: SlideIdentity, file_bytes: int | None) -> SlideIdentity:
+    """The identity to compare with a record of `file_bytes`: as it is `now`, or where that is a record of an earlier
+    version, with what file managers left in the data folder of an .mrxs slide, which counted then.
+
+    Raises:
+        SlideError: a file cannot be read.
+    """
+    if path.suffix.lower() != MIRAX or file_bytes in (None, now.file_bytes):
+        return now
+    try:
+        sha256, total = parts_digest(path, strays=True)
+    except OSError as error:
+        raise_if_limit(error)
+        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
+    return replace(now, file_bytes=total, sha256=sha256) if total == file_bytes else now
+
+
+def parts_digest(path: Path, *, strays: bool = False) -> tuple[str, int]:
+    """Hex SHA-256 of parts of a slide's files, and the total size of the files in bytes; with `strays` also of files
+    that are no part of it (`OF_FILE_MANAGERS`).
 
     Raises:
         OSError: a file cannot be read.
     """
     digest, total = hashlib.sha256(), 0
-    for name, part in _files(path):
+    for name, part in _files(path, strays):
         size = os.path.getsize(part)
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
         for block in _parts(part, size):
@@ -172,14 +190,14 @@ def series_digest(path: Path) -> str:
     return hashlib.sha256("".join(sorted({parts_digest(file)[0] for file in levels})).encode()).hexdigest()
 
 
-def _files(path: Path) -> list[tuple[str, Path]]:
+def _files(path: Path, strays: bool) -> list[tuple[str, Path]]:
     """The files of a slide with their names, the named file first, as "". Adds the data folder of an .mrxs file, and
     the first image that a Hamamatsu index names. A DICOM series counts as the named file alone; see `series_digest`.
     """
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     beside: list[Path] = []
     if suffix == MIRAX and folder.is_dir():
-        beside = data_files(folder)
+        beside = sorted(folder.iterdir()) if strays else data_files(folder)
     elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
         image = IMAGE_FILE.search(path.read_bytes())
         beside = [path.parent / os.path.basename(os.fsdecode(image[1]))] if image else []
@@ -206,6 +224,8 @@ def mirax_trouble(path: Path) -> str:
         return f"OpenSlide knows a MIRAX slide by its ending in small letters. Rename the file to {folder.name}{MIRAX}"
     if os.path.isfile(folder / MIRAX_HEAD):
         return ""
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        return f"the pixels of a MIRAX slide lie in a folder of its name, {folder.name}/, which this user may not read"
     what = f"it has no {MIRAX_HEAD}" if os.path.isdir(folder) else "there is none"
     link = ", also of a link: make one of the folder, too" if os.path.islink(path) else ""
     return (

@@ -78,6 +78,14 @@ class SlideInfo:
             "warnings": "; ".join(self.warnings),
         }
 
+    def known_downsamples(self, level: int) -> tuple[float, ...]:
+        """The downsample of a level, and the one that its size gives, by which earlier versions and other tools go;
+        nothing if there is no such level.
+        """
+        if not 0 <= level < len(self.downsamples):
+            return ()
+        return self.downsamples[level], true_downsample(self.size_l0_px, self.level_sizes_px[level])
+
 
 @dataclass(frozen=True)
 class Resolution:
@@ -139,7 +147,7 @@ def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None,
 def _stated_instead(properties: Mapping[str, str]) -> str:
     """What the fields of a slide without mpp say of its resolution, in words; empty if they say nothing."""
     stated = stated_mpps(properties)
-    words = [f"its field {name} says {x:.4g}{'' if x == y else f' x {y:.4g}'}" for name, (x, y) in stated.items()]
+    words = [f"its field {name} says {x:.4g}{'' if x == y else f' x {y:.4g}'} um/px" for name, (x, y) in stated.items()]
     odd = [name for name in UM_FIELDS if properties.get(name) and name not in stated]
     words += [f"its field {name} says {properties[name]!r}" for name in odd]
     return f", though {' and '.join(words)}" if words else ""

@@ -32,8 +32,8 @@ from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.disk.objects.places import why_no_slide
 from pipeline.slides.direct import DirectReader
-from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box, true_downsample
-from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, mirax_trouble, read_identity
+from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box
+from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, identity_as_recorded, mirax_trouble, read_identity
 from pipeline.slides.info import read_info
 from pipeline.slides.tile_cache import TileCache
 
@@ -145,16 +145,17 @@ class Slide:
         reference = weakref.WeakMethod(self._read_reference)
         self.direct = DirectReader(path, self.info.vendor, sizes, self._ratios, cache, reference, self._file)
 
-    def identity(self) -> SlideIdentity:
-        """The slide's identity, to compare with a later opening; reads the file once.
+    def identity(self, file_bytes: int | None = None) -> SlideIdentity:
+        """The slide's identity, to compare with a later opening, or with a record of `file_bytes` (see
+        `identity_as_recorded`); reads the file once.
 
         Raises:
             SlideError: the file cannot be read.
         """
-        if self._identity is None:
-            with slide_failures(self.path):
+        with slide_failures(self.path):
+            if self._identity is None:
                 self._identity = read_identity(self._file, self.info)
-        return self._identity
+            return identity_as_recorded(self._file, self._identity, file_bytes)
 
     def _open(self) -> openslide.OpenSlide:
         if not os.path.isfile(self._file):  # never raises, unlike Path.is_file
@@ -561,27 +562,24 @@ def require_planned(
     Raises:
         SlideError: it is another slide, or its file has changed; says what differs.
     """
-    changes = planned.changes(slide.identity())
-    info = slide.info
+    now, info = slide.identity(planned.file_bytes), slide.info
+    changes = planned.changes(now)
     if not math.isclose(info.mpp, geometry.slide_mpp, rel_tol=MPP_ROUNDING):
         changes.append(f"um/px: {geometry.slide_mpp:g} -> {info.mpp:g}")
-    downsample = dict(enumerate(info.downsamples)).get(geometry.level)
-    earlier = downsample and true_downsample(info.size_l0_px, info.level_sizes_px[geometry.level])  # also if filled up
-    if not any(
-        each and math.isclose(each, geometry.downsample, rel_tol=MPP_ROUNDING) for each in (downsample, earlier)
-    ):
-        changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {downsample}")
+    known = info.known_downsamples(geometry.level)
+    if not any(math.isclose(each, geometry.downsample, rel_tol=MPP_ROUNDING) for each in known):
+        changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {next(iter(known), None)}")
     if changes:
         raise SlideError(
             f"{slide.path}: not the slide that was planned (its content has changed: "
             f"{'; '.join(changes)}). Plan again, or restore the slide"
         )
-    if changes := planned.file_changes(slide.identity()):
+    if changes := planned.file_changes(now):
         words = (
             f"{slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its quickhash, "
             "of the coarsest level alone, has not"
         )
-        if accepts_changed is None or not accepts_changed(slide.path, slide.identity().sha256 or ""):
+        if accepts_changed is None or not accepts_changed(slide.path, now.sha256 or ""):
             raise SlideError(
                 f"{words}. Restore it or plan again; if it was repaired, stage one with --retry-failures reads it"
             )

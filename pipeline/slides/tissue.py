@@ -405,12 +405,6 @@ class WholeSlide:
     pixel_l0_px: float
 
 
-def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:
-    """The picture of `read_whole`, its unreadable pixels, and level-0 pixels per pixel; raises as that."""
-    whole = read_whole(slide)
-    return whole.image, whole.unreadable, whole.pixel_l0_px
-
-
 def read_whole(slide: Slide) -> WholeSlide:
     """Read the whole slide at about `MASK_MPP`.
 

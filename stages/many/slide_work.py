@@ -296,7 +296,7 @@ def prepare(
     """
     path = manifest.slide_path(row)
     slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
-    content = slide_content(slide, row.slide_id)
+    content = slide_content(slide, row.slide_id, mark.slide if mark else None)
     if other_files := files_of_other_name(row, manifest, place, content):
         raise SlideError(
             f"{path}: embedded already as {' '.join(map(str, other_files))}; since another file of the "

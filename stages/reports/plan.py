@@ -113,7 +113,8 @@ def _rarest_first(rows: Sequence[AuditRow], words: Callable[[AuditRow], str]) ->
 
 def _kinds_of(slide_id: str, message: str) -> set[str]:
     """What a message says, each warning for itself, without numbers and names that have some, as slides' mostly do."""
-    return {re.sub(r"\S*\d\S*", "#", part) for part in message.replace(slide_id, "#").split("; ")}
+    message = re.sub(rf"(?<!\w){re.escape(slide_id)}(?!\w)", "#", message)
+    return {re.sub(r"\S*\d\S*", "#", part) for part in message.split("; ")}
 
 
 def estimate(

@@ -143,14 +143,20 @@ def test_addresses_that_libraries_take_without_end_are_asked_for_first(monkeypat
         monkeypatch.delenv(name, raising=False)
     limit = [0]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit[0], resource.RLIM_INFINITY))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(200)), raising=False)
-    for threads, least in ((None, 512 + 63 * 64), ("9", 512 + 8 * 64), ("1", 512)):
+    for cores, threads, least in ((200, None, 64), (200, "9", 9), (3, "64", 3), (200, "1", 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
         if threads:
             monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        limit[0] = (least << 20) - 1
-        with pytest.raises(LimitError, match=rf"ulimit -v\), and needs {least:,} MiB"):
+        mib = 512 + 64 * (least - 1)
+        limit[0] = (mib << 20) - 1
+        with pytest.raises(LimitError, match=rf"-v\), and needs {mib:,} MiB to start with {least} thread") as told:
             require_addresses()
+        assert ("or set OMP_NUM_THREADS to less" in str(told.value)) == (least > 1)
         limit[0] += 1
+        require_addresses()
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # counts first
+    limit[0] = 512 << 20
+    with pytest.raises(LimitError, match=r"Raise the limit, or set OPENBLAS_NUM_THREADS to less than 2"):
         require_addresses()
     limit[0] = resource.RLIM_INFINITY
     require_addresses()

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import UnidentifiedImageError
 from support.limits import little_memory_left
 
 from pipeline.base.errors import (
@@ -128,5 +129,7 @@ def test_a_process_without_memory_is_told_from_a_file_that_asks_for_too_much(err
         with pytest.raises(LimitError, match=r"no memory left\. Raise the limit \(ulimit -v\)"):
             raise_if_limit(error)
         raise_if_limit(ValueError("the tile is damaged"))
+        raise_if_limit(ValueError("/data/memory_clinic/re-alloc/memory/a.png is no image"))
+        raise_if_limit(UnidentifiedImageError("cannot identify image file 'memory.png'"))
     assert not is_memory_gone()
     assert "ulimit -v" not in str(limit_of(error))

@@ -55,6 +55,17 @@ def side(facts: PatchFacts, mpp: float | None = None) -> float:
     return side_of_patches(placed, INFO, mpp, PATCH_PX, FILE)
 
 
+def test_a_tool_may_go_by_the_size_of_a_level_that_is_filled_up() -> None:
+    """As OpenSlide's own ratio does: of 2 and 26 columns of tiles in place of 25.5."""
+    filled = replace(INFO, level_sizes_px=((2001, 1001), (1024, 512)), downsamples=(1.0, 2.0))
+    facts = PatchFacts(side_l0_px=128, level=1, downsample=(2001 / 1024 + 1001 / 512) / 2)
+    for each in (facts, replace(facts, downsample=2.0)):
+        placed = PlacedFeatures(np.ones((2, 3), np.float32), np.zeros((2, 2)), None, each)
+        assert side_of_patches(placed, filled, None, PATCH_PX, FILE) == 128
+    assert facts.downsample is not None
+    assert 2 / facts.downsample > 1.01
+
+
 def test_the_side_is_what_the_tool_says_else_what_the_options_say() -> None:
     assert side(PatchFacts(side_l0_px=130)) == 130
     assert side(PatchFacts(side_um=32)) == 128

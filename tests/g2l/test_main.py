@@ -181,3 +181,8 @@ def test_a_command_with_too_few_addresses_ends_at_once() -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: this process may have 263 MiB of memory (ulimit -v), and needs 512 MiB to start")
+    for words in ("--version", "plan --help", "models"):  # nothing of the kind is loaded for these
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -v 270000; exec {sys.executable} -m g2l {words}"], env=environment
+        )
+        assert done.returncode == 0

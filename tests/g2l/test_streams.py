@@ -1,5 +1,6 @@
 """Commands whose standard streams are closed."""
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from support.extraction import write_cohort
 from support.places import ROOT
 from support.stores import make_store
 
+from g2l import streams
 from g2l.streams import _Lasting
 
 
@@ -56,6 +58,22 @@ def test_what_cannot_be_written_to_standard_error_is_dropped() -> None:
         os.close(read)
         with pytest.raises(BrokenPipeError):
             lasting.write(b"a note\n")
+
+
+def test_what_a_pipe_that_does_not_block_has_no_room_for_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "WAIT_SECONDS", 0.01)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    os.set_blocking(read, False)
+    with _Lasting(write, "w") as lasting, io.BufferedWriter(lasting) as notes:
+        for _ in range(40):
+            notes.write(b"a note\n" * 1000)
+            notes.flush()
+        assert 0 < len(os.read(read, 1 << 20)) < 40 * 7000, "no more than a pipe holds"
+        notes.write(b"later\n")
+        notes.flush()
+        assert os.read(read, 99) == b"later\n"
+    os.close(read)
 
 
 @pytest.mark.slow

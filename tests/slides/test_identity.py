@@ -17,7 +17,9 @@ from pipeline.slides.identity import (
     NUM_BLOCKS,
     SlideIdentity,
     check_sha256,
+    identity_as_recorded,
     identity_from_record,
+    parts_digest,
     read_identity,
 )
 from pipeline.slides.info import SlideInfo
@@ -180,7 +182,15 @@ def test_what_a_file_manager_lays_beside_an_mrxs_files_data_is_no_change(tmp_pat
     (tmp_path / "a" / "Data0000.dat").write_bytes(b"one")
     before = read_identity(tmp_path / "a.mrxs", INFO)
     (tmp_path / "a" / name).write_bytes(b"any")
-    assert read_identity(tmp_path / "a.mrxs", INFO) == before
+    now = read_identity(tmp_path / "a.mrxs", INFO)
+    assert now == before == identity_as_recorded(tmp_path / "a.mrxs", now, before.file_bytes)
+    assert identity_as_recorded(tmp_path / "a.mrxs", now, None) == before
+
+    # An earlier version counted it: the slide that it recorded is this one still, and no other.
+    counted = identity_as_recorded(tmp_path / "a.mrxs", now, before.file_bytes + 3)
+    assert (counted.file_bytes, counted.sha256) == (11, parts_digest(tmp_path / "a.mrxs", strays=True)[0])
+    assert counted.sha256 != before.sha256
+    assert identity_as_recorded(tmp_path / "a.mrxs", now, before.file_bytes + 4) == before
 
 
 def test_a_dicom_slide_is_more_than_the_uid_of_its_series(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ GOOD = mpp_properties("0.5", "0.5")
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"tiff.XResolution": "40000", "tiff.YResolution": "40000", "tiff.ResolutionUnit": "centimeter"}, "0.25"),
+        ({"tiff.XResolution": "40000", "tiff.YResolution": "40000", "tiff.ResolutionUnit": "centimeter"}, "0.25 um/px"),
         ({"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}, ""),
         ({"aperio.MPP": "0.2500 um"}, "'0.2500 um'"),
         ({}, ""),

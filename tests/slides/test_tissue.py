@@ -30,7 +30,7 @@ from pipeline.slides.tissue import (
     like_tissue,
     long_reading_note,
     look_for_tissue,
-    read_thumbnail,
+    read_whole,
     reason_of,
     segment,
     without_small,
@@ -145,7 +145,8 @@ def test_thumbnail_is_the_slide(
     width, height, mpp = 1112, 908, 0.6
     path = tmp_path / "a.svs"
     sf.make_slide(path, width=width, height=height, mpp=mpp, downsamples=downsamples, compression="deflate")
-    thumbnail, unreadable, pixel_l0_px = read_thumbnail(Slide(path))
+    whole = read_whole(Slide(path))
+    thumbnail, unreadable, pixel_l0_px = whole.image, whole.unreadable, whole.pixel_l0_px
     factor = round(8 / mpp / downsamples[-1])
     assert pixel_l0_px == factor * downsamples[-1]
     assert not unreadable.any()
@@ -183,7 +184,8 @@ def test_thumbnail_around_damage_is_the_slide(tmp_path: Path) -> None:
     """13 level pixels a mask pixel: the quarters of a block that cannot be read must still begin on mask pixels."""
     path = tmp_path / "a.svs"
     sf.make_slide(path, width=1600, height=1300, mpp=0.6, downsamples=(1,), compression="none")
-    thumbnail, unreadable, pixel_l0_px = read_thumbnail(Slide(sf.damage_tiles(path, [(3, 2)], how="outside")))
+    whole = read_whole(Slide(sf.damage_tiles(path, [(3, 2)], how="outside")))
+    thumbnail, unreadable, pixel_l0_px = whole.image, whole.unreadable, whole.pixel_l0_px
     assert pixel_l0_px == 13
     truth = np.asarray(Image.fromarray(sf.make_pixels("tissue", 1600, 1300, mpp=0.6)).reduce(13))
     assert 0 < unreadable.mean() < 0.3
@@ -196,7 +198,7 @@ def test_a_slide_that_claims_more_than_any_has(tmp_path: Path) -> None:
     slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=4.0, downsamples=(1,)))
     slide.info = replace(slide.info, size_l0_px=(900_000, 900_000), level_sizes_px=((900_000, 900_000),))
     with pytest.raises(SlideError, match=r"a\.svs: at 4 um/px its 900,000 x 900,000 pixels are 3600 x 3600 mm"):
-        read_thumbnail(slide)
+        read_whole(slide)
 
 
 def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: 
     reads = []
     real = Slide.read_region
     monkeypatch.setattr(Slide, "read_region", lambda self, *a, **k: (reads.append(1), real(self, *a, **k))[1])
-    assert read_thumbnail(bad)[1].all()
+    assert read_whole(bad).unreadable.all()
     assert len(reads) < 30
 
 
@@ -234,7 +236,7 @@ def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.Monke
     sizes = []
     real = Slide.read_region
     monkeypatch.setattr(Slide, "read_region", lambda self, *a, **k: (sizes.append(a[2]), real(self, *a, **k))[1])
-    assert read_thumbnail(slide)[0].shape == (141, 157, 3)
+    assert read_whole(slide).image.shape == (141, 157, 3)
     assert max(max(size) for size in sizes) <= tissue.BLOCK_PX
     assert sum(width * height for width, height in sizes) == 5_000 * 4_500
 

@@ -31,7 +31,7 @@ from pipeline.slides.annotations.tissue_geojson import (
     written_corner,
 )
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, find_tissue, read_thumbnail, reason_of
+from pipeline.slides.tissue import TissueMask, find_tissue, read_whole, reason_of
 
 SIZE_L0_PX = (700, 500)
 
@@ -44,7 +44,8 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Slide:
 
 
 def of_mask(slide: Slide, mask: np.ndarray, unreadable: np.ndarray | None = None) -> TissueMask:
-    thumbnail, _, pixel_l0_px = read_thumbnail(slide)
+    whole = read_whole(slide)
+    thumbnail, pixel_l0_px = whole.image, whole.pixel_l0_px
     return TissueMask(mask, pixel_l0_px, np.zeros_like(mask) if unreadable is None else unreadable, thumbnail)
 
 

@@ -65,6 +65,9 @@ def test_of_many_slides_with_warnings_those_that_say_something_rare_are_listed()
     assert [line.split(": ")[0] for line in shown] == [
         "slide 0090", "slide 0150", *(f"slide {i:04}" for i in range(MOST_LISTED - 2))
     ]  # fmt: skip
+    letters = [replace(well(0, warnings="pen took a third"), slide_id=chr(97 + i)) for i in range(26)]
+    letters[24] = replace(letters[24], warnings="99% of it counts as tissue")
+    assert "y: warning: 99%" in audit_table(plan_of(letters)), "one letter is no word of what is said"
     failed = [AuditRow(f"slide {i:04}", "failed", f"/data/{i}.svs: no such file") for i in range(200)]
     failed[120] = AuditRow("slide 0120", "failed", "/data/120.svs: damaged")
     text = audit_table(plan_of(failed))
