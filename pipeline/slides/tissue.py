@@ -84,6 +84,8 @@ MOST_FAILED_READS = 2000
 """Failed reads per slide after which blocks are no longer quartered; each opens the file twice. Our choice: some
 seconds, enough for twenty blocks with one damaged tile each.
 """
+CLEAR = 16
+"""Alpha (0..255) that is as good as 0, and its distance from 255 as good as whole. Our choice."""
 MANY_PX = 2**30
 """Pixels of a level that are worth a note before they are read. Our choice: some ten seconds of one core."""
 MAX_MASK_PX = 2**28
@@ -108,6 +110,8 @@ class TissueMask:
             no rule dropped anything.
         glass: the colours of the slide's glass, most frequent first.
         rules: the rules by which it was found.
+        bare: share of the slide (0..1) without pixels: never scanned, or transparent.
+        faded: share of the slide (0..1) that is transparent in part.
     """
 
     mask: NDArray[np.bool_]
@@ -117,6 +121,8 @@ class TissueMask:
     reasons: NDArray[np.uint8] | None = None
     glass: tuple[Colour, ...] = ()
     rules: tuple[RuleName, ...] = EARLIER_RULES
+    bare: float = 0.0
+    faded: float = 0.0
 
     def dropped_by(self, rule: RuleName) -> NDArray[np.bool_]:
         """Where that rule dropped something: bool (H, W)."""
@@ -147,7 +153,15 @@ def find_tissue(slide: Slide, rules: Collection[RuleName] = EARLIER_RULES) -> Ti
     mask[outside | whole.unscanned] = False  # also of holes that were filled: nothing can be read there
     found.reasons[outside | unreadable] = 0
     return TissueMask(
-        mask, pixel_l0_px, unreadable & ~outside, thumbnail, found.reasons, tuple(found.glass), tuple(rules)
+        mask,
+        pixel_l0_px,
+        unreadable & ~outside,
+        thumbnail,
+        found.reasons,
+        tuple(found.glass),
+        tuple(rules),
+        float(whole.unscanned[~outside].mean()) if not outside.all() else 0.0,
+        whole.num_faded / mask.size,
     )
 
 
@@ -397,12 +411,14 @@ class WholeSlide:
         unreadable: bool (H, W).
         unscanned: bool (H, W), pixels of which less than half was scanned.
         pixel_l0_px: side of a pixel in level-0 pixels.
+        num_faded: number of pixels that are transparent in part.
     """
 
     image: NDArray[np.uint8]
     unreadable: NDArray[np.bool_]
     unscanned: NDArray[np.bool_]
     pixel_l0_px: float
+    num_faded: int = 0
 
 
 def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:
@@ -434,7 +450,7 @@ def read_whole(slide: Slide) -> WholeSlide:
     unreadable, unscanned = np.zeros((2, rows, columns), bool)
     side = max(1, BLOCK_PX // factor) * factor
     blocks = list(_divided((0, 0, width, height), side))[::-1]
-    num_failed = 0
+    num_failed = num_faded = 0
     # no function that calls itself: it would keep the slide, and its tiles, until Python looks for cycles
     while blocks:
         x, y, w, h = blocks.pop()
@@ -452,8 +468,10 @@ def read_whole(slide: Slide) -> WholeSlide:
         else:
             image[place] = np.asarray(region.reduce(factor))
             if scanned.min() < 255:
-                unscanned[place] = np.asarray(Image.fromarray(scanned).reduce(factor)) < 128
-    return WholeSlide(image, unreadable, unscanned, factor * downsample)
+                share = np.asarray(Image.fromarray(scanned).reduce(factor))
+                unscanned[place] = share < 128
+                num_faded += int(np.count_nonzero((share >= CLEAR) & (share < 255 - CLEAR)))
+    return WholeSlide(image, unreadable, unscanned, factor * downsample, num_faded)
 
 
 def _divided(box: tuple[int, int, int, int], side: int) -> Iterator[tuple[int, int, int, int]]:
