@@ -22,6 +22,7 @@ from support.czi import Compression, make_czi_slide
 from support.failing import failing, os_error
 from support.limits import few_files_left
 from support.mirax import make_mirax_slide, photo_corner
+from support.vms import make_vms_slide
 
 from pipeline.base.errors import EmptyPatchError, LimitError, PatchError, SlideError
 from pipeline.base.images import reduce_by_torch
@@ -248,6 +249,15 @@ def test_a_whole_czi_of_a_compression_that_openslide_does_not_read(tmp_path: Pat
     path = make_czi_slide(tmp_path / "a.czi", sf.make_pixels("blank", 300, 300), mpp=0.5, compression="jpeg")
     with pytest.raises(SlideError, match=r"a\.czi: the slide does not open \(JPEG compression is not .*: convert"):
         Slide(path)
+
+
+def test_patches_of_a_slide_of_four_images_are_where_these_meet(tmp_path: Path) -> None:
+    pixels = sf.make_pixels("zigzag", 640, 384)
+    make_vms_slide(tmp_path / "a.vms", pixels, mpp=0.5)
+    slide = Slide(tmp_path / "a.vms")
+    assert (slide.info.mpp, slide.info.size_l0_px) == (0.5, (640, 384))
+    patch = slide.read_patch(293, 171, slide.geometry(64, 0.5)).astype(int)
+    assert abs(patch - pixels[171:235, 293:357]).mean() < 3  # JPEG
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd0", "zstd1"])

@@ -13,7 +13,7 @@ from support.slides import Rgb, area_average
 
 MAP_DOWNSAMPLE = 4
 INTERVAL = 5
-"""Blocks between restart markers: a tile of 80 x 16 pixels."""
+"""Blocks between restart markers: a tile of 40 x 8 pixels."""
 
 
 def make_vms_slide(path: Path, pixels: Rgb, *, mpp: float) -> list[Path]:
@@ -40,6 +40,6 @@ def _write_jpeg(path: Path, pixels: Rgb) -> None:
     """With restart markers, from which OpenSlide takes tiles."""
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(
-        buffer, "JPEG", quality=90, subsampling=2, restart_marker_blocks=INTERVAL
+        buffer, "JPEG", quality=90, subsampling=0, restart_marker_blocks=INTERVAL
     )
     path.write_bytes(buffer.getvalue())
