@@ -396,6 +396,8 @@ def long_reading_note(slide: Slide) -> str:
     if width * height < MANY_PX:
         return ""
     why = "has only one level" if len(info.level_sizes_px) == 1 else f"has no level near {MASK_MPP:g} um/px"
+    if slide.direct.has_hidden_levels:
+        why += " that OpenSlide reads (others are SubIFDs, as in an OME-TIFF; convert it to a pyramid without these)"
     return (
         f"{slide.path} {why}, so its tissue is found from all {width:,} x {height:,} pixels of level {level}. They are "
         f"read block by block and averaged {factor} x {factor}; this takes minutes, but bounded memory"

@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import support.slides as sf
+import tifffile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -226,6 +227,20 @@ def test_a_slide_without_levels_says_that_it_takes_longer(tmp_path: Path) -> Non
     )
     small = Slide(sf.make_slide(tmp_path / "small.svs", width=600, height=400, mpp=0.5, downsamples=(1,)))
     assert long_reading_note(small) == ""
+
+
+def test_a_slide_whose_levels_openslide_does_not_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SubIFDs of an OME-TIFF: the user thinks that it has levels."""
+    monkeypatch.setattr(tissue, "MANY_PX", 1)
+    pixels, tags = sf.make_pixels("blank", 256, 256), {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    for name, num_hidden in (("plain.tif", 0), ("hidden.ome.tif", 1)):
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            writer.write(pixels, tile=(64, 64), photometric="rgb", subifds=num_hidden, **tags)
+            for _ in range(num_hidden):
+                writer.write(pixels[::2, ::2], tile=(64, 64), photometric="rgb", subfiletype=1)
+        slide = Slide(tmp_path / name)
+        assert len(slide.info.downsamples) == 1
+        assert ("others are SubIFDs" in long_reading_note(slide)) is (num_hidden > 0)
 
 
 def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
