@@ -28,6 +28,7 @@ from pipeline.slides.glass import (
     brightest,
     find_background,
     find_glass,
+    new_tints,
     saturation_against_glass,
     strips,
     without_textured,
@@ -145,7 +146,8 @@ def find_tissue(slide: Slide, rules: Collection[RuleName] = EARLIER_RULES) -> Ti
     thumbnail, unreadable, pixel_l0_px = whole.image, whole.unreadable, whole.pixel_l0_px
     slide.direct.forget_tiles()  # each was read for the last time, and they are as many bytes as the masks below
     pixel_um = pixel_l0_px * slide.info.mpp
-    found = look_for_tissue(thumbnail, pixel_um, unreadable, rules)
+    unscanned = whole.unscanned if whole.unscanned.any() else None
+    found = look_for_tissue(thumbnail, pixel_um, unreadable, rules, unscanned)
     mask = found.mask | unreadable
     x, y, width, height = (value / pixel_l0_px for value in slide.info.bounds_l0_px)
     outside = np.ones_like(mask)
@@ -193,9 +195,15 @@ def segment(
 
 
 def look_for_tissue(
-    image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_], rules: Collection[RuleName]
+    image: NDArray[np.uint8],
+    pixel_um: float,
+    ignore: NDArray[np.bool_],
+    rules: Collection[RuleName],
+    unscanned: NDArray[np.bool_] | None = None,
 ) -> FoundTissue:
-    """Segment tissue as `segment`, and keep what was dropped, by reason."""
+    """Segment tissue as `segment`, and keep what was dropped, by reason. `unscanned` pixels, bool (H, W), have the
+    slide's background.
+    """
     reasons = np.zeros(image.shape[:2], np.uint8)
     known, light = ~ignore, brightest(image)
     if "border" in rules:
@@ -204,6 +212,8 @@ def look_for_tissue(
         _drop(reasons, known, light < MIN_BRIGHTNESS, "dark")
     median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
     glass, background = glass_colours(image, known, rules)
+    if unscanned is not None and "faint" in rules:
+        glass, background = with_scanned_glass(image, known & ~unscanned, rules, glass, background)
     smoothed = image
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)
@@ -244,6 +254,25 @@ def glass_colours(
     glass, background = without_stained(glass, background)
     kept = without_textured(image, known, glass if background is None else [*glass, background])
     return [colour for colour in glass if colour in kept], background if background in kept else None
+
+
+def with_scanned_glass(
+    image: NDArray[np.uint8],
+    scanned: NDArray[np.bool_],
+    rules: Collection[RuleName],
+    glass: list[Colour],
+    background: Colour | None,
+) -> tuple[list[Colour], Colour | None]:
+    """The glass colours and the background of an RGB image (H, W, 3), and tinted ones of its `scanned` part (H, W),
+    which may be small: a colour of it that covers much of the part covers little of the whole.
+    """
+    of_part, behind = glass_colours(image, scanned, rules)
+    known = glass if background is None else [*glass, background]
+    added = new_tints(of_part, known)
+    late = new_tints([behind], [*known, *added]) if behind is not None else []
+    if late and background is None:
+        return [*glass, *added], late[0]
+    return [*glass, *added, *late], background
 
 
 def like_tissue(found: TissueMask, pixel_um: float) -> NDArray[np.bool_]:

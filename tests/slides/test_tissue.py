@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.morphology import remove_small_objects
 from support.artefacts import stroke
+from support.czi import make_czi_slide
 from support.glass import BACKGROUNDS, GLASS, PINK, STROMA, TINTS, on_glass, with_noise
 from support.stained import HEIGHT, WIDTH, glass, overlap, piece, stain
 
@@ -241,6 +242,26 @@ def test_a_slide_whose_levels_openslide_does_not_read_says_so(tmp_path: Path, mo
         slide = Slide(tmp_path / name)
         assert len(slide.info.downsamples) == 1
         assert ("others are SubIFDs" in long_reading_note(slide)) is (num_hidden > 0)
+
+
+@pytest.mark.parametrize(
+    "tint", [(1.0, 1.0, 1.0), (1.0, 0.93, 0.78), (0.95, 0.92, 1.0)], ids=["white", "amber", "lilac"]
+)
+def test_tinted_glass_of_a_small_scanned_part(tmp_path: Path, tint: tuple[float, float, float]) -> None:
+    """It is a hundredth of the slide, the rest of which was not scanned and is white."""
+    scene = (sf.make_pixels("tissue", 300, 250, seed=3, mpp=8.0) * np.array(tint)).clip(0, 255).astype(np.uint8)
+    masks = []
+    for scale in (1, 8):
+        pixels = np.full((250 * scale, 300 * scale, 3), 255, np.uint8)
+        pixels[:250, :300] = scene
+        boxes = [(0, 0, 300, 250)]
+        path = make_czi_slide(tmp_path / f"{scale}.czi", pixels, mpp=4.0, scenes=boxes, downsamples=(1,))
+        masks.append(find_tissue(Slide(path), ALL).mask)
+    alone, beside = masks
+    assert beside.shape == (8 * alone.shape[0], 8 * alone.shape[1])
+    assert 0.1 < alone.mean() < 0.6
+    assert (beside[: alone.shape[0], : alone.shape[1]] != alone).mean() < 0.01
+    assert beside.sum() == beside[: alone.shape[0], : alone.shape[1]].sum()
 
 
 def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
