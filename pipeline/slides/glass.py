@@ -242,11 +242,12 @@ def _is_yellow(colour: Colour, glass: Sequence[Colour]) -> bool:
 
 def new_tints(colours: Sequence[Colour], glass: Sequence[Colour]) -> list[Colour]:
     """Those of `colours` that are tinted, so that saturation is measured against them, and are none of `glass`."""
-    return [
-        colour
-        for colour in colours
-        if _tint(colour) > NEUTRAL and all(np.abs(np.subtract(colour, kind)).max() > REACH for kind in glass)
-    ]
+    return [colour for colour in colours if _tint(colour) > NEUTRAL and not is_among(colour, glass)]
+
+
+def is_among(colour: Colour, glass: Sequence[Colour]) -> bool:
+    """Whether a colour counts as one of `glass`."""
+    return any(bool(np.abs(np.subtract(colour, kind)).max() <= REACH) for kind in glass)
 
 
 def _tint(colour: Colour) -> float:

@@ -28,6 +28,7 @@ from pipeline.slides.glass import (
     brightest,
     find_background,
     find_glass,
+    is_among,
     new_tints,
     saturation_against_glass,
     strips,
@@ -265,14 +266,18 @@ def with_scanned_glass(
 ) -> tuple[list[Colour], Colour | None]:
     """The glass colours and the background of an RGB image (H, W, 3), and tinted ones of its `scanned` part (H, W),
     which may be small: a colour of it that covers much of the part covers little of the whole.
+
+    The first of those of the part comes first, unless it counts as the first of the whole: densities are measured
+    against it.
     """
     of_part, behind = glass_colours(image, scanned, rules)
-    known = glass if background is None else [*glass, background]
-    added = new_tints(of_part, known)
-    late = new_tints([behind], [*known, *added]) if behind is not None else []
-    if late and background is None:
-        return [*glass, *added], late[0]
-    return [*glass, *added, *late], background
+    of_part = of_part if behind is None else [behind, *of_part]
+    of_whole = glass if background is None else [background, *glass]
+    kinds = [*of_whole, *new_tints(of_part, of_whole)]
+    if of_part and not is_among(of_part[0], of_whole[:1]):
+        kinds = [of_part[0], *(kind for kind in kinds if not is_among(kind, of_part[:1]))]
+    is_coarse = background is not None or (behind is not None and not is_among(behind, of_whole))
+    return (kinds[1:], kinds[0]) if is_coarse else (kinds, None)
 
 
 def like_tissue(found: TissueMask, pixel_um: float) -> NDArray[np.bool_]:

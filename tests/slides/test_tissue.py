@@ -264,6 +264,20 @@ def test_tinted_glass_of_a_small_scanned_part(tmp_path: Path, tint: tuple[float,
     assert beside.sum() == beside[: alone.shape[0], : alone.shape[1]].sum()
 
 
+@pytest.mark.parametrize("tint", [(1.0, 0.93, 0.78), (0.8, 0.8, 0.8)], ids=["amber", "grey"])
+def test_densities_are_measured_against_the_glass_of_the_scanned_part(
+    tmp_path: Path, tint: tuple[float, float, float]
+) -> None:
+    """Against the white of what was not scanned, tissue on amber glass has the colour of ink."""
+    scene = sf.make_pixels("tissue", 1200, 1000, seed=3, mpp=2.0)[150:850, 250:950] * np.array(tint)
+    pixels = np.full((2000, 2000, 3), 255, np.uint8)
+    pixels[:700, :700] = scene.clip(0, 255).astype(np.uint8)
+    path = make_czi_slide(tmp_path / "a.czi", pixels, mpp=2.0, scenes=[(0, 0, 700, 700)], downsamples=(1,))
+    found = find_tissue(Slide(path), ALL)
+    assert np.abs(np.subtract(found.glass[0], np.array(tint) * 243)).max() < 4
+    assert drop_artefacts(found, found.pixel_l0_px * 2.0).mask.sum() == found.mask.sum() > 0
+
+
 def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read at once does not grow with the level, and each pixel is read once."""
     slide = Slide(sf.make_vast_slide(tmp_path / "a.svs", width=5_000, height=4_500))
