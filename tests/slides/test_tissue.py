@@ -249,12 +249,12 @@ def test_a_slide_whose_levels_openslide_does_not_read_says_so(tmp_path: Path, mo
 )
 def test_tinted_glass_of_a_small_scanned_part(tmp_path: Path, tint: tuple[float, float, float]) -> None:
     """It is a hundredth of the slide, the rest of which was not scanned and is white."""
-    scene = (sf.make_pixels("tissue", 300, 250, seed=3, mpp=8.0) * np.array(tint)).clip(0, 255).astype(np.uint8)
+    scene = (sf.make_pixels("tissue", 240, 200, seed=3, mpp=8.0) * np.array(tint)).clip(0, 255).astype(np.uint8)
     masks = []
     for scale in (1, 8):
-        pixels = np.full((250 * scale, 300 * scale, 3), 255, np.uint8)
-        pixels[:250, :300] = scene
-        boxes = [(0, 0, 300, 250)]
+        pixels = np.full((200 * scale, 240 * scale, 3), 255, np.uint8)
+        pixels[:200, :240] = scene
+        boxes = [(0, 0, 240, 200)]
         path = make_czi_slide(tmp_path / f"{scale}.czi", pixels, mpp=4.0, scenes=boxes, downsamples=(1,))
         masks.append(find_tissue(Slide(path), ALL).mask)
     alone, beside = masks
