@@ -482,7 +482,8 @@ def audit_open_slide(
     if not len(coords):
         status, reason = "failed", grid.why_empty or NONE_READABLE
     warnings = [*slide.info.warnings, *grid.warnings]
-    covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
+    scanned_l0_px = math.prod(slide.info.bounds_l0_px[2:]) * (1 - tissue.bare)
+    covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(scanned_l0_px, 1)
     if covered > TISSUE_EVERYWHERE and not unreadable_mm2:
         warnings.append(f"{min(covered, 1):.0%} of it counts as tissue: is there no glass, or is glass taken for it?")
     warnings += sample.warnings()

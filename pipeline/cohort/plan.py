@@ -21,7 +21,7 @@ from pipeline.disk.files import sha256_json
 from pipeline.disk.objects.places import as_place, place_below
 from pipeline.slides.annotations.patch_classes import PatchClasses
 from pipeline.slides.geometry import PatchGeometry
-from pipeline.slides.identity import SlideIdentity, identity_from_record
+from pipeline.slides.identity import SlideIdentity, hashes_pixels, identity_from_record
 
 PLAN_VERSION = 1
 MOST_REASONS = 10
@@ -204,9 +204,13 @@ class Plan(PlannedSlides):
         hashes, although the earlier version kept no identities or a file has been repaired since.
         """
         known = {slide.slide_id: slide for slide in earlier.slides}
+        vendors = {row.slide_id: row.vendor for row in self.audit}
         slides = [
             replace(slide, identity_facts=before.identity_facts)
-            if (before := known.get(slide.slide_id)) and not before.identity.changes(slide.identity)
+            if (before := known.get(slide.slide_id))
+            and not before.identity.changes(
+                replace(slide.identity, is_hash_of_pixels=hashes_pixels(vendors.get(slide.slide_id, "")))
+            )
             else slide
             for slide in self.slides
         ]

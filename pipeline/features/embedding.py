@@ -25,6 +25,7 @@ from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_em
 from pipeline.features.layouts import EmbeddedSlide
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
+from pipeline.slides.identity import hashes_pixels
 from pipeline.slides.reader import Slide
 from pipeline.slides.staging.ahead import KnownCopy
 from pipeline.slides.tissue_grid import lay_grid
@@ -34,7 +35,7 @@ from pipeline.store.patches import PatchRead, PlannedPatches
 WHOLE_SLIDE = "SLIDE"
 """Status of a failure that is a whole slide's."""
 PARTS, SERIES = "sha256_parts", "sha256_series"
-"""Hashes of a slide's file and, of DICOM slides alone, of its series' levels. Marks of earlier versions lack them."""
+"""Hashes of a slide's file and, of some of several files, of all with levels. Marks of earlier versions lack them."""
 
 
 @dataclass(frozen=True)
@@ -123,22 +124,26 @@ def slide_content(slide: Slide, slide_id: str, before: Mapping[str, Any] | None 
     }
 
 
-def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def content_changes(then: dict[str, Any], now: dict[str, Any], vendor: str) -> list[str]:
     """How a slide differs from what a mark says of it, `name: then -> now` each. Marks of earlier versions have no hash
     of the file: they are told by its bytes, size, mpp and quickhash. Where both have the same quickhash, a damaged tile
-    may have been repaired since: `file_change`. Not so of DICOM slides, whose quickhash is their series' UID.
+    may have been repaired since: `file_change`. Not so where the quickhash says nothing of pixels, by the `vendor`
+    (`identity.hashes_pixels`).
     """
     left_out = {name for name in (PARTS, SERIES) if name not in then}
-    if then.get("quickhash") is not None and then["quickhash"] == now["quickhash"] and SERIES not in now:
-        left_out.add(PARTS)
+    if then.get("quickhash") is not None and then["quickhash"] == now["quickhash"] and hashes_pixels(vendor):
+        left_out |= {PARTS, SERIES}
     then, now = ({k: v for k, v in record.items() if k not in left_out} for record in (then, now))
     return differences(then, now)
 
 
 def file_change(then: dict[str, Any], now: dict[str, Any]) -> str:
     """How the file of an unchanged slide differs from what a mark says of it, `name: then -> now`, or nothing."""
-    before, after = then.get(PARTS), now[PARTS]
-    return f"{PARTS}: {before[:12]} -> {after[:12]}" if before and after and before != after else ""
+    pairs = [(name, then.get(name), now.get(name)) for name in (PARTS, SERIES)]
+    changes = [
+        f"{name}: {was[:12]} -> {now_is[:12]}" for name, was, now_is in pairs if was and now_is and was != now_is
+    ]
+    return "; ".join(changes)
 
 
 def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: Grid) -> PreparedSlide:

@@ -155,6 +155,7 @@ class TiledTiff:
                 page_size(page): page for page in reversed(list(tiff.pages)) if isinstance(page, tifffile.TiffPage)
             }
             levels = [read_level(pages[size], vendor) if size in pages else None for size in level_sizes]
+            self.has_hidden_levels = bool(tiff.pages.first.subifds)
         if vendor == APERIO:
             levels = without_parts(levels)
         self.levels = {level: tiles for level, tiles in enumerate(levels) if tiles is not None}
@@ -451,6 +452,11 @@ class DirectReader:
         """Free the memory of this slide's tiles; they are decoded again when they are read again."""
         if self._tiff is not None:
             self._tiff.forget_tiles()
+
+    @property
+    def has_hidden_levels(self) -> bool:
+        """Whether the TIFF keeps images, such as reduced levels, in SubIFDs, which OpenSlide does not read."""
+        return self._tiff is not None and self._tiff.has_hidden_levels
 
     def note(self, level: int) -> str:
         """Why a level that could be read directly is left to OpenSlide; empty if nothing is odd."""

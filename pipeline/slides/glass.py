@@ -240,6 +240,16 @@ def _is_yellow(colour: Colour, glass: Sequence[Colour]) -> bool:
     return blue < min(red, green)
 
 
+def new_tints(colours: Sequence[Colour], glass: Sequence[Colour]) -> list[Colour]:
+    """Those of `colours` that are tinted, so that saturation is measured against them, and are none of `glass`."""
+    return [colour for colour in colours if _tint(colour) > NEUTRAL and not is_among(colour, glass)]
+
+
+def is_among(colour: Colour, glass: Sequence[Colour]) -> bool:
+    """Whether a colour counts as one of `glass`."""
+    return any(bool(np.abs(np.subtract(colour, kind)).max() <= REACH) for kind in glass)
+
+
 def _tint(colour: Colour) -> float:
     """The saturation (0..1) of a colour."""
     return (max(colour) - min(colour)) / max(colour)

@@ -5,15 +5,16 @@ the file's size, the level sizes, the mpp, and a SHA-256: of the whole file if i
 and evenly spaced blocks between them, 2 MB in all. Left out: a change that keeps the file's length and misses every
 block; `--check-files` with the manifest's sha256 finds it.
 
-OpenSlide's quickhash of a DICOM slide is a hash of its series' UID and says nothing of the content: there the file's
-bytes always count, with those of the other levels' files in its folder.
+OpenSlide's quickhash of a DICOM slide is a hash of its series' UID, of a Zeiss slide one of its identifiers and
+metadata: they say nothing of the pixels, so that the file's bytes always count, of DICOM with those of the other
+levels' files in its folder. Of a Hamamatsu index of several images, all images count.
 """
 
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,21 @@ of a 1 GB slide.
 """
 MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
 """Formats of several files, whose named file may be the same for all slides."""
+ZEISS = "zeiss"
+"""OpenSlide's name of the format CZI."""
 MIRAX_HEAD = "Slidedat.ini"
 """File of a MIRAX slide's data folder that OpenSlide reads first (openslide.org/formats/mirax)."""
 OF_FILE_MANAGERS = re.compile(r"\..*|thumbs\.db|desktop\.ini", re.IGNORECASE)
 """Names of files that macOS, Windows and NAS devices lay into any folder that somebody looks at (`.DS_Store`, `._name`,
 `Thumbs.db`): they are no part of a slide.
 """
-IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
+IMAGE_FILE = re.compile(rb"^ImageFile([^=\r\n]*)=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
+"""An image of a Hamamatsu index: its place, as (x,y) or (layer,x,y) or nothing, and the name of its file."""
+OTHER_LAYER = re.compile(rb"\([ \t]*0*[1-9][0-9]*[ \t]*(,[^,]*,[^,]*)?\)[ \t]*")
+"""The place of an image of another focus layer, which OpenSlide leaves out."""
 MAX_INDEX_BYTES = 1 << 20
 """Largest Hamamatsu index file; a larger file is not one. Our choice."""
-FILE_FACTS = ("file_bytes", "sha256")
+FILE_FACTS = ("file_bytes", "sha256", "series_sha256")
 """Fields that follow the file's bytes: damaging or repairing a tile changes them."""
 MPP_ROUNDING = 1e-6
 """Largest relative difference between two readings of one mpp."""
@@ -56,7 +62,9 @@ class SlideIdentity:
         own_mpp: um/px according to the slide, if it says so.
         sha256: hex digest of the parts that were read.
         series_sha256: of a DICOM slide, hex digest of parts of all files of its series in its folder that hold pixels
-            of levels (`series_digest`); `None` for other slides.
+            of levels (`series_digest`), of a Hamamatsu index of several images that of all images (`images_digest`);
+            `None` for other slides.
+        is_hash_of_pixels: whether the quickhash says something of pixels; no record keeps it.
     """
 
     quickhash: str | None
@@ -66,18 +74,26 @@ class SlideIdentity:
     own_mpp: float | None = None
     sha256: str | None = None
     series_sha256: str | None = None
+    is_hash_of_pixels: bool = field(default=True, compare=False)
 
     @property
     def is_content(self) -> bool:
         """Whether it depends on the file's content, not only on sizes."""
         return self.sha256 is not None or self.quickhash is not None
 
+    @property
+    def parts_sha256(self) -> str:
+        """What stands for the bytes of all its files: `sha256`, of a slide of several files hashed with the others."""
+        if self.series_sha256 is None:
+            return self.sha256 or ""
+        return hashlib.sha256(f"{self.sha256}{self.series_sha256}".encode()).hexdigest()
+
     def record(self) -> dict[str, Any]:
-        """The fields that a plan keeps besides quickhash and size, as JSON types; `series_sha256` only of DICOM slides,
-        so that the records of all others are those of earlier versions.
+        """The fields that a plan keeps besides quickhash and size, as JSON types; `series_sha256` only of slides that
+        have one, so that the records of all others are those of earlier versions.
         """
         values = asdict(self)
-        del values["quickhash"], values["size_l0_px"]
+        del values["quickhash"], values["size_l0_px"], values["is_hash_of_pixels"]
         if self.series_sha256 is None:
             del values["series_sha256"]
         return values | {"level_sizes_px": [list(size) for size in self.level_sizes_px or ()]}
@@ -87,10 +103,11 @@ class SlideIdentity:
 
         Fields missing from the record are not compared, except the quickhash: a slide has one or has none. Equal
         quickhashes mean the same slide, though its file may have been damaged or repaired: `file_changes`. Not so of
-        DICOM slides, whose quickhash is their series' UID.
+        slides whose quickhash says nothing of pixels (`hashes_pixels`).
         """
-        same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash and now.series_sha256 is None
-        return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in FILE_FACTS)])
+        same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash and now.is_hash_of_pixels
+        left_out = ("is_hash_of_pixels", *(FILE_FACTS if same_quickhash else ()))
+        return self._compare(now, [name for name in asdict(self) if name not in left_out])
 
     def file_changes(self, now: "SlideIdentity") -> list[str]:
         """How the file's bytes differ from this record."""
@@ -132,11 +149,25 @@ def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
     """
     try:
         sha256, total = parts_digest(path)
-        series = series_digest(path) if info.vendor == dicom.VENDOR else None
+        series = series_digest(path) if info.vendor == dicom.VENDOR else images_digest(path)
     except OSError as error:
         raise_if_limit(error)
         raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
-    return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256, series)
+    return SlideIdentity(
+        info.quickhash,
+        info.size_l0_px,
+        total,
+        info.level_sizes_px,
+        info.own_mpp,
+        sha256,
+        series,
+        hashes_pixels(info.vendor),
+    )
+
+
+def hashes_pixels(vendor: str) -> bool:
+    """Whether OpenSlide's quickhash says something of pixels in slides of that vendor, by OpenSlide's name for it."""
+    return vendor not in (dicom.VENDOR, ZEISS)
 
 
 def identity_as_recorded(path: Path, now: SlideIdentity, file_bytes: int | None) -> SlideIdentity:
@@ -190,9 +221,40 @@ def series_digest(path: Path) -> str:
     return hashlib.sha256("".join(sorted({parts_digest(file)[0] for file in levels})).encode()).hexdigest()
 
 
+def images_digest(path: Path) -> str | None:
+    """Hex SHA-256 of parts of all images that a Hamamatsu index names, as far as OpenSlide reads them and they are
+    there; `None` if it names one alone, which `parts_digest` covers, and of any other file.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    images = _images(path)
+    if len(images) < 2:
+        return None
+    digest = hashlib.sha256()
+    for image in images:
+        file = path.parent / image.lstrip("/")
+        digest.update(
+            f"{image}\0{parts_digest(file)[0] if os.path.isfile(file) else ''}\0".encode(errors="surrogateescape")
+        )
+    return digest.hexdigest()
+
+
+def _images(path: Path) -> list[str]:
+    """Names of the images of a Hamamatsu index, in its order; none of any other file, or of one that is no index.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.suffix.lower() not in HAMAMATSU or os.path.getsize(path) > MAX_INDEX_BYTES:
+        return []
+    return [os.fsdecode(name) for place, name in IMAGE_FILE.findall(path.read_bytes()) if not OTHER_LAYER.match(place)]
+
+
 def _files(path: Path, strays: bool) -> list[tuple[str, Path]]:
     """The files of a slide with their names, the named file first, as "". Adds the data folder of an .mrxs file, and
-    the first image that a Hamamatsu index names. A DICOM series counts as the named file alone; see `series_digest`.
+    the first image that a Hamamatsu index names. A DICOM series counts as the named file alone; see `series_digest`,
+    and `images_digest` for further images.
     """
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     beside: list[Path] = []
@@ -200,7 +262,7 @@ def _files(path: Path, strays: bool) -> list[tuple[str, Path]]:
         beside = sorted(folder.iterdir()) if strays else data_files(folder)
     elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
         image = IMAGE_FILE.search(path.read_bytes())
-        beside = [path.parent / os.path.basename(os.fsdecode(image[1]))] if image else []
+        beside = [path.parent / os.path.basename(os.fsdecode(image[2]))] if image else []
     return [("", path), *((file.name, file) for file in beside if os.path.isfile(file))]
 
 

@@ -7,6 +7,7 @@ encoders' own pipelines.
 
 import math
 import os
+import re
 import threading
 import weakref
 from collections import OrderedDict
@@ -56,8 +57,8 @@ across a slide of 40,000 pixels.
 """
 MAX_WORDS = 300
 """Most characters of another library's error in a message."""
-UNSUPPORTED = "unsupported"
-"""Word of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
+UNSUPPORTED = re.compile(r"unsupported|not supported|cannot handle ImageDepth", re.IGNORECASE)
+"""Words of OpenSlide's for a file that is whole and of a kind that it does not read (compression, DICOM's colours)."""
 CONVERT = "convert it, for example to a pyramidal TIFF with JPEG tiles"
 UNREAD_KIND = f"OpenSlide reads no file of this kind: {CONVERT}"
 NO_RIGHT = "this user has no permission to read it. Whoever owns it can allow it: chmod g+r, or o+r"
@@ -170,7 +171,7 @@ class Slide:
         except openslide.OpenSlideError as error:
             raise_if_limit(error)
             words = self._words(error)
-            mend = UNREAD_KIND if UNSUPPORTED in words.lower() else "Is the file whole?"
+            mend = UNREAD_KIND if UNSUPPORTED.search(words) else "Is the file whole?"
             raise SlideError(f"{self.path}: the slide does not open ({words}). {mend}") from None
 
     def _words(self, error: Exception) -> str:
@@ -579,7 +580,7 @@ def require_planned(
             f"{slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its quickhash, "
             "of the coarsest level alone, has not"
         )
-        if accepts_changed is None or not accepts_changed(slide.path, now.sha256 or ""):
+        if accepts_changed is None or not accepts_changed(slide.path, now.parts_sha256):
             raise SlideError(
                 f"{words}. Restore it or plan again; if it was repaired, stage one with --retry-failures reads it"
             )

@@ -1,4 +1,4 @@
-"""Read the resolutions that a slide's own fields state: the scanner's, the TIFF file's, the DICOM object's.
+"""Read the resolutions that a slide's own fields state: the scanner's, the TIFF file's, the DICOM object's, OME's.
 
 OpenSlide derives its mpp from one of these fields. Another field may contradict it: programs that reduce or convert a
 slide often update only one. Left out: fields without a documented unit (`hamamatsu.XResolution`), and values that
@@ -8,8 +8,12 @@ no slide has, such as 72 dots an inch.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from xml.etree.ElementTree import Element
+from xml.parsers import expat
 
+from pipeline.base.outside import UnsafeError
 from pipeline.base.units import MAX_MPP, MIN_MPP
+from pipeline.slides.annotations.xml_regions import parse_tree
 
 UM_FIELDS = ("aperio.MPP", "ventana.ScanRes")
 """Fields in um/px, for both axes."""
@@ -20,6 +24,12 @@ DICOM_MM = "dicom.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].Pix
 UM_IN_MM = 1000.0
 TIFF_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 """um in the unit of a TIFF file's resolution, by OpenSlide's name for it. Other units are no length."""
+OME_XML, OME_FIELD = "tiff.ImageDescription", "PhysicalSizeX"
+"""OpenSlide's name of the description that is XML in an OME-TIFF, and what says in it how wide a pixel is."""
+MAX_XML_CHARS = 2**24
+"""Longest description that is parsed. Our choice: that of a slide has some thousand characters."""
+UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3}
+"""OME's units of length, micrometres each; some programs write the Greek letter mu for the micro sign."""
 
 
 def stated_mpps(properties: Mapping[str, str]) -> dict[str, tuple[float, float]]:
@@ -36,6 +46,7 @@ def stated_mpps(properties: Mapping[str, str]) -> dict[str, tuple[float, float]]
     stated["dicom PixelSpacing"] = (x * UM_IN_MM, y * UM_IN_MM)
     x, y = _tiff_um(properties, "tiff.XResolution"), _tiff_um(properties, "tiff.YResolution")
     stated["tiff.XResolution" if _plausible(x) else "tiff.YResolution"] = (x, y)
+    stated[f"{OME_FIELD} (OME-XML)"] = _ome_um(properties.get(OME_XML, ""))
     plausible = {name: mpp for name, axes in stated.items() if (mpp := _both_axes(*axes)) is not None}
     return plausible | _openslide_alone(properties, [mpp for axes in plausible.values() for mpp in axes])
 
@@ -44,6 +55,36 @@ def _tiff_um(properties: Mapping[str, str], field: str) -> float:
     """um/px of a TIFF file's resolution along one axis; NaN if it gives none, or in no unit of length."""
     per_unit = _number(properties.get(field))
     return TIFF_UM.get(properties.get("tiff.ResolutionUnit", ""), math.nan) / per_unit if per_unit else math.nan
+
+
+def _ome_um(text: str) -> tuple[float, float]:
+    """um/px along x and y of a TIFF file's description; NaN where it gives none, or is no OME-XML."""
+    if OME_FIELD not in text or len(text) > MAX_XML_CHARS:
+        return (math.nan, math.nan)
+    try:
+        x, y = ome_sides_um(text)
+    except (UnsafeError, expat.ExpatError, ValueError):
+        return (math.nan, math.nan)
+    return (math.nan if x is None else x, math.nan if y is None else y)
+
+
+def ome_sides_um(text: str) -> list[float | None]:
+    """The um/px along x and y of the first image of OME-XML; `None` where it is not said in a unit of length.
+
+    Raises:
+        UnsafeError: the text declares a document type, or is nested too deeply.
+        expat.ExpatError: it is no XML.
+        ValueError: a size is no number.
+    """
+    root = parse_tree(text.encode())
+    pixels = next((item for item in root.iter() if item.tag.rpartition("}")[2].rpartition(":")[2] == "Pixels"), None)
+    return [None if pixels is None else _physical(pixels, axis) for axis in "XY"]
+
+
+def _physical(pixels: Element, axis: str) -> float | None:
+    """OME's physical size of a pixel along an axis, um."""
+    size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+    return float(size) * UM_PER_UNIT[unit] if size and unit in UM_PER_UNIT else None
 
 
 def _openslide_alone(properties: Mapping[str, str], known: Sequence[float]) -> dict[str, tuple[float, float]]:

@@ -28,6 +28,8 @@ from pipeline.slides.glass import (
     brightest,
     find_background,
     find_glass,
+    is_among,
+    new_tints,
     saturation_against_glass,
     strips,
     without_textured,
@@ -84,6 +86,8 @@ MOST_FAILED_READS = 2000
 """Failed reads per slide after which blocks are no longer quartered; each opens the file twice. Our choice: some
 seconds, enough for twenty blocks with one damaged tile each.
 """
+CLEAR = 16
+"""Alpha (0..255) that is as good as 0, and its distance from 255 as good as whole. Our choice."""
 MANY_PX = 2**30
 """Pixels of a level that are worth a note before they are read. Our choice: some ten seconds of one core."""
 MAX_MASK_PX = 2**28
@@ -108,6 +112,8 @@ class TissueMask:
             no rule dropped anything.
         glass: the colours of the slide's glass, most frequent first.
         rules: the rules by which it was found.
+        bare: share of the slide (0..1) without pixels: never scanned, or transparent.
+        faded: share of the slide (0..1) that is transparent in part.
     """
 
     mask: NDArray[np.bool_]
@@ -117,6 +123,8 @@ class TissueMask:
     reasons: NDArray[np.uint8] | None = None
     glass: tuple[Colour, ...] = ()
     rules: tuple[RuleName, ...] = EARLIER_RULES
+    bare: float = 0.0
+    faded: float = 0.0
 
     def dropped_by(self, rule: RuleName) -> NDArray[np.bool_]:
         """Where that rule dropped something: bool (H, W)."""
@@ -139,7 +147,8 @@ def find_tissue(slide: Slide, rules: Collection[RuleName] = EARLIER_RULES) -> Ti
     thumbnail, unreadable, pixel_l0_px = whole.image, whole.unreadable, whole.pixel_l0_px
     slide.direct.forget_tiles()  # each was read for the last time, and they are as many bytes as the masks below
     pixel_um = pixel_l0_px * slide.info.mpp
-    found = look_for_tissue(thumbnail, pixel_um, unreadable, rules)
+    unscanned = whole.unscanned if whole.unscanned.any() else None
+    found = look_for_tissue(thumbnail, pixel_um, unreadable, rules, unscanned)
     mask = found.mask | unreadable
     x, y, width, height = (value / pixel_l0_px for value in slide.info.bounds_l0_px)
     outside = np.ones_like(mask)
@@ -147,7 +156,15 @@ def find_tissue(slide: Slide, rules: Collection[RuleName] = EARLIER_RULES) -> Ti
     mask[outside | whole.unscanned] = False  # also of holes that were filled: nothing can be read there
     found.reasons[outside | unreadable] = 0
     return TissueMask(
-        mask, pixel_l0_px, unreadable & ~outside, thumbnail, found.reasons, tuple(found.glass), tuple(rules)
+        mask,
+        pixel_l0_px,
+        unreadable & ~outside,
+        thumbnail,
+        found.reasons,
+        tuple(found.glass),
+        tuple(rules),
+        float(whole.unscanned[~outside].mean()) if not outside.all() else 0.0,
+        whole.num_faded / mask.size,
     )
 
 
@@ -179,9 +196,15 @@ def segment(
 
 
 def look_for_tissue(
-    image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_], rules: Collection[RuleName]
+    image: NDArray[np.uint8],
+    pixel_um: float,
+    ignore: NDArray[np.bool_],
+    rules: Collection[RuleName],
+    unscanned: NDArray[np.bool_] | None = None,
 ) -> FoundTissue:
-    """Segment tissue as `segment`, and keep what was dropped, by reason."""
+    """Segment tissue as `segment`, and keep what was dropped, by reason. `unscanned` pixels, bool (H, W), have the
+    slide's background.
+    """
     reasons = np.zeros(image.shape[:2], np.uint8)
     known, light = ~ignore, brightest(image)
     if "border" in rules:
@@ -190,6 +213,8 @@ def look_for_tissue(
         _drop(reasons, known, light < MIN_BRIGHTNESS, "dark")
     median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
     glass, background = glass_colours(image, known, rules)
+    if unscanned is not None and "faint" in rules:
+        glass, background = with_scanned_glass(image, known & ~unscanned, rules, glass, background)
     smoothed = image
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)
@@ -230,6 +255,29 @@ def glass_colours(
     glass, background = without_stained(glass, background)
     kept = without_textured(image, known, glass if background is None else [*glass, background])
     return [colour for colour in glass if colour in kept], background if background in kept else None
+
+
+def with_scanned_glass(
+    image: NDArray[np.uint8],
+    scanned: NDArray[np.bool_],
+    rules: Collection[RuleName],
+    glass: list[Colour],
+    background: Colour | None,
+) -> tuple[list[Colour], Colour | None]:
+    """The glass colours and the background of an RGB image (H, W, 3), and tinted ones of its `scanned` part (H, W),
+    which may be small: a colour of it that covers much of the part covers little of the whole.
+
+    The first of those of the part comes first, unless it counts as the first of the whole: densities are measured
+    against it.
+    """
+    of_part, behind = glass_colours(image, scanned, rules)
+    of_part = of_part if behind is None else [behind, *of_part]
+    of_whole = glass if background is None else [background, *glass]
+    kinds = [*of_whole, *new_tints(of_part, of_whole)]
+    if of_part and not is_among(of_part[0], of_whole[:1]):
+        kinds = [of_part[0], *(kind for kind in kinds if not is_among(kind, of_part[:1]))]
+    is_coarse = background is not None or (behind is not None and not is_among(behind, of_whole))
+    return (kinds[1:], kinds[0]) if is_coarse else (kinds, None)
 
 
 def like_tissue(found: TissueMask, pixel_um: float) -> NDArray[np.bool_]:
@@ -382,6 +430,8 @@ def long_reading_note(slide: Slide) -> str:
     if width * height < MANY_PX:
         return ""
     why = "has only one level" if len(info.level_sizes_px) == 1 else f"has no level near {MASK_MPP:g} um/px"
+    if slide.direct.has_hidden_levels:
+        why += " that OpenSlide reads (others are SubIFDs, as in an OME-TIFF; convert it to a pyramid without these)"
     return (
         f"{slide.path} {why}, so its tissue is found from all {width:,} x {height:,} pixels of level {level}. They are "
         f"read block by block and averaged {factor} x {factor}; this takes minutes, but bounded memory"
@@ -397,12 +447,14 @@ class WholeSlide:
         unreadable: bool (H, W).
         unscanned: bool (H, W), pixels of which less than half was scanned.
         pixel_l0_px: side of a pixel in level-0 pixels.
+        num_faded: number of pixels that are transparent in part.
     """
 
     image: NDArray[np.uint8]
     unreadable: NDArray[np.bool_]
     unscanned: NDArray[np.bool_]
     pixel_l0_px: float
+    num_faded: int = 0
 
 
 def read_whole(slide: Slide) -> WholeSlide:
@@ -428,7 +480,7 @@ def read_whole(slide: Slide) -> WholeSlide:
     unreadable, unscanned = np.zeros((2, rows, columns), bool)
     side = max(1, BLOCK_PX // factor) * factor
     blocks = list(_divided((0, 0, width, height), side))[::-1]
-    num_failed = 0
+    num_failed = num_faded = 0
     # no function that calls itself: it would keep the slide, and its tiles, until Python looks for cycles
     while blocks:
         x, y, w, h = blocks.pop()
@@ -446,8 +498,10 @@ def read_whole(slide: Slide) -> WholeSlide:
         else:
             image[place] = np.asarray(region.reduce(factor))
             if scanned.min() < 255:
-                unscanned[place] = np.asarray(Image.fromarray(scanned).reduce(factor)) < 128
-    return WholeSlide(image, unreadable, unscanned, factor * downsample)
+                share = np.asarray(Image.fromarray(scanned).reduce(factor))
+                unscanned[place] = share < 128
+                num_faded += int(np.count_nonzero((share >= CLEAR) & (share < 255 - CLEAR)))
+    return WholeSlide(image, unreadable, unscanned, factor * downsample, num_faded)
 
 
 def _divided(box: tuple[int, int, int, int], side: int) -> Iterator[tuple[int, int, int, int]]:

@@ -45,6 +45,12 @@ all colours, and black beside it is not scanned; markers that glow have a colour
 """
 LEAST_AROUND = 0.05
 """Least share of a slide that is not tissue for that. Our choice: a black frame alone says nothing."""
+MOST_FADED = 0.2
+"""Share of a slide that may be transparent in part without a warning. Our choice: seams of photos have less."""
+MOSTLY_BARE = 0.5
+"""Share of a slide without pixels that is told where there is no patch. Our choice: half."""
+ALL_BARE = 0.999
+"""Share of a slide without pixels from which there are none. Our choice: rounding at edges leaves a few."""
 WATCHED_RULES: tuple[RuleName, ...] = ("haze", *ARTEFACT_RULES)
 """Rules that take parts of what has been found as tissue. Left out: specks, which are small."""
 MOST_TAKEN = 0.2
@@ -101,7 +107,8 @@ class TissueGrid:
         grey = (NO_COLOUR,) if is_grey(self.tissue) else ()
         on_black = (ON_BLACK,) if is_on_black(self.tissue) else ()
         greedy = greedy_rules(self.tissue) if self.is_found else ()
-        return (*full, *grey, *on_black, *greedy, *self.annotation_notes)
+        faded = (faded_words(self.tissue),) if self.tissue.faded > MOST_FADED else ()
+        return (*full, *grey, *on_black, *faded, *greedy, *self.annotation_notes)
 
     @property
     def why_empty(self) -> str:
@@ -110,9 +117,18 @@ class TissueGrid:
             return self.of_class
         if not self.num_cells:
             return f"it is smaller than a patch ({self.geometry.patch_l0_px:.0f} pixels of level 0)"
+        if self.tissue.bare >= ALL_BARE:
+            return (
+                "it has no pixels: all are transparent. Is its fourth channel, which counts as alpha, 0 everywhere? "
+                "Write the file without it"
+            )
+        bare = f"; {self.tissue.bare:.0%} of it has no pixels: never scanned, or transparent (alpha)"
+        bare = bare if self.tissue.bare > MOSTLY_BARE else ""
         groups = f" with its centre, in a group of {MIN_GROUP}" if self.is_grouped else ""
         covered = " without artefacts on more of it than --max-artefact allows" if self.rejected_covered.any() else ""
-        return f"no patch has {self.min_tissue:.0%} of its area on tissue{covered}{groups}{self._taken_by_rules()}"
+        return (
+            f"no patch has {self.min_tissue:.0%} of its area on tissue{covered}{groups}{bare}{self._taken_by_rules()}"
+        )
 
     def _taken_by_rules(self) -> str:
         """Which rules dropped what would be patches, in words; empty if none did."""
@@ -179,6 +195,14 @@ def is_grey(tissue: TissueMask) -> bool:
         if (seen != seen[:, :1]).any():
             return False
     return num_seen > 0
+
+
+def faded_words(tissue: TissueMask) -> str:
+    """A warning of a slide that is transparent in part."""
+    return (
+        f"{tissue.faded:.0%} of it is transparent in part, and its colours are mixed with the background's: does its "
+        "fourth channel, which counts as alpha, mean something else? Then write the file without it"
+    )
 
 
 def is_on_black(tissue: TissueMask) -> bool:

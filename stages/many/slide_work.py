@@ -297,14 +297,14 @@ def prepare(
     path = manifest.slide_path(row)
     slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
     content = slide_content(slide, row.slide_id, mark.slide if mark else None)
-    if other_files := files_of_other_name(row, manifest, place, content):
+    if other_files := files_of_other_name(row, manifest, place, content, slide.info.vendor):
         raise SlideError(
             f"{path}: embedded already as {' '.join(map(str, other_files))}; since another file of the "
             f"same name has come or gone, it is called {row.slide_id}. Delete those files to embed it "
             "under that name, or give a manifest with the ids to keep"
         )
     if mark is not None:
-        if changes := content_changes(mark.slide, content):
+        if changes := content_changes(mark.slide, content, slide.info.vendor):
             where = place.marked_file(row.slide_id)
             raise SlideError(
                 f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
@@ -324,7 +324,9 @@ def prepare(
         return replace(prepare_slide(slide, row, content, place.grid), copy=copy)
 
 
-def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any]) -> list[Path]:
+def files_of_other_name(
+    row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any], vendor: str
+) -> list[Path]:
     """The files that a slide of a folder has under another name. A slide is called by its path if another one has the
     same file name, and that one may have come or gone since. Empty if there are none, or if they are of another slide.
     """
@@ -336,5 +338,6 @@ def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, cont
         mark = place.read_mark(other) if place.marked_file(other).exists() else None
     except EmbedError:  # not made by `g2l embed`, so not this slide's
         mark = None
-    same = mark is not None and not content_changes(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
+    now = content | {"slide_id": ""}
+    same = mark is not None and not content_changes(mark.slide | {"slide_id": ""}, now, vendor)
     return list(place.files(other).values()) if same else []

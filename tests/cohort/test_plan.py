@@ -104,6 +104,20 @@ def test_a_plan_takes_the_identities_that_an_earlier_one_knew() -> None:
     assert replace(now, slides=now.slides[:1]).as_known_to(replace(old, slides=(second,))).slides == now.slides[:1]
 
 
+def test_a_plan_takes_no_identity_by_a_quickhash_that_says_nothing_of_pixels() -> None:
+    """Of Zeiss slides, by the audit: other bytes are another slide."""
+    old = made_up_plan()
+    facts = {"level_sizes_px": [[9999, 99]], "sha256": "1" * 64}
+    of_old, of_now = (
+        replace(old, slides=tuple(replace(s, quickhash="q", identity_facts=facts | {"sha256": d}) for s in old.slides))
+        for d in ("1" * 64, "2" * 64)
+    )
+    ids = [slide.slide_id for slide in old.slides]
+    for vendor, same in (("aperio", True), ("zeiss", False)):
+        now = replace(of_now, audit=tuple(AuditRow(name, "ok", vendor=vendor) for name in ids))
+        assert (now.as_known_to(of_old).hash == of_old.hash) is same
+
+
 @pytest.mark.slow
 def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort: Path, tmp_path: Path) -> None:
     """Pillow's plans are those of earlier versions, to the byte of their hash."""

@@ -8,9 +8,11 @@ import numpy as np
 import openslide
 import pytest
 import torch
+from support.czi import make_czi_slide
 from support.dicom import RGB, write_slide
 from support.extraction import PATCH_PX, TEACHER, write_teacher
-from support.slides import make_slide
+from support.slides import make_pixels, make_slide
+from support.vms import make_vms_slide
 
 from pipeline.base.errors import SlideError
 from pipeline.cohort.manifest import ManifestRow
@@ -46,12 +48,12 @@ def test_what_tells_a_finished_slide_from_another(tmp_path: Path) -> None:
     options = {"width": 1600, "height": 1280, "mpp": 0.5, "downsamples": (1,), "compression": "none"}
     first, second = (slide_content(Slide(make_slide(tmp_path / f"{i}.svs", seed=i, **options)), "a") for i in (1, 2))
     assert first["quickhash"] is None
-    assert content_changes(first, first) == []
-    assert [line.split(":")[0] for line in content_changes(first, second)] == ["sha256_parts"]
+    assert content_changes(first, first, "aperio") == []
+    assert [line.split(":")[0] for line in content_changes(first, second, "aperio")] == ["sha256_parts"]
     earlier = {name: value for name, value in first.items() if name != "sha256_parts"}
-    assert content_changes(earlier, first) == []
-    assert [line.split(":")[0] for line in content_changes(earlier, first | {"bytes": 1})] == ["bytes"]
-    assert content_changes(first | {"quickhash": "x"}, second | {"quickhash": "x"}) == []  # a tile was mended
+    assert content_changes(earlier, first, "aperio") == []
+    assert [line.split(":")[0] for line in content_changes(earlier, first | {"bytes": 1}, "aperio")] == ["bytes"]
+    assert content_changes(first | {"quickhash": "x"}, second | {"quickhash": "x"}, "aperio") == []  # a tile was mended
     changed = file_change(first | {"quickhash": "x"}, second | {"quickhash": "x"})  # which is said
     assert changed == f"sha256_parts: {first['sha256_parts'][:12]} -> {second['sha256_parts'][:12]}"
     assert file_change(first, first) == file_change(earlier, first) == ""
@@ -62,13 +64,36 @@ def test_a_finished_dicom_slide_is_told_by_its_files(tmp_path: Path) -> None:
     _, half, full, _ = write_slide(tmp_path / "a", "s", RGB, "1.2.3.4")
     others = write_slide(tmp_path / "b", "s", 255 - RGB, "1.2.3.4")
     before = slide_content(Slide(full), "a")
-    assert content_changes(before, slide_content(Slide(full), "a")) == []
+    assert content_changes(before, slide_content(Slide(full), "a"), "dicom") == []
     shutil.copy(others[1], half)
     now = slide_content(Slide(full), "a")
-    assert [line.split(":")[0] for line in content_changes(before, now)] == ["sha256_series"]
+    assert [line.split(":")[0] for line in content_changes(before, now, "dicom")] == ["sha256_series"]
     earlier = {name: value for name, value in before.items() if name != "sha256_series"}
-    assert content_changes(earlier, now) == []
-    assert [line.split(":")[0] for line in content_changes(earlier | {"sha256_parts": "x"}, now)] == ["sha256_parts"]
+    assert content_changes(earlier, now, "dicom") == []
+    assert [line.split(":")[0] for line in content_changes(earlier | {"sha256_parts": "x"}, now, "dicom")] == [
+        "sha256_parts"
+    ]
+
+
+def test_a_finished_zeiss_slide_is_told_by_its_file(tmp_path: Path) -> None:
+    """Its quickhash is of its identifiers and metadata."""
+    before = slide_content(Slide(make_czi_slide(tmp_path / "a.czi", RGB, mpp=0.5)), "a")
+    now = slide_content(Slide(make_czi_slide(tmp_path / "a.czi", 255 - RGB, mpp=0.5)), "a")
+    assert content_changes(before, before, "zeiss") == []
+    assert [line.split(":")[0] for line in content_changes(before, now, "zeiss")] == ["sha256_parts"]
+
+
+def test_a_changed_image_of_a_finished_hamamatsu_slide_is_told(tmp_path: Path) -> None:
+    """As a tile of any slide that was repaired; marks of earlier versions know the first image alone."""
+    images = make_vms_slide(tmp_path / "a.vms", make_pixels("tissue", 640, 384, mpp=0.5), mpp=0.5)
+    before = slide_content(Slide(tmp_path / "a.vms"), "a")
+    shutil.copy(images[0], images[2])
+    now = slide_content(Slide(tmp_path / "a.vms"), "a")
+    assert content_changes(before, now, "hamamatsu") == []
+    assert file_change(before, now).startswith("sha256_series: ")
+    earlier = {name: value for name, value in before.items() if name != "sha256_series"}
+    assert content_changes(earlier, now, "hamamatsu") == []
+    assert file_change(earlier, now) == ""
 
 
 # --- one slide ---

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import support.slides as sf
+from support.czi import make_czi_slide
 from support.dicom import RGB, write_slide
+from support.vms import make_vms_slide
 
 from pipeline.base.errors import SlideError
 from pipeline.slides.identity import (
@@ -130,7 +132,7 @@ def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
         "series_sha256": "0" * 64,
     }
     identity = replace(identity, series_sha256="1" * 64)
-    assert others.keys() == asdict(identity).keys()
+    assert others.keys() == asdict(identity).keys() - {"is_hash_of_pixels"}
     for name, value in others.items():
         assert [line.split(":")[0] for line in identity.changes(replace(identity, **{name: value}))] == [name]
         if name != "quickhash":
@@ -216,6 +218,55 @@ def test_a_dicom_slide_is_more_than_the_uid_of_its_series(tmp_path: Path) -> Non
     full.rename(tmp_path / "a" / "renamed.dcm")
     for path in (tmp_path / "a" / "renamed.dcm", tmp_path / "moved" / full.name):
         assert before.changes(Slide(path).identity()) == []
+
+
+def test_a_zeiss_slide_is_more_than_its_identifiers(tmp_path: Path) -> None:
+    """OpenSlide's quickhash of a CZI is of its identifiers and metadata, whatever its pixels are."""
+    path = make_czi_slide(tmp_path / "a.czi", RGB, mpp=0.5)
+    before, geometry = Slide(path).identity(), Slide(path).geometry(64, 0.5)
+    assert require_planned(Slide(path), before, geometry) == ""
+    swapped = Slide(make_czi_slide(path, 255 - RGB, mpp=0.5))
+    assert swapped.info.quickhash == before.quickhash is not None
+    assert [c.split(":")[0] for c in before.changes(swapped.identity())] == ["sha256"]
+    with pytest.raises(SlideError, match="not the slide that was planned"):
+        require_planned(swapped, before, geometry, accepts_changed=accept_all)
+
+
+def test_all_images_of_a_hamamatsu_index_count(tmp_path: Path) -> None:
+    """A repaired one is read by `--retry-failures` like that of any slide, as the quickhash is of its map."""
+    path, pixels = tmp_path / "a.vms", sf.make_pixels("tissue", 640, 384, mpp=0.5)
+    images = make_vms_slide(path, pixels, mpp=0.5)
+    before, geometry = Slide(path).identity(), Slide(path).geometry(64, 0.5)
+    earlier, accepted = replace(before, series_sha256=None), set[str]()
+    for image in images[1:]:
+        kept = image.read_bytes()
+        shutil.copy(images[0], image)
+        other = Slide(path)
+        assert before.changes(other.identity()) == []
+        assert [c.split(":")[0] for c in before.file_changes(other.identity())] == ["series_sha256"]
+        with pytest.raises(SlideError, match="its file has changed since it was planned"):
+            require_planned(other, before, geometry)
+        warning = require_planned(other, before, geometry, accepts_changed=lambda _, sha256: not accepted.add(sha256))
+        assert "It is read" in warning
+        assert require_planned(other, earlier, geometry) == ""  # a plan of an earlier version goes on
+        image.write_bytes(kept)
+    assert len(accepted) == 3  # one repair does not stand for another
+    assert require_planned(Slide(path), before, geometry) == ""
+    images[2].unlink()
+    assert before.file_changes(read_identity(path, INFO)) != []
+
+
+def test_images_of_other_layers_do_not_count(tmp_path: Path) -> None:
+    """OpenSlide does not read them."""
+    make_vms_slide(tmp_path / "a.vms", sf.make_pixels("tissue", 640, 384, mpp=0.5), mpp=0.5)
+    before = read_identity(tmp_path / "a.vms", INFO).series_sha256
+    (tmp_path / "b.jpg").write_bytes(b"any")
+    with (tmp_path / "a.vms").open("a") as file:
+        file.write("ImageFile(1)=b.jpg\nImageFile(2,0,1)=b.jpg\n")
+    assert read_identity(tmp_path / "a.vms", INFO).series_sha256 == before is not None
+    with (tmp_path / "a.vms").open("a") as file:
+        file.write("ImageFile(0,0,2)=b.jpg\n")
+    assert read_identity(tmp_path / "a.vms", INFO).series_sha256 != before
 
 
 def test_only_a_dicom_slide_has_a_series(tmp_path: Path) -> None:

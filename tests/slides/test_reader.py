@@ -18,9 +18,11 @@ import support.slides as sf
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from support.czi import Compression, make_czi_slide
 from support.failing import failing, os_error
 from support.limits import few_files_left, little_memory_left
 from support.mirax import make_mirax_slide, photo_corner
+from support.vms import make_vms_slide
 
 from pipeline.base.errors import EmptyPatchError, LimitError, PatchError, SlideError
 from pipeline.base.images import reduce_by_torch
@@ -240,6 +242,46 @@ def test_a_whole_slide_of_a_kind_that_openslide_does_not_read(tmp_path: Path) ->
         file.pages[0].tags["Compression"].overwrite(50001)  # WebP
     with pytest.raises(SlideError, match=r"a\.svs: the slide does not open \(Unsupported .*\)\. OpenSlide .*: convert"):
         Slide(path)
+
+
+def test_a_whole_czi_of_a_compression_that_openslide_does_not_read(tmp_path: Path) -> None:
+    """JPEG XR is that of most; OpenSlide's words are others than those of a TIFF."""
+    path = make_czi_slide(tmp_path / "a.czi", sf.make_pixels("blank", 300, 300), mpp=0.5, compression="jpeg")
+    with pytest.raises(SlideError, match=r"a\.czi: the slide does not open \(JPEG compression is not .*: convert"):
+        Slide(path)
+
+
+def test_patches_of_a_slide_of_four_images_are_where_these_meet(tmp_path: Path) -> None:
+    pixels = sf.make_pixels("zigzag", 640, 384)
+    make_vms_slide(tmp_path / "a.vms", pixels, mpp=0.5)
+    slide = Slide(tmp_path / "a.vms")
+    assert (slide.info.mpp, slide.info.size_l0_px) == (0.5, (640, 384))
+    patch = slide.read_patch(293, 171, slide.geometry(64, 0.5)).astype(int)
+    assert abs(patch - pixels[171:235, 293:357]).mean() < 3  # JPEG
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd0", "zstd1"])
+def test_patches_of_a_czi_are_where_its_scenes_are(tmp_path: Path, compression: Compression) -> None:
+    """Of two scenes, of which the first begins below the second; between them nothing was scanned."""
+    pixels = sf.make_pixels("zigzag", 1501, 1003)
+    path = tmp_path / "a.czi"
+    scenes = [(0, 300, 600, 700), (801, 0, 700, 900)]
+    slide = Slide(make_czi_slide(path, pixels, mpp=0.25, scenes=scenes, compression=compression))
+    assert (slide.info.size_l0_px, slide.info.downsamples, slide.info.mpp) == ((1501, 1003), (1.0, 2.0, 4.0), 0.25)
+    for mpp, corners in (
+        (0.25, [(17, 401), (901, 33)]),
+        (0.5, [(20, 400), (1001, 98)]),
+        (1.0, [(40, 340), (1041, 76)]),
+    ):
+        geometry = slide.geometry(64, mpp)
+        assert geometry.downsample == mpp / 0.25
+        step = int(geometry.downsample)
+        for x, y in corners:
+            patch = slide.read_patch(x, y, geometry).astype(int)
+            truth = sf.area_average(pixels[y : y + 64 * step, x : x + 64 * step], step).astype(int)
+            assert abs(patch - truth).mean() < 1.5  # a corner between pixels of the level is resampled
+    with pytest.raises(EmptyPatchError):
+        slide.read_patch(620, 100, slide.geometry(64, 0.25))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 import support.slides as sf
 import tifffile
 
+from pipeline.base.errors import SlideError
 from pipeline.slides.reader import Slide
 from pipeline.slides.stated_mpp import DICOM_MM, PHILIPS_MM, stated_mpps
 
@@ -51,6 +52,49 @@ def test_each_field_in_its_unit(properties: dict[str, str], expected: dict[str, 
     assert found.keys() == expected.keys()
     for name, mpp in expected.items():
         assert found[name] == pytest.approx(mpp)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ('PhysicalSizeX="0.25" PhysicalSizeY="0.26"', (0.25, 0.26)),  # um, if it does not say
+        ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.00025" PhysicalSizeYUnit="mm"', (0.25, 0.25)),
+        ('PhysicalSizeX="0.25" PhysicalSizeXUnit="µm"', (0.25, 0.25)),
+        ('PhysicalSizeX="0.25" PhysicalSizeXUnit="pixel" PhysicalSizeY="0.25" PhysicalSizeYUnit="pixel"', None),
+        ('PhysicalSizeX="1000"', None),
+        ('PhysicalSizeX="wide"', None),
+        ('PhysicalSizeX="0.25', None),
+        ("", None),
+    ],
+)
+def test_what_an_ome_tiff_says_in_its_xml(attributes: str, expected: tuple[float, float] | None) -> None:
+    """Of its first image, whatever the name space."""
+    pixels = f'<Image><Pixels SizeX="9" {attributes}/></Image><Image><Pixels PhysicalSizeX="4"/></Image>'
+    text = f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/x">{pixels}</OME>'
+    found = stated_mpps({"tiff.ImageDescription": text})
+    assert found == ({} if expected is None else {"PhysicalSizeX (OME-XML)": pytest.approx(expected)})
+
+
+@pytest.mark.parametrize("text", ["scanned at PhysicalSizeX 0.25", "<!DOCTYPE a><OME PhysicalSizeX='0.25'/>"])
+def test_a_description_that_is_no_xml_states_nothing(text: str) -> None:
+    assert stated_mpps({"tiff.ImageDescription": text}) == {}
+
+
+def test_an_ome_tiff_without_mpp_tells_what_its_xml_says(tmp_path: Path) -> None:
+    """Its tags say nothing, or something else."""
+    path, options = tmp_path / "a.ome.tif", {"tile": (64, 64), "photometric": "rgb"}
+    sizes = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, sf.make_pixels("blank", 128, 128), metadata=sizes, ome=True, **options)
+    with pytest.raises(
+        SlideError, match=r"it has no mpp \(um/px\), though its field PhysicalSizeX \(OME-XML\) says 0\.25\. G"
+    ):
+        Slide(path)
+    assert Slide(path, 0.25).info.warnings == ()
+    tags = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, sf.make_pixels("blank", 128, 128), metadata=sizes, ome=True, **options, **tags)
+    assert Slide(path).info.warnings == (
+        "the slide's field PhysicalSizeX (OME-XML) says 0.25 um/px, but 0.5 is used. Is it right?",
+    )
 
 
 @pytest.mark.parametrize(

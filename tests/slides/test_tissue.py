@@ -10,12 +10,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import support.slides as sf
+import tifffile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from skimage.morphology import remove_small_objects
 from support.artefacts import stroke
+from support.czi import make_czi_slide
 from support.glass import BACKGROUNDS, GLASS, PINK, STROMA, TINTS, on_glass, with_noise
 from support.stained import HEIGHT, WIDTH, glass, overlap, piece, stain
 
@@ -228,6 +230,54 @@ def test_a_slide_without_levels_says_that_it_takes_longer(tmp_path: Path) -> Non
     )
     small = Slide(sf.make_slide(tmp_path / "small.svs", width=600, height=400, mpp=0.5, downsamples=(1,)))
     assert long_reading_note(small) == ""
+
+
+def test_a_slide_whose_levels_openslide_does_not_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SubIFDs of an OME-TIFF: the user thinks that it has levels."""
+    monkeypatch.setattr(tissue, "MANY_PX", 1)
+    pixels, tags = sf.make_pixels("blank", 256, 256), {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    for name, num_hidden in (("plain.tif", 0), ("hidden.ome.tif", 1)):
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            writer.write(pixels, tile=(64, 64), photometric="rgb", subifds=num_hidden, **tags)
+            for _ in range(num_hidden):
+                writer.write(pixels[::2, ::2], tile=(64, 64), photometric="rgb", subfiletype=1)
+        slide = Slide(tmp_path / name)
+        assert len(slide.info.downsamples) == 1
+        assert ("others are SubIFDs" in long_reading_note(slide)) is (num_hidden > 0)
+
+
+@pytest.mark.parametrize(
+    "tint", [(1.0, 1.0, 1.0), (1.0, 0.93, 0.78), (0.95, 0.92, 1.0)], ids=["white", "amber", "lilac"]
+)
+def test_tinted_glass_of_a_small_scanned_part(tmp_path: Path, tint: tuple[float, float, float]) -> None:
+    """It is a hundredth of the slide, the rest of which was not scanned and is white."""
+    scene = (sf.make_pixels("tissue", 240, 200, seed=3, mpp=8.0) * np.array(tint)).clip(0, 255).astype(np.uint8)
+    masks = []
+    for scale in (1, 8):
+        pixels = np.full((200 * scale, 240 * scale, 3), 255, np.uint8)
+        pixels[:200, :240] = scene
+        boxes = [(0, 0, 240, 200)]
+        path = make_czi_slide(tmp_path / f"{scale}.czi", pixels, mpp=4.0, scenes=boxes, downsamples=(1,))
+        masks.append(find_tissue(Slide(path), ALL).mask)
+    alone, beside = masks
+    assert beside.shape == (8 * alone.shape[0], 8 * alone.shape[1])
+    assert 0.1 < alone.mean() < 0.6
+    assert (beside[: alone.shape[0], : alone.shape[1]] != alone).mean() < 0.01
+    assert beside.sum() == beside[: alone.shape[0], : alone.shape[1]].sum()
+
+
+@pytest.mark.parametrize("tint", [(1.0, 0.93, 0.78), (0.8, 0.8, 0.8)], ids=["amber", "grey"])
+def test_densities_are_measured_against_the_glass_of_the_scanned_part(
+    tmp_path: Path, tint: tuple[float, float, float]
+) -> None:
+    """Against the white of what was not scanned, tissue on amber glass has the colour of ink."""
+    scene = sf.make_pixels("tissue", 1200, 1000, seed=3, mpp=2.0)[150:850, 250:950] * np.array(tint)
+    pixels = np.full((2000, 2000, 3), 255, np.uint8)
+    pixels[:700, :700] = scene.clip(0, 255).astype(np.uint8)
+    path = make_czi_slide(tmp_path / "a.czi", pixels, mpp=2.0, scenes=[(0, 0, 700, 700)], downsamples=(1,))
+    found = find_tissue(Slide(path), ALL)
+    assert np.abs(np.subtract(found.glass[0], np.array(tint) * 243)).max() < 4
+    assert drop_artefacts(found, found.pixel_l0_px * 2.0).mask.sum() == found.mask.sum() > 0
 
 
 def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import support.slides as sf
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 from support.mirax import make_mirax_slide, photo_corner
 
@@ -172,6 +174,32 @@ def test_why_there_is_no_patch(slide: Slide) -> None:
     assert (len(bare.coords_l0_px), bare.why_empty) == (0, "no patch has 25% of its area on tissue")
     grouped = lay_grid(slide, PlanConfig(patch_px=64, tiling="level0").grid)
     assert grouped.why_empty.endswith("of its area on tissue with its centre, in a group of 5")
+
+
+def with_alpha(path: Path, alpha: NDArray[np.uint8]) -> Path:
+    """A slide of one level with that fourth channel."""
+    pixels = np.dstack([sf.make_pixels("tissue", *alpha.shape[::-1], mpp=0.5), alpha])
+    options: dict[str, Any] = {"photometric": "rgb", "extrasamples": ["unassalpha"], "metadata": None}
+    resolution = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, tile=(256, 256), compression="deflate", **options, **resolution)
+    return path
+
+
+def test_a_fourth_channel_that_makes_a_slide_transparent_is_named(tmp_path: Path) -> None:
+    """Without a word it would be a slide without tissue, or one of paler colours."""
+    grid, alpha = PlanConfig(patch_px=64).grid, np.zeros((512, 704), np.uint8)
+    nothing = lay_grid(Slide(with_alpha(tmp_path / "zero.tif", alpha)), grid)
+    assert nothing.num_cells > 0 == len(nothing.coords_l0_px)
+    assert nothing.why_empty.startswith("it has no pixels: all are transparent. Is its fourth channel, which counts as")
+    alpha[:, :64] = 255  # glass beside the tissue
+    mostly = lay_grid(Slide(with_alpha(tmp_path / "mostly.tif", alpha)), grid)
+    assert "; 91% of it has no pixels: never scanned, or transparent (alpha)" in mostly.why_empty
+    alpha[:] = 255
+    for share, is_told in ((0.15, False), (0.3, True)):
+        alpha[: int(512 * share)] = 128
+        paler = lay_grid(Slide(with_alpha(tmp_path / f"{share}.tif", alpha)), grid)
+        assert len(paler.coords_l0_px) > 0
+        assert any("of it is transparent in part" in words for words in paler.warnings) is is_told
 
 
 def test_a_patch_under_artefacts_is_dropped_though_most_of_it_is_tissue(

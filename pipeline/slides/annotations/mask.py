@@ -11,7 +11,6 @@ import math
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
-from xml.etree.ElementTree import Element
 
 import numpy as np
 import tifffile
@@ -23,8 +22,8 @@ from pipeline.base.outside import require_claim, require_room
 from pipeline.config.class_rules import clean_class
 from pipeline.slides.annotations.drawn import Notes, ScannedPart
 from pipeline.slides.annotations.regions import MaskRegions
-from pipeline.slides.annotations.xml_regions import parse_tree
 from pipeline.slides.geometry import true_downsample
+from pipeline.slides.stated_mpp import ome_sides_um
 
 PNG_END = b"IEND\xaeB`\x82"
 """Name and checksum of the last chunk of a PNG."""
@@ -36,8 +35,6 @@ SIZE_TOLERANCE = 0.02
 """Share by which a mask that states its scale may reach beyond the slide. Our choice: the rule for a manifest's mpp."""
 NOTED_LACK = 0.02
 """Share of the slide's area that a mask lacks and that is worth a note. Our choice."""
-UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3}
-"""OME's units of length, micrometres each; some programs write the Greek letter mu for the micro sign."""
 SAID_BY_TAGS = {270, 282, 283, 296}
 """Codes of the tags that say a TIFF's scale and the names of its classes."""
 LOSSY_COMPRESSIONS = (
@@ -279,15 +276,7 @@ def _names(description: str) -> dict[str, str]:
 
 def _ome_mpp(text: str) -> float | None:
     """The um/px of the first image of OME-XML; `None` if it is not said."""
-    root = parse_tree(text.encode())
-    pixels = next((item for item in root.iter() if item.tag.rpartition("}")[2].rpartition(":")[2] == "Pixels"), None)
-    return None if pixels is None else _one_mpp([_physical(pixels, axis) for axis in "XY"])
-
-
-def _physical(pixels: Element, axis: str) -> float | None:
-    """OME's physical size of a pixel along an axis, um."""
-    size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
-    return float(size) * UM_PER_UNIT[unit] if size and unit in UM_PER_UNIT else None
+    return _one_mpp(ome_sides_um(text))
 
 
 def _tag_mpp(page: tifffile.TiffPage) -> float | None:

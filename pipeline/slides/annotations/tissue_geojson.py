@@ -13,6 +13,7 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ def tissue_from_file(
         reasons[drawn] = reason_of(rules[-1])
     mask &= (reasons == 0) & ~whole.unscanned
     notes = tuple(f"{path.name} of --tissue-from: {note}" for note in (*found.notes, *_unused(found)))
-    return TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail, reasons, rules=tuple(rules)), notes
+    tissue = TissueMask(mask, pixel_l0_px, unreadable & mask, thumbnail, reasons, rules=tuple(rules))
+    return replace(tissue, bare=float(whole.unscanned.mean()), faded=whole.num_faded / mask.size), notes
 
 
 def doubts_of(tissue: TissueMask, pixel_um: float) -> tuple[str, ...]:

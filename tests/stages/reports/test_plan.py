@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import support.slides as sf
 from support.commands import call_g2l
+from support.czi import make_czi_slide
 from support.extraction import made_up_plan
 
 from pipeline.cohort.audit import AuditRow
@@ -150,18 +151,23 @@ def test_odd_slides_are_named(tmp_path: Path) -> None:
     """All tissue, and patches of one colour, which today's rules drop."""
     inside = sf.make_pixels("tissue", 3000, 3000, mpp=0.5)[1000:2000, 1000:2000]
     sf.write_slide(tmp_path / "full.svs", inside, mpp=0.5)
+    canvas = np.full((2000, 2400, 3), 255, np.uint8)
+    canvas[:1000, :1000] = 255 - inside // 2  # another slide
+    make_czi_slide(tmp_path / "part.czi", canvas, mpp=0.5, scenes=[(0, 0, 1000, 1000)])  # all else was not scanned
     flat = sf.make_pixels("blank", 1000, 1000, mpp=0.5)
     flat[100:900, 100:900] = (224, 158, 192)
     sf.write_slide(tmp_path / "flat.svs", flat, mpp=0.5)
     sf.make_slide(tmp_path / "usual.svs", width=1000, height=1000, mpp=0.5, seed=1)
-    write_manifest(tmp_path / "m.csv", [ManifestRow(n, f"{n}.svs", n) for n in ("flat", "full", "usual")])
+    paths = ("flat.svs", "full.svs", "part.czi", "usual.svs")
+    write_manifest(tmp_path / "m.csv", [ManifestRow(Path(path).stem, path, path) for path in paths])
     manifest = read_manifest(tmp_path / "m.csv")
     by_rules = {row.slide_id: row for row in plan_slides(manifest, PlanConfig(patch_px=64), workers=1).audit}
     assert (by_rules["flat"].patches_taken, by_rules["flat"].status) == (0, "failed")
     plan = plan_slides(manifest, PlanConfig(patch_px=64, skip_rule=LATER_RULES), workers=1)
     warnings = {row.slide_id: row.warnings for row in plan.audit}
     assert "of 24 patches looked at are of one colour" in warnings["flat"]
-    assert "of it counts as tissue: is there no glass" in warnings["full"]
+    for name in ("full", "part"):
+        assert "of it counts as tissue: is there no glass" in warnings[name]
     assert warnings["usual"] == ""
 
 
