@@ -86,7 +86,7 @@ def test_an_ome_tiff_without_mpp_tells_what_its_xml_says(tmp_path: Path) -> None
     sizes = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
     tifffile.imwrite(path, sf.make_pixels("blank", 128, 128), metadata=sizes, ome=True, **options)
     with pytest.raises(
-        SlideError, match=r"it has no mpp \(um/px\), though its field PhysicalSizeX \(OME-XML\) says 0\.25\. G"
+        SlideError, match=r"it has no mpp \(um/px\), though its field PhysicalSizeX \(OME-XML\) says 0\.25 um/px\. G"
     ):
         Slide(path)
     assert Slide(path, 0.25).info.warnings == ()
