@@ -12,6 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pipeline.base import interrupts
+
 SILENT = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime 1.29 and later: a device id in ~/.cache/Microsoft, and reports
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: versions of libraries in its requests
@@ -24,8 +26,8 @@ MATPLOTLIB_FOLDER = "MPLCONFIGDIR"
 def leave_no_trace() -> None:
     """Set the variables that the user has not set, for this process and its children.
 
-    matplotlib creates its folder if it needs one; it is removed when this process ends. Where no temporary folder can
-    be written, matplotlib is left to itself: commands that need neither go on.
+    matplotlib creates its folder if it needs one; it is removed when this process ends, also by a signal. Where no
+    temporary folder can be written, matplotlib is left to itself: commands that need neither go on.
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
@@ -36,7 +38,9 @@ def leave_no_trace() -> None:
             return
         folder = temporary / f"g2l-matplotlib-{secrets.token_hex(8)}"
         os.environ[MATPLOTLIB_FOLDER] = str(folder)
-        atexit.register(_remove, folder, os.getpid())
+        owner = os.getpid()
+        atexit.register(_remove, folder, owner)
+        interrupts.undo_at_end(lambda: _remove(folder, owner), folder)
 
 
 def _remove(folder: Path, owner: int) -> None:

@@ -107,7 +107,7 @@ def remove_probes(folder: Path) -> int:
             status = os.lstat(path)
             is_small = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= MOST_PROBE_BYTES
             is_old = time.time() - status.st_mtime > OLD_SECONDS
-            is_left = is_old if is_of_lock or writer_of(name) is None else _is_left_over(path, locked=False)
+            is_left = is_old if is_of_lock or writer_of(name) is None else is_left_over(path, locked=False)
             if is_small and status.st_uid == os.geteuid() and is_left:
                 with interrupts.guard:
                     path.unlink()
@@ -115,7 +115,7 @@ def remove_probes(folder: Path) -> int:
     return count
 
 
-def _is_left_over(path: Path, locked: bool) -> bool:
+def is_left_over(path: Path, locked: bool) -> bool:
     """Whether the writer of `path` has gone; `locked` says that this process holds the lock of its output."""
     writer = writer_of(path.name)
     if writer is None:
@@ -158,7 +158,7 @@ def _left_overs(place: str, names: Sequence[str], locks: Set[str]) -> Iterator[P
     for name in names:
         if is_leftover_name(name) and not any(is_aside_of(name, output) for output in busy):
             path = Path(place, name)
-            if _is_left_over(path, locked=True):
+            if is_left_over(path, locked=True):
                 yield path
 
 
@@ -174,7 +174,7 @@ def remove_asides_of(path: Path, *, locked: bool = True) -> int:
     for name in names:
         if name.endswith(ASIDE_SUFFIX) and is_aside_of(name, path.name):
             aside = path.with_name(name)
-            if _is_left_over(aside, locked):
+            if is_left_over(aside, locked):
                 with interrupts.guard:
                     remove(aside)
                 count += 1

@@ -126,6 +126,8 @@ def replace(aside: Path, path: Path) -> None:
                 f"{path.parent} is on a file system that cannot rename over a file ({error.strerror}): a kill "
                 "during a rewrite may lose the file"
             )
+        else:
+            remove(aside)  # still there if both are names of one file: the system then does nothing, without an error
 
 
 def open_aside(path: Path) -> tuple[Path, object]:

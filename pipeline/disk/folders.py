@@ -7,8 +7,10 @@ its word alone: the list must be a file of this user, and each entry must have t
 """
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from pathlib import Path
 from pipeline.base import interrupts
 from pipeline.base.outside import parse_object
 from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, holds_nothing, is_leftover_name, remove, remove_asides_of
-from pipeline.disk.files import sync_file, sync_folder, sync_tree
+from pipeline.disk.files import name_path, sync_file, sync_folder, sync_tree
 from pipeline.disk.locks import hold_new_folder
 
 FILLING = ".filling" + ASIDE_SUFFIX
@@ -63,11 +65,43 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
                 os.rename(aside, folder)
                 hold_new_folder(folder)
         sync_folder(folder if in_place else folder.parent)
-    except BaseException:
+    except BaseException as error:
         remove(aside)
+        if isinstance(error, OSError) and _is_within(error.filename, aside):
+            error.filename = None  # half-written, and gone
+        if isinstance(error, OSError):
+            name_path(error, folder)
         raise
     finally:
         interrupts.settled(key)
+
+
+def _is_within(name: object, folder: Path) -> bool:
+    """Whether an error's file name is that of a folder or of something in it."""
+    return isinstance(name, str | os.PathLike) and Path(name).is_relative_to(folder)
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename a file or folder. A folder of a lower layer of an overlay, such as one that the image of a container has,
+    cannot be renamed: it is copied, then removed.
+
+    Raises:
+        OSError: it cannot be moved; `path` is as it was.
+    """
+    try:
+        os.rename(path, to)
+    except OSError as error:
+        if error.errno != errno.EXDEV or path.is_symlink() or not path.is_dir():
+            raise
+        aside = to.with_name(aside_name(to.name))
+        try:
+            shutil.copytree(path, aside, symlinks=True)
+            sync_tree(aside)
+            os.rename(aside, to)
+        except BaseException:
+            remove(aside)
+            raise
+        remove(path)
 
 
 def empty_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import read_json, reading
 from pipeline.disk.asides import aside_name, remove
 from pipeline.disk.files import write_json
-from pipeline.disk.folders import is_free, new_folder
+from pipeline.disk.folders import is_free, move, new_folder
 from pipeline.slides.identity import parts_digest
 
 Picture = tuple[str, NDArray[np.uint8]]
@@ -47,7 +47,7 @@ def write_pictures(folder: Path, sources: Iterable[Path], pictures: Callable[[],
             return False
         say(f"note: {folder} was cut from other files, or they have changed; it is cut anew")
         aside = folder.with_name(aside_name(f"{folder.name}.old"))
-        os.rename(folder, aside)
+        move(folder, aside)
         remove(aside)
     with new_folder(folder, CUT_FROM_FILE) as aside:
         aside.mkdir()

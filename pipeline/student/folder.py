@@ -26,6 +26,7 @@ from pipeline.base import interrupts
 from pipeline.base.errors import EncoderError, G2LError, first_line
 from pipeline.disk.asides import aside_name, remove, remove_asides_of
 from pipeline.disk.files import sha256_file, sync_folder, write_text, written_by_library
+from pipeline.disk.folders import move
 from pipeline.encoders.load import require_numbers, timm_config
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file, require_plain_types
@@ -111,7 +112,7 @@ def write_student(
         write_student_json(aside, describe(aside))
         with interrupts.guard:
             if folder.exists():
-                os.rename(folder, old)
+                move(folder, old)
             os.rename(aside, folder)
         sync_folder(folder.parent)
     except (OSError, safetensors.SafetensorError) as error:

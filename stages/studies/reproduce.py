@@ -50,6 +50,7 @@ from stages.studies.outdated import (
     TABLE_FILE,
     paper_tables_of,
     put_aside,
+    put_back_left,
     results_of,
 )
 
@@ -158,12 +159,14 @@ def check_inputs(root: Path, models: Sequence[str], patch_px: int | None) -> Non
 def started_reproduction(out: Path, name: str, config: ReproduceConfig) -> Iterator[None]:
     """Make the folder, or see that it was made for the same set with the same options, but for those of `RENEWABLE`.
     One that holds no values, since its reproduction failed or was killed, may be corrected in everything. If anything
-    changes, what is there is put aside while the block runs, and is there again if it fails.
+    changes, what is there is put aside while the block runs, and is there again if it fails, as is what a killed call
+    had put aside.
 
     Raises:
         ConfigError: it was made for others, or the folder is not empty and no reproduction's.
     """
     make_output_folder(out)
+    put_back_left(out)
     path = out / REPRODUCE_OPTIONS_FILE
     if not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no reproduction; nothing is overwritten. Choose another --out")

@@ -25,6 +25,20 @@ print(place, place.is_dir())
 """
 
 
+STOPPED = """
+import os, pathlib, signal, time
+import pipeline
+from pipeline.base import interrupts
+interrupts.install()
+place = pathlib.Path(os.environ["MPLCONFIGDIR"])
+place.mkdir()
+(place / "fonts").touch()
+print(place, flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(20)
+"""
+
+
 NO_NETWORK = """
 import os, sys
 def guard(event, arguments):
@@ -52,6 +66,13 @@ def test_loading_libraries_leaves_nothing_in_the_home(tmp_path: Path) -> None:
     assert existed == "True"
     assert not Path(place).exists()  # gone with the process
     assert not traces(home)
+
+
+def test_a_signal_leaves_no_temporary_folder() -> None:
+    environment = without_empty(child_environment() | {MATPLOTLIB_FOLDER: ""})
+    done = subprocess.run([sys.executable, "-c", STOPPED], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143, done.stderr
+    assert not Path(done.stdout.strip()).exists()
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, remove_asides
 from pipeline.disk.files import (
     bytes_below,
     make_output_folder,
+    replace,
     require_new_file,
     sha256_file,
     sha256_json,
@@ -230,6 +231,13 @@ def test_a_file_system_that_cannot_rename_over_a_file(
         write_bytes(tmp_path / "a", b"newer")
     assert caught.value.filename == str(tmp_path / "a")
     assert content(tmp_path) == {"a": b"new"}
+
+
+def test_a_second_name_of_the_same_file_is_not_left(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    (tmp_path / "aside").hardlink_to(tmp_path / "f")
+    replace(tmp_path / "aside", tmp_path / "f")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_names_that_differ_in_capitals_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """A new folder is complete or absent, also where an empty one is there that cannot be replaced."""
 
+import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +12,7 @@ from support.commands import leftovers
 from support.mounts import mounted, needs_mounts
 
 from pipeline.disk.files import write_bytes
-from pipeline.disk.folders import FILLING, empty_folder, is_free, new_folder
+from pipeline.disk.folders import FILLING, empty_folder, is_free, move, new_folder
 from pipeline.disk.locks import exclusive
 
 
@@ -73,6 +75,34 @@ def test_a_full_volume(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"), new_folder(volume, "x") as aside:
             write_bytes(aside.parent / "x", bytes(200_000))
         assert list(volume.iterdir()) == []
+
+
+def test_an_error_of_the_disk_names_the_folder(tmp_path: Path) -> None:
+    """Libraries that write name no file, and the half-written one is gone when somebody reads the message."""
+    for name in (None, "deep"):
+        with pytest.raises(OSError, match="No space left") as caught, new_folder(tmp_path / "f", "x") as aside:
+            raise OSError(errno.ENOSPC, "No space left on device", *([str(aside / name)] if name else []))
+        assert caught.value.filename == str(tmp_path / "f")
+
+
+@needs_mounts
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_folder_of_a_lower_layer_is_moved(tmp_path: Path, is_full: bool) -> None:
+    (tmp_path / "lower" / "f" / "deep").mkdir(parents=True)
+    (tmp_path / "lower" / "f" / "deep" / "a").write_bytes(bytes(100_000))
+    (tmp_path / "lower" / "f" / "link").symlink_to("deep")
+    size = "size=64k" if is_full else "size=1m"
+    with mounted("-t", "tmpfs", "-o", size, "none", at=tmp_path / "layers") as layers:
+        (layers / "upper").mkdir()
+        (layers / "work").mkdir()
+        words = f"lowerdir={tmp_path / 'lower'},upperdir={layers / 'upper'},workdir={layers / 'work'}"
+        with mounted("-t", "overlay", "overlay", "-o", words, at=tmp_path / "seen") as seen:
+            with pytest.raises(OSError, match="No space left") if is_full else contextlib.nullcontext():
+                move(seen / "f", seen / "g")
+            assert [path.name for path in seen.iterdir()] == (["f"] if is_full else ["g"])
+            moved = next(seen.iterdir())
+            assert (moved / "link").is_symlink()
+            assert (moved / "deep" / "a").read_bytes() == bytes(100_000)
 
 
 def test_killed_between_any_two_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,26 @@ def test_where_no_hard_links_can_be_made_it_copies(made: Path, tmp_path: Path, m
     assert store_files(tmp_path / "m") == store_files(made / "whole")
 
 
+def test_a_shard_that_was_linked_before_a_kill_leaves_nothing(
+    parts: list[Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ledger entry was not written yet: it is linked again, over a name of the same file."""
+
+    class Kill(BaseException):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.store.ledger.Ledger.write", kill)
+        with pytest.raises(Kill):
+            merge_parts(parts, tmp_path / "m", link=True)
+    merge_parts(parts, tmp_path / "m", link=True)
+    without_leftovers(tmp_path / "m")
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+
+
 def test_a_part_alone_is_no_store_to_train_on(parts: list[Path]) -> None:
     with pytest.raises(StoreError, match=r"is part 1/3 of a store.*g2l merge"):
         choose_teachers(Store(parts[0]), None, None)
