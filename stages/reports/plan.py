@@ -132,7 +132,7 @@ def estimate(
     """
     rows, train, val = plan.num_rows, plan.count(TRAIN), plan.count(VAL)
     shard_rows = min(rows_per_shard, rows)
-    cases, centers = {s.case_id for s in plan.slides}, {s.center for s in plan.slides if s.center}
+    centers = {s.center for s in plan.slides if s.center}
     if width is None:
         embeddings = f"{np.dtype(dtype).itemsize} bytes for each row and dimension of the teacher"
     else:
@@ -156,9 +156,16 @@ def estimate(
         lines.append("warning: nothing is held out, so a student cannot be scored; see --val-fraction and --val-strip")
     elif val == 1:
         lines.append("warning: only one patch is held out, and scoring a student needs two; see --val-fraction")
-    for kind, names in (("cases", cases), ("centres", centers)):
-        lines += [f"warning: {note}" for note in spelling_notes(kind, names)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_spelling_warnings(plan)])
+
+
+def _spelling_warnings(plan: Plan) -> list[str]:
+    """Warnings of cases and centres that differ only in spelling."""
+    slides = plan.slides
+    kind = "slides, each a case of its own," if all(s.case_id == s.slide_id for s in slides) else "cases"
+    notes = spelling_notes(kind, {s.case_id for s in slides})
+    notes += spelling_notes("centres", {s.center for s in slides if s.center})
+    return [f"warning: {note}" for note in notes]
 
 
 def _resolution_warning(plan: Plan) -> str:

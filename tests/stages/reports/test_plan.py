@@ -93,6 +93,8 @@ def test_cases_that_differ_in_capitals_only() -> None:
         "warning: These cases differ only in spelling (capitals, blanks, zeros, ...) and count as different:"
         " 'P-1' and 'p-1'." in estimate(alike)
     )
+    unnamed = replace(plan, slides=tuple(replace(s, slide_id=s.case_id) for s in alike.slides))
+    assert "warning: These slides, each a case of its own, differ only in spelling" in estimate(unnamed)
     centres = replace(plan, slides=(replace(first, center="Ulm"), replace(second, center="ulm ")))
     assert "warning: These centres differ only in spelling" in estimate(centres)
     assert "warning: These" not in estimate(plan)
