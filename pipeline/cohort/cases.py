@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.base.console import counted
 from pipeline.cohort.barcodes import find_barcode
 
 CASE_COLUMNS = ("case_id", "case", "patient_id", "patient")
@@ -116,7 +117,7 @@ def counted_cases(slides: Iterable[OfCase]) -> str:
     if unclear == facts.slides:
         return "unknown cases"
     known = {slide.case_id for slide in listed if _has_case(slide)}
-    more = f" (of {unclear:,} slides not known)" if unclear else ""
+    more = f" (of {counted(unclear, 'slide')} not known)" if unclear else ""
     return f"{len(known):,} case{'s' * (len(known) != 1)}{more}"
 
 

@@ -96,7 +96,7 @@ def test_a_manifest_is_written_once_and_says_what_it_holds(tmp_path: Path) -> No
     out = tmp_path / "out" / "m.csv"
     out.parent.mkdir()
     first, *more = make_manifest(tmp_path, out)
-    assert first == f"{out}: 3 slides of 2 cases (of 1 slides not known) and 1 centre; paths are relative to {tmp_path}"
+    assert first == f"{out}: 3 slides of 2 cases (of 1 slide not known) and 1 centre; paths are relative to {tmp_path}"
     assert [line.split(":")[0] for line in more] == ["warning"]
     assert list(read_manifest(out, tmp_path).rows) == list(list_folder(tmp_path).rows)
     with pytest.raises(G2LError, match=r"m\.csv exists.*choose another --out"):
