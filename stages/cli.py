@@ -552,11 +552,8 @@ def exit_with(is_partial: bool, group: "LaunchedGroup | None") -> None:
 
 def show(text: str) -> None:
     """Print a result; control characters in file names become escapes."""
-    try:
+    with _naming_output():
         print(printable(text))
-    except OSError as error:
-        error.filename = "standard output"
-        raise
 
 
 def main() -> None:
@@ -644,8 +641,15 @@ def flush_output() -> None:
     Raises:
         OSError: it cannot be written.
     """
-    try:
+    with _naming_output():
         sys.stdout.flush()
+
+
+@contextmanager
+def _naming_output() -> Iterator[None]:
+    """Name standard output in the error of a block that cannot write to it."""
+    try:
+        yield
     except OSError as error:
         error.filename = "standard output"
         raise

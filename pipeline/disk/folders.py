@@ -67,9 +67,9 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
         sync_folder(folder if in_place else folder.parent)
     except BaseException as error:
         remove(aside)
-        if isinstance(error, OSError) and _is_within(error.filename, aside):
-            error.filename = None  # half-written, and gone
         if isinstance(error, OSError):
+            if _is_within(error.filename, aside):
+                error.filename = None  # half-written, and gone
             name_path(error, folder)
         raise
     finally:
