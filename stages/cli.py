@@ -1,7 +1,6 @@
 """The command `g2l`: verbs that parse and call. Nothing heavy is imported before a verb runs."""
 
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,22 +14,7 @@ import typer
 from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
 from pipeline.base.cores import require_addresses
-from pipeline.base.errors import (
-    DONE_IS_KEPT,
-    EXIT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_PARTIAL,
-    EXIT_PIPE,
-    NO_MEMORY,
-    ConfigError,
-    G2LError,
-    first_line,
-    is_memory_gone,
-    limit_of,
-    words_of,
-)
-from pipeline.base.outside import printable
+from pipeline.base.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 from pipeline.base.processes import launched_processes
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
@@ -39,9 +23,9 @@ from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, MergeConfig, NoOptions, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, ModelsConfig, PublishConfig
-from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.options import ReproduceConfig
+from stages.ending import DEBUG_VARIABLE, ended, show
 from stages.options import Call, CommandWithPanels, nonempty_path, with_options
 
 if TYPE_CHECKING:
@@ -49,8 +33,6 @@ if TYPE_CHECKING:
 
 WITHOUT_SCIPY = ("make-manifest", "inspect", "models", "recipes")
 """Commands that load less than the others."""
-DEBUG_VARIABLE = "G2L_TRACEBACK"
-"""Environment variable; 1 shows the traceback of an error."""
 
 app = typer.Typer(
     name="g2l",
@@ -550,54 +532,14 @@ def exit_with(is_partial: bool, group: "LaunchedGroup | None") -> None:
     raise typer.Exit(EXIT_PARTIAL if is_partial and group is None else EXIT_OK)
 
 
-def show(text: str) -> None:
-    """Print a result; control characters in file names become escapes."""
-    with _naming_output():
-        print(printable(text))
-
-
 def main() -> None:
     """Entry point: report errors without a traceback; exit codes are in `errors`."""
     for stream in (sys.stdout, sys.stderr):  # escape what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with interrupts.handled():
-        code = _run()
+        code = ended(_call_app)
     sys.exit(code)
-
-
-def _run() -> int:
-    """Run the command of `sys.argv` and report errors; returns the exit code."""
-    try:
-        os.getcwd()  # where it is gone, relative paths mean nothing and torch does not load
-        code = _call_app()
-        if code == EXIT_INTERRUPTED:  # typer's code for Ctrl-C
-            raise KeyboardInterrupt
-        flush_output()
-    except G2LError as error:
-        return _fail(str(error), error)
-    except KeyboardInterrupt:
-        print("\nstopped; run the same command again to continue", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `g2l ... | head`, `2>&1 | head`: the reader has closed the pipe
-        for stream in (sys.stdout, sys.stderr):  # what they still hold fails no second time
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return EXIT_PIPE
-    except OSError as error:
-        return _fail(words_of(error), error)
-    except UnicodeEncodeError as error:
-        return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or use a link to it", error)
-    except Exception as error:
-        if words := _words_of_limit(error):
-            return _fail(words, error)
-        if type(error).__module__.split(".")[0] not in ("click", "typer"):
-            raise
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        return EXIT_ERROR
-    return code or EXIT_OK
 
 
 def _call_app() -> int:
@@ -613,61 +555,6 @@ def _call_app() -> int:
             raise end.__context__ from None
         raise
     return code
-
-
-def _words_of_limit(error: Exception) -> str:
-    """What to say of an error that a limit of the machine brought about; empty for others."""
-    if limit_of(error) is not None or is_memory_gone():  # without memory, whatever is raised may be for want of it
-        return first_line(error)
-    if _is_out_of_memory(error):
-        return f"too little memory, here or on the GPU ({first_line(error)}). Finished work is kept"
-    return ""
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed, as where weights are too large for a device. What knows more says more."""
-    if isinstance(error, ImportError):  # of a library larger than `ulimit -v` allows; other reasons stand behind it
-        return str(error).endswith("failed to map segment from shared object")
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from pipeline.base.memory import is_out_of_memory
-
-    return is_out_of_memory(error)
-
-
-def flush_output() -> None:
-    """Flush standard output, so that a full disk is reported.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with _naming_output():
-        sys.stdout.flush()
-
-
-@contextmanager
-def _naming_output() -> Iterator[None]:
-    """Name standard output in the error of a block that cannot write to it."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = "standard output"
-        raise
-
-
-def _fail(message: str, error: BaseException) -> int:
-    if os.environ.get(DEBUG_VARIABLE) == "1":
-        raise error
-    unexpected = not isinstance(error, G2LError | OSError | UnicodeError)
-    limit = str(limit_of(error) or (f"{NO_MEMORY}. {DONE_IS_KEPT}" if unexpected and is_memory_gone() else ""))
-    if limit and limit not in message:
-        message = f"{message}: {limit}"
-    print(printable(f"error: {message}"), file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:  # avoid a second failure when the process ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_ERROR
 
 
 if __name__ == "__main__":

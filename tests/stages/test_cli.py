@@ -7,14 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import torch
 from support.commands import call_g2l, called, run_g2l
 from support.earlier import unpack
 from support.extraction import TEACHER, write_cohort, write_teacher
 from support.inspected import begun_reproduction, begun_study
-from support.limits import little_memory_left
 
-from pipeline.base.errors import EXIT_ERROR
 from pipeline.config.base import Config, differences, read_options
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig, TrainConfig
@@ -22,7 +19,6 @@ from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import exclusive
 from pipeline.evaluate.options.config import evaluate_config
-from stages import cli
 from stages.options import Call
 
 COMMANDS = (
@@ -176,47 +172,6 @@ def test_each_kind_of_output_is_inspected_without_torch(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True)
         assert done.returncode == 0, name + done.stderr
         assert str(tmp_path / name) in done.stdout
-
-
-@pytest.mark.slow
-def test_a_traceback_is_shown_when_asked_for() -> None:
-    done = run_g2l("inspect", "nowhere", G2L_TRACEBACK="1")
-    assert "Traceback" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB\nmore"), "Tried to allocate 9.00 GiB"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "can't allocate memory"),
-        (MemoryError(), "MemoryError"),
-        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "libtorch_cpu"),
-    ],
-)
-def test_too_little_memory_is_told_wherever_it_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, words: str
-) -> None:
-    """As where a model is larger than the GPU; other errors that nobody expects show where they come from."""
-
-    def failing(**_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(cli, "app", failing)
-    with pytest.raises(SystemExit, match=str(EXIT_ERROR)):
-        cli.main()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: too little memory, here or on the GPU (")
-    assert words in line
-    with little_memory_left(), pytest.raises(SystemExit, match=str(EXIT_ERROR)):
-        cli.main()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "this process has no memory left" in line
-    error = RuntimeError("shapes do not fit")
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
-        cli.main()
-    with little_memory_left(), pytest.raises(SystemExit, match=str(EXIT_ERROR)):  # whatever a library makes of that
-        cli.main()
-    assert capsys.readouterr().err.startswith("error: shapes do not fit: this process has no memory left")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pipeline.cohort.manifest import id_trouble
 from pipeline.store.shards import ShardWriter
 from pipeline.store.store import Store
 from pipeline.student.card import in_markdown
-from stages.cli import show
+from stages.ending import show
 
 HOSTILE = (
     "<script>alert(1)</script>",
