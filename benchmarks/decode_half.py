@@ -29,9 +29,9 @@ from pipeline.cohort.plan import SlidePlan
 from pipeline.config.plan import PlanConfig
 from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights, fetch_slide
 from pipeline.encoders.build import build_encoder
+from pipeline.slides.direct.tile_cache import TileCache
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.reader import Slide
-from pipeline.slides.tile_cache import TileCache
 from stages.plan import plan_slides
 
 FASTER = 1.5

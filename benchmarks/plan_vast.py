@@ -46,9 +46,10 @@ def plan(path: Path) -> int:
 
 def decode(path: Path) -> int:
     """Decode each tile once; returns how many there are."""
-    from pipeline.slides.direct import TiledTiff, decode_jpeg
+    from pipeline.slides.direct.decoding import decode_jpeg
+    from pipeline.slides.direct.tile_cache import TileCache
+    from pipeline.slides.direct.tiled_tiff import TiledTiff
     from pipeline.slides.reader import Slide
-    from pipeline.slides.tile_cache import TileCache
 
     info = Slide(path).info
     level = TiledTiff(path, info.vendor, info.level_sizes_px, TileCache()).levels[0]

@@ -29,10 +29,10 @@ from pipeline.base.images import reduce_by_torch
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.groups import Resampling
 from pipeline.config.plan import PlanConfig
-from pipeline.slides.direct import TiledTiff
+from pipeline.slides.direct.tile_cache import TileCache
+from pipeline.slides.direct.tiled_tiff import TiledTiff
 from pipeline.slides.geometry import region_box
 from pipeline.slides.reader import RESAMPLING, Slide
-from pipeline.slides.tile_cache import TileCache
 from stages.plan import plan_slides
 
 FASTER, OF_LEAST = 2.5, 0.9

@@ -31,8 +31,8 @@ from pipeline.disk.objects.places import say_where
 from pipeline.disk.objects.present import absent_places
 from pipeline.disk.second_look import Work
 from pipeline.encoders.embed import EncoderForward, batches_at_once, read_and_embed
+from pipeline.slides.pool import accept_all
 from pipeline.slides.read_again import read_patches
-from pipeline.slides.reader import accept_all
 from pipeline.slides.staging.objects import require_stage
 from pipeline.slides.staging.one import LastCopy, with_own_copy
 from pipeline.store.changed_slides import noting_changed

@@ -44,7 +44,7 @@ from pipeline.features.importing import (
 from pipeline.features.match import Matched
 from pipeline.features.proof import BATCH_ROWS, Proof, embed_sample, prove, sample_rows
 from pipeline.slides.patch_sample import patches_to_measure
-from pipeline.slides.reader import accept_all
+from pipeline.slides.pool import accept_all
 from pipeline.store.changed_slides import noting_changed
 from pipeline.store.check import require_files
 from pipeline.store.create import create_store, is_store, open_to_continue

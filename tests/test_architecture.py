@@ -97,7 +97,7 @@ MAY_READ = {
     "pipeline.disk.tables": "asks for a regular file first; bounds its size itself",
     "pipeline.disk.tensor_files": "asks for a regular file first",
     "pipeline.encoders.weight_files": "asks for a regular file first",
-    "pipeline.slides.direct": "tiles of slides that OpenSlide has opened",
+    "pipeline.slides.direct.tiled_tiff": "tiles of slides that OpenSlide has opened",
     "pipeline.slides.dicom": "the head of a regular file, for which it asks first",
     "pipeline.slides.identity": "parts of slides that OpenSlide has opened",
     "pipeline.slides.staging.copies": "a regular file, for which it asks first, opened without waiting; and its copy",

@@ -13,7 +13,7 @@ from pipeline.base.errors import StoreError
 from pipeline.base.outside import is_there, read_json, reading
 from pipeline.disk.files import write_json
 from pipeline.disk.locks import exclusive_soon
-from pipeline.slides.reader import Accepts, accept_all
+from pipeline.slides.pool import Accepts, accept_all
 from pipeline.store.store import Store
 
 CHANGED_FILE = "changed-slides.json"

@@ -27,7 +27,8 @@ from pipeline.slides.artefacts.patch_checks import LOOKS_BACK, PatchFault
 from pipeline.slides.artefacts.patch_qc import PatchChecks
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
-from pipeline.slides.reader import Accepts, Slide, SlidePool
+from pipeline.slides.pool import Accepts, SlidePool
+from pipeline.slides.reader import Slide
 from pipeline.slides.staging.ahead import Copies, KnownCopy, Staging
 from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.store.format import Status

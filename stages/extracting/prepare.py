@@ -12,7 +12,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views.strengths import EARLIER
 from pipeline.config.stages import ExtractConfig
 from pipeline.slides.artefacts.patch_checks import PATCH_RULES
-from pipeline.slides.reader import accept_all
+from pipeline.slides.pool import accept_all
 from pipeline.slides.staging.one import LastCopy
 from pipeline.store.check import require_files
 from pipeline.store.create import VIEW_SETTINGS, create_store, is_store, open_further, open_to_continue

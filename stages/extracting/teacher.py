@@ -17,7 +17,7 @@ from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import weights_here
-from pipeline.slides.reader import Accepts
+from pipeline.slides.pool import Accepts
 from pipeline.slides.staging.ahead import Copies
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches
 from pipeline.store.store import Store

@@ -25,7 +25,8 @@ from pipeline.slides.identity import (
     read_identity,
 )
 from pipeline.slides.info import SlideInfo
-from pipeline.slides.reader import Slide, SlidePool, accept_all, require_planned
+from pipeline.slides.pool import SlidePool, accept_all, require_planned
+from pipeline.slides.reader import Slide
 
 INFO = SlideInfo("aperio", 0.5, "slide", (1000, 800), (0, 0, 1000, 800), ((1000, 800),), (1.0,), None, (255, 255, 255))
 

@@ -11,7 +11,7 @@ import support.slides as sf
 from pipeline.base.images import encode_image
 from pipeline.cohort.audit import AuditRow
 from pipeline.slides import patch_sample
-from pipeline.slides.direct import TiledTiff
+from pipeline.slides.direct.tiled_tiff import TiledTiff
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.patch_sample import expected_pixel_bytes, is_plain, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide

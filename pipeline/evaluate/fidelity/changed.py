@@ -15,7 +15,8 @@ from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
 from pipeline.evaluate.fidelity.score import StoreRows, require_enough
 from pipeline.sampling import TRAIN, VAL
-from pipeline.slides.reader import Accepts, Slide, require_planned
+from pipeline.slides.pool import Accepts, require_planned
+from pipeline.slides.reader import Slide
 from pipeline.store.changed_slides import only_noted
 from pipeline.store.store import Store, StoredTeacher
 

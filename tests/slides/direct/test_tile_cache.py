@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.slides.tile_cache import TileCache
+from pipeline.slides.direct.tile_cache import TileCache
 
 
 def test_the_cache_is_bounded_and_drops_the_oldest() -> None:
