@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from support.slides import make_big_slide  # of the tests; `inputs` sets the path
 
 from pipeline.base.console import table
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import SlidePlan
 from pipeline.config.plan import PlanConfig
 from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights, fetch_slide

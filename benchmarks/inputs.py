@@ -18,7 +18,7 @@ import torch
 
 from pipeline.base.devices import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels
 from pipeline.base.errors import ConfigError
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from stages.plan import plan_slides

@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.base.console import table
 from pipeline.base.images import encode_image
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import SlidePlan
 from pipeline.config.plan import PlanConfig
 from pipeline.demo_data import fetch_slide

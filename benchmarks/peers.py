@@ -56,7 +56,7 @@ from support.slides import make_big_slide  # of the tests; `inputs` sets the pat
 
 from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.plan import PlanConfig

@@ -58,7 +58,7 @@ def prepare(folder: Path, title: str, count: int) -> None:
 
 def plan(folder: Path, gives_back: bool) -> None:
     """One process: plan the vast slides; prints the peak."""
-    from pipeline.cohort.manifest import read_manifest
+    from pipeline.cohort.manifest.read import read_manifest
     from pipeline.config.plan import PlanConfig
     from stages.plan import plan_slides
 

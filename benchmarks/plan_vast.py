@@ -35,7 +35,7 @@ def prepare(path: Path, shrink: int) -> None:
 
 def plan(path: Path) -> int:
     """Plan the slide; returns how many patches there are."""
-    from pipeline.cohort.manifest import read_manifest
+    from pipeline.cohort.manifest.read import read_manifest
     from pipeline.config.plan import PlanConfig
     from stages.plan import plan_slides
 

@@ -26,7 +26,7 @@ from support.slides import make_big_slide  # of the tests; `inputs` sets the pat
 from pipeline.base.console import table
 from pipeline.base.devices import keep_freed_memory
 from pipeline.base.images import reduce_by_torch
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.groups import Resampling
 from pipeline.config.plan import PlanConfig
 from pipeline.slides.direct.tile_cache import TileCache

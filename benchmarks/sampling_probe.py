@@ -28,7 +28,7 @@ from resampled import in_words, share_draws
 
 from pipeline.base.console import table
 from pipeline.base.loader import one_by_one
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig

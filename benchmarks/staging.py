@@ -25,7 +25,7 @@ from support.slides import make_big_slide  # of the tests; `inputs` sets the pat
 from support.staging import slow_source
 
 from pipeline.base.console import table
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig

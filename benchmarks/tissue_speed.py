@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.base.console import table
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import LATER_RULES, RuleName
 from pipeline.slides.tissue import segment

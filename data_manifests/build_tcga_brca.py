@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
 from pipeline.cohort.gdc import SITES_FILE, rows_from_gdc  # noqa: E402
-from pipeline.cohort.manifest import write_manifest  # noqa: E402
+from pipeline.cohort.manifest.read import write_manifest  # noqa: E402
 from pipeline.disk.tables import read_table, refuse, write_table  # noqa: E402
 
 

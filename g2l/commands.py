@@ -33,7 +33,7 @@ from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call
 
 if TYPE_CHECKING:
-    from pipeline.cohort.manifest import Manifest
+    from pipeline.cohort.manifest.rows import Manifest
     from pipeline.cohort.plan import Plan
     from pipeline.report.content import Report
     from pipeline.store.parts.merge import Merged
@@ -59,7 +59,7 @@ def make_manifest(source: AnyPath, out: AnyPath) -> "Manifest":
         G2LError: there are no slides, or `out` exists or cannot be written.
     """
     with as_guest():
-        from pipeline.cohort.manifest import parse_manifest
+        from pipeline.cohort.manifest.read import parse_manifest
         from pipeline.cohort.sources import make_manifest as write
 
         _, paths = _call("make-manifest", {}, None).resolve(NoOptions, source=given_path(source), out=given_path(out))

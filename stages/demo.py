@@ -22,7 +22,8 @@ from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
 from pipeline.base.loader import one_by_one
 from pipeline.base.outside import read_json, reading
 from pipeline.base.units import format_bytes, format_seconds, format_share
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.base import Config

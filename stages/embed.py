@@ -25,7 +25,7 @@ from pipeline.base.devices import (
 from pipeline.base.distributed import own_device
 from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.versions import versions
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.groups import Grid
 from pipeline.config.staging import StageFolder
 from pipeline.config.tissue_rules import EARLIER_RULES

@@ -10,7 +10,8 @@ from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import resolution_note
-from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
+from pipeline.cohort.manifest.read import id_trouble, parse_manifest
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.sources import list_folder
 from pipeline.config.groups import Grid
 from pipeline.config.model_names import FOLDER_PREFIX

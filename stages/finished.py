@@ -15,7 +15,7 @@ from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LEr
 from pipeline.base.outside import read_json, reading
 from pipeline.base.processes import launched_processes
 from pipeline.cohort.audit import EXCLUDED
-from pipeline.cohort.manifest import parse_manifest
+from pipeline.cohort.manifest.read import parse_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import Config, read_options
 from pipeline.config.case_lists import list_files

@@ -39,7 +39,8 @@ from pipeline.cohort.draws.cluster_sheet import draw_cluster_examples
 from pipeline.cohort.draws.cut import NOTHING_LEFT, balance_notes, balanced_by_center
 from pipeline.cohort.leakage.exclusions import PartedRows, exclude_rows
 from pipeline.cohort.leakage.rescans import SlidePrint, rescan_warnings, slide_print
-from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
+from pipeline.cohort.manifest.checks import refuse_near_copies
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow, row_hash, row_split
 from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
 from pipeline.cohort.plan import Plan, SlidePlan, in_order
 from pipeline.config.budget import Budget

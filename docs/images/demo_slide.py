@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.plan import PlanConfig
 from pipeline.demo_data import fetch_slide
 from pipeline.slides.artefacts.dropped import DROPPED_SHEET

@@ -10,7 +10,7 @@ from pipeline.base.console import counted, say
 from pipeline.base.errors import AnnotationError, ConfigError, PlanError, SlideError, Source, did_you_mean
 from pipeline.base.outside import NO_FILE, file_trouble, one_line
 from pipeline.cohort.audit import EXCLUDED
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.class_rules import ClassRules, capitals_apart
 from pipeline.config.groups import AnnotationOrigin, SampleMethod

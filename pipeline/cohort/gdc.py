@@ -16,7 +16,9 @@ from pathlib import Path
 
 from pipeline.base.errors import ManifestError
 from pipeline.cohort.barcodes import Barcode, find_barcode
-from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids
+from pipeline.cohort.manifest.checks import repeated_ids
+from pipeline.cohort.manifest.read import id_trouble
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.disk.label_words import cell_value, is_unknown
 from pipeline.disk.tables import Problem, Record, read_table, refuse

@@ -14,7 +14,7 @@ from pipeline.base.errors import SlideError
 from pipeline.base.units import format_bytes
 from pipeline.cohort.annotated import file_hashes
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.staging import StageFolder
 from pipeline.disk.objects.bucket import ObjectFacts
 from pipeline.disk.objects.places import ObjectPath

@@ -15,7 +15,9 @@ from pipeline.cohort.barcodes import barcode_of_path, frozen_sections
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.cohort.gdc import kinds_of_samples, rows_from_gdc, source_sites
-from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids, write_manifest
+from pipeline.cohort.manifest.checks import repeated_ids
+from pipeline.cohort.manifest.read import id_trouble, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.walk import SLIDE_SUFFIXES, passed_over, slide_paths
 from pipeline.disk.asides import remove_asides_of
 from pipeline.disk.files import require_new_file

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.base.console import Tell
 from pipeline.base.errors import SlideError
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.config.base import differences
 from pipeline.config.groups import Grid

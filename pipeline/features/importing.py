@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import BenchmarkError, G2LError, LimitError, StoreError
 from pipeline.base.outside import reading
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow, row_split
+from pipeline.cohort.manifest.rows import ManifestRow, row_split
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.config.groups import Resampling, Sampling
 from pipeline.features.read import PlacedFeatures, read_placed

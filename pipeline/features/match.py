@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.copies import copies_of_slides, near_copies, near_copy_warning
-from pipeline.cohort.manifest import ManifestRow, parse_manifest
+from pipeline.cohort.manifest.read import parse_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import SlidePlan
 from pipeline.cohort.sources import list_folder
 from pipeline.disk.file_names import file_named

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.console import say
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError
 from pipeline.base.outside import file_trouble
-from pipeline.cohort.manifest import is_manifest
+from pipeline.cohort.manifest.read import is_manifest
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.model_names import is_run
 from pipeline.disk.objects.urls import as_url, shown_url

@@ -13,7 +13,7 @@ from pipeline.base.errors import G2LError
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.budget import USUAL_PRICES, Prices, patches_bought
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.config.budget import Budget
 from pipeline.config.groups import Grid, Sampling, TissueFiles
 from pipeline.config.plan import PlanConfig

@@ -18,7 +18,8 @@ from pipeline.base.units import format_bytes, format_seconds
 from pipeline.base.versions import other_versions
 from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.leakage.exclusions import PartedRows
-from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest
+from pipeline.cohort.manifest.read import read_manifest
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.base import read_options
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.plan import PlanConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.console import Progress, say
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named

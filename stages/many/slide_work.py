@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pipeline.base.console import Progress, say
 from pipeline.base.errors import EmbedError, SlideError
-from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow, row_hash
 from pipeline.disk.files import sha256_json
 from pipeline.disk.objects.bucket import ObjectFacts
 from pipeline.disk.objects.places import ObjectPath

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
-from pipeline.cohort.manifest import Manifest
+from pipeline.cohort.manifest.rows import Manifest
 from pipeline.config.base import read_options
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.at_hand import remove_notes

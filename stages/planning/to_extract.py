@@ -13,7 +13,8 @@ from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.audit import EXCLUDED
 from pipeline.cohort.draws.budget import Prices
 from pipeline.cohort.leakage.exclusions import changed_exclusions, exclude_rows
-from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
+from pipeline.cohort.manifest.read import read_manifest
+from pipeline.cohort.manifest.rows import Manifest, row_hash
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.base import differences

@@ -8,7 +8,7 @@ from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
 from pipeline.cohort.audit import EXCLUDED
 from pipeline.cohort.draws.budget import Prices
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.base import to_toml

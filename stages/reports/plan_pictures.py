@@ -8,7 +8,7 @@ from pipeline.base.errors import SlideError
 from pipeline.base.units import format_area
 from pipeline.cohort.annotated import slide_annotations
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.object_slides import copy_to_audit, staged_objects
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.config.groups import TissueFiles

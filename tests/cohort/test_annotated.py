@@ -25,7 +25,8 @@ from pipeline.cohort.annotated import (
     slide_annotations,
 )
 from pipeline.cohort.audit import ADDED_COLUMNS, write_audit
-from pipeline.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.class_rules import ClassRules

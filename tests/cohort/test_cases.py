@@ -10,7 +10,8 @@ from support.commands import call_g2l
 from support.extraction import made_up_plan, write_cohort
 
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases, parted_patients
-from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import parse_manifest, read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.evaluate.slide_benchmark.data import read_slide_set

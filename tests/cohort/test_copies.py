@@ -18,7 +18,7 @@ from support.files import put
 from pipeline.base.errors import ManifestError
 from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.copies import copies_of_slides, near_copies, pixels_digest
-from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.manifest.read import parse_manifest, read_manifest
 from pipeline.cohort.sources import list_folder
 from stages.plan import Audited, note_near_copies
 

@@ -18,7 +18,8 @@ from pipeline.cohort.gdc import (
     rows_from_gdc,
     source_sites,
 )
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.sources import make_manifest
 
 ANSWER_HEADER = (

@@ -6,7 +6,7 @@ import pytest
 from support.slides import make_slide
 
 from pipeline.base.errors import ConfigError
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
 from pipeline.config.staging import StageFolder
 from stages.plan import known_of

@@ -11,7 +11,7 @@ from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import PlanError
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import parse_manifest
+from pipeline.cohort.manifest.read import parse_manifest
 from pipeline.cohort.plan import MOST_REASONS, Plan, in_order
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.plan import PlanConfig

@@ -8,7 +8,7 @@ from support.files import GDC_HEADER, gdc_line, put, touch, write
 
 from pipeline.base.errors import G2LError, ManifestError
 from pipeline.cohort.gdc import rows_from_gdc
-from pipeline.cohort.manifest import read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
 from pipeline.cohort.sources import SlideList, list_folder, list_slides, make_manifest
 
 

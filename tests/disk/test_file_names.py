@@ -11,7 +11,7 @@ from support.commands import call_g2l
 from support.extraction import write_cohort
 
 from pipeline.base.errors import BenchmarkError, ManifestError
-from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.manifest.read import parse_manifest, read_manifest
 from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.cohort.sources import list_folder
 from pipeline.disk import file_names

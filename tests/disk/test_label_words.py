@@ -6,7 +6,7 @@ import pytest
 from support.files import put
 
 from pipeline.base.errors import BenchmarkError, ManifestError
-from pipeline.cohort.manifest import parse_manifest
+from pipeline.cohort.manifest.read import parse_manifest
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes, visible
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set

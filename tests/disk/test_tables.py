@@ -14,7 +14,8 @@ from support.extraction import write_cohort
 
 from pipeline.base.errors import BenchmarkError, G2LError, ManifestError
 from pipeline.cohort.audit import AuditRow, write_audit
-from pipeline.cohort.manifest import ManifestRow, parse_manifest, write_manifest
+from pipeline.cohort.manifest.read import parse_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.sources import list_slides
 from pipeline.disk.tables import alike_columns, guarded, read_table, table_text, unguarded, write_records
 from pipeline.evaluate.patch_benchmark.data import read_patch_set

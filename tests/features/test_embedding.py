@@ -15,7 +15,7 @@ from support.slides import make_pixels, make_slide
 from support.vms import make_vms_slide
 
 from pipeline.base.errors import SlideError
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.config.plan import PlanConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec

@@ -11,7 +11,7 @@ from support.slides import make_slide
 
 from pipeline.base.errors import BenchmarkError, StoreError
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.config.groups import Sampling
 from pipeline.config.plan import PlanConfig

@@ -19,7 +19,7 @@ from support.command_lines import as_read, lines_of, shell_blocks
 from support.commands import call_g2l
 from support.places import ROOT
 
-from pipeline.cohort.manifest import split_of_case
+from pipeline.cohort.manifest.rows import split_of_case
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import TrainConfig
 from pipeline.encoders import table

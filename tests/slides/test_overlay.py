@@ -8,7 +8,8 @@ import pytest
 import support.slides as sf
 from PIL import Image
 
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.config.plan import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.artefacts.rules import DROPPING

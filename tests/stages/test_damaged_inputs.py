@@ -17,7 +17,7 @@ from support.features import FeatureSlide, write_clam, write_slide2vec, write_st
 from support.pixels import noise
 
 from pipeline.base.errors import BenchmarkError, G2LError
-from pipeline.cohort.manifest import parse_manifest
+from pipeline.cohort.manifest.read import parse_manifest
 from pipeline.disk import first_look
 from pipeline.evaluate.images import FORMATS, MOST_PIXELS, require_images_root, scan_images
 from pipeline.evaluate.slide_benchmark.benchmark import named_folders

@@ -23,7 +23,7 @@ from support.extraction import TEACHER, reference_model, write_teacher
 from support.forked import ForkedCommands, forked_commands
 from support.slides import damage_tiles, make_slide, not_a_slide
 
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder

@@ -13,7 +13,7 @@ from support.stores import make_store
 from pipeline.base.console import say, table
 from pipeline.base.errors import StoreError
 from pipeline.base.images import decode_image, encode_image
-from pipeline.cohort.manifest import id_trouble
+from pipeline.cohort.manifest.read import id_trouble
 from pipeline.store.shards import ShardWriter
 from pipeline.store.store import Store
 from pipeline.student.card import in_markdown

@@ -19,7 +19,8 @@ from support.extraction import as_earlier_version, big_slide
 from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import PlanError
-from pipeline.cohort.manifest import ManifestRow, read_manifest, row_split, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow, row_split
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.plan import PlanConfig

@@ -12,7 +12,7 @@ from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.audit import EXCLUDED
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.plan import PlanConfig

@@ -12,7 +12,7 @@ from support.stores import WIDTH
 
 from pipeline.base.errors import StoreError
 from pipeline.base.versions import versions
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.slides.identity import parts_digest

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.cohort.plan_hdf5 import write_plan
 from pipeline.config.plan import PlanConfig

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow, read_manifest, row_hash, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow, row_hash
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.cohort.plan_records import slide_record
 from pipeline.config.plan import PlanConfig

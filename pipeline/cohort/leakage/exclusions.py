@@ -19,7 +19,7 @@ from pipeline.base.errors import ConfigError, did_you_mean
 from pipeline.base.outside import read_bytes, reading
 from pipeline.cohort.barcodes import barcodes_in, find_barcode
 from pipeline.cohort.cases import CASE_COLUMNS
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.config.case_lists import case_list_names, case_list_text
 from pipeline.disk.label_words import case_value, visible

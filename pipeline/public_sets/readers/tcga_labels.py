@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.base.errors import BenchmarkError, ManifestError
-from pipeline.cohort.manifest import id_trouble
+from pipeline.cohort.manifest.read import id_trouble
 from pipeline.disk.label_words import cell_value
 from pipeline.disk.tables import read_table, refuse
 from pipeline.public_sets.members import Members, Row, require_members

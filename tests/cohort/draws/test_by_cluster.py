@@ -11,7 +11,7 @@ from support.plans import SMALL, make_plan
 from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.by_cluster import CASE_CAP, cut_by_cluster
 from pipeline.cohort.draws.descriptors import NUM_FACTS
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import SlidePlan
 from pipeline.config.groups import Sampling
 from pipeline.config.plan import PlanConfig

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.cohort.leakage.exclusions import Listed, exclude_rows, listed_ids, part_by_lists
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 
 ROWS = (
     ManifestRow("a", "brca/TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "TCGA-3C-AALI"),

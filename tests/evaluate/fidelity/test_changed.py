@@ -12,7 +12,7 @@ from support.stores import WIDTH
 
 from pipeline.base.errors import BenchmarkError, StoreError
 from pipeline.base.versions import versions
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
 from pipeline.evaluate.fidelity.changed import changed_files_note

@@ -9,7 +9,7 @@ import pytest
 from support.annotated import write_geojson
 from support.slides import not_a_slide
 
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.config.plan import PlanConfig
 from stages.doctor import work
 from stages.doctor.estimate import TriedSlides, _scaled, estimate_cohort

@@ -9,7 +9,7 @@ from support.slides import make_slide
 
 from pipeline.base import images
 from pipeline.base.errors import G2LError
-from pipeline.cohort.manifest import parse_manifest
+from pipeline.cohort.manifest.read import parse_manifest
 from pipeline.config.plan import PlanConfig
 from stages.doctor import work
 from stages.doctor.doctor import doctor

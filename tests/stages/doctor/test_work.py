@@ -14,7 +14,7 @@ from support.stores import make_store, train_config
 from support.training import train_once
 
 from pipeline.base.errors import G2LError
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.store.create import open_round
 from pipeline.store.store import Store

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.console import Progress
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.features.embedding import Failure
 from pipeline.features.layouts import Mark
 from stages.many.slide_work import ExpectedPatches, SlideDone, SlideWork, count_slide, prepare_ahead, slides_hash

@@ -10,7 +10,7 @@ from support.commands import called, leftovers
 
 from pipeline.base.errors import G2LError
 from pipeline.cohort.draws.cluster_sheet import CLUSTER_SHEET
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.base import to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.disk.asides import ASIDE_SUFFIX

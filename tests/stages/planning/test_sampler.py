@@ -18,7 +18,7 @@ from pipeline.base.errors import ConfigError, EncoderError, G2LError, PlanError
 from pipeline.base.loader import one_by_one
 from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.draws.candidates import NONE_READABLE
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.config.plan import PlanConfig

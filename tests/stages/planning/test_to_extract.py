@@ -14,7 +14,7 @@ from support.slides import make_slide
 from support.stores import make_store
 
 from pipeline.base.errors import ConfigError, G2LError, PlanError, StoreError
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.stages import ExtractConfig

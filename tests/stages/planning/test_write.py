@@ -11,7 +11,7 @@ from support.plans import audited_plan, budget_of
 
 from pipeline.base.errors import BusyError, ConfigError, G2LError
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.plan_hdf5 import read_plan
 from pipeline.config.base import to_toml

@@ -11,7 +11,8 @@ from support.czi import make_czi_slide
 from support.extraction import made_up_plan
 
 from pipeline.cohort.audit import AuditRow
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest.read import read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import LATER_RULES

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import support.slides as sf
 
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.groups import TissueFiles
 from pipeline.config.plan import PlanConfig

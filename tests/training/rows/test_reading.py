@@ -10,7 +10,7 @@ from support.stores import embed_patches, make_patches, make_store
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import StoreError
 from pipeline.base.versions import versions
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.views.views import dihedral
 from pipeline.config.plan import PlanConfig
 from pipeline.store.create import create_store

@@ -1,9 +1,6 @@
 """The manifest: what is read, what is refused and in which words, splits, and the two committed manifests."""
 
 import csv
-import errno
-import hashlib
-import os
 import random
 import re
 import subprocess
@@ -11,7 +8,6 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,36 +17,45 @@ from support.places import ROOT
 
 from pipeline.base.errors import ManifestError
 from pipeline.cohort.gdc import rows_from_gdc, source_sites
-from pipeline.cohort.manifest import (
-    ManifestRow,
-    parse_manifest,
-    read_manifest,
-    row_hash,
-    row_split,
-    split_of_case,
-    write_manifest,
-)
+from pipeline.cohort.manifest.read import parse_manifest, read_manifest, write_manifest
+from pipeline.cohort.manifest.rows import ManifestRow, row_hash, row_split
 from pipeline.disk.label_words import case_value, is_unknown
 from pipeline.disk.tables import MAX_SHOWN_PROBLEMS, composed
 
 TCGA_BRCA = ROOT / "data_manifests" / "tcga_brca.csv"
 DEMO = ROOT / "data_manifests" / "demo.csv"
 SHA = "ab" * 32
-
 FULL = f"""slide_id,path,case_id,center,mpp,split,sha256,stain,note
 b,sub/b.svs,case 2,Lyon,0.25,val,{SHA.upper()},H&E,"two, three"
 a,a.svs,,,,,,,
 c,/else/c.ndpi,case 2,,,val,,IHC,
 """
+LONG = "x" * 201
+cells = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1
+).filter(lambda text: composed(text) == text and not is_unknown(text))
+ids = cells.filter(lambda text: len(text.encode()) <= 200)
+manifest_rows = st.lists(
+    st.builds(
+        ManifestRow,
+        slide_id=ids,
+        path=st.just(""),
+        case_id=cells.filter(case_value),
+        center=st.none() | cells,
+        mpp=st.none() | st.floats(0.05, 5),
+        split=st.just("val"),
+        sha256=st.none() | st.just(SHA),
+        labels=st.fixed_dictionaries({"first, label": st.just("") | cells, "second": cells}),
+    ),
+    min_size=1,
+    unique_by=lambda row: row.slide_id,
+).map(lambda rows: [replace(row, path=f"slides/{i} é,.svs") for i, row in enumerate(rows)])
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(ManifestError) as caught:
         parse_manifest(path)
     return str(caught.value)
-
-
-# What is read
 
 
 def test_a_file_of_annotations_belongs_to_its_row(tmp_path: Path) -> None:
@@ -66,30 +71,6 @@ def test_a_file_of_annotations_belongs_to_its_row(tmp_path: Path) -> None:
     assert row_hash(a) == row_hash(replace(plain, annotations="a.geojson")) != row_hash(plain)
     write_manifest(tmp_path / "again.csv", manifest.rows)
     assert read_manifest(tmp_path / "again.csv").rows == manifest.rows
-
-
-def test_a_missing_file_of_annotations_is_refused_with_its_row(tmp_path: Path) -> None:
-    (tmp_path / "a.svs").touch()
-    path = write(tmp_path, "slide_id,path,annotations\na,a.svs,a.xml\n")
-    with pytest.raises(ManifestError, match=r"(?s)\.csv.*line 2: no file of annotations .*a\.xml, of the slide 'a'"):
-        read_manifest(path)
-    assert parse_manifest(path).rows[0].annotations == "a.xml"
-
-
-@pytest.mark.parametrize("place", ["a.xml", "drawn/a.xml", "slides/a.xml"])
-def test_annotations_that_lie_elsewhere_are_pointed_at(tmp_path: Path, place: str) -> None:
-    """Below the manifest, where paths start from the slides' folder; or beside the slide."""
-    for folder in ("slides", "drawn"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "slides" / "a.svs").touch()
-    named = "drawn/a.xml" if place == "drawn/a.xml" else "b/a.xml"
-    path = write(tmp_path, f"slide_id,path,annotations\na,a.svs,{named}\n")
-    (tmp_path / place).touch()
-    with pytest.raises(ManifestError, match=rf"there is one at {tmp_path / place}: write that path"):
-        read_manifest(path, tmp_path / "slides")
-    (tmp_path / place).unlink()
-    with pytest.raises(ManifestError, match=r"of the slide 'a'\n"):
-        read_manifest(path, tmp_path / "slides")
 
 
 def test_every_column_is_read(tmp_path: Path) -> None:
@@ -138,34 +119,6 @@ def test_form_of_the_file_does_not_matter(tmp_path: Path, text: bytes) -> None:
 def test_line_numbers_count_lines_of_the_file(tmp_path: Path) -> None:
     text = 'slide_id,path,note\n\na,a.svs,"two\nlines"\nb,b.svs,\n'
     assert [row.line for row in parse_manifest(write(tmp_path, text)).rows] == [3, 5]
-
-
-def test_read_needs_the_files(tmp_path: Path) -> None:
-    slides = tmp_path / "slides"
-    touch(slides, "a.svs")
-    path = write(tmp_path, "slide_id,path\nb,b.svs\na,a.svs\nc,\n")
-    with pytest.raises(ManifestError) as caught:
-        read_manifest(path, slides)
-    message = str(caught.value)
-    assert f"line 2: no slide file {slides}/b.svs" in message
-    assert "line 4: path is empty" in message  # with all other problems, and not missing as well
-    assert message.count("no slide file") == 1
-    assert message.endswith(f"Relative paths start from {slides}; --slides-root sets another folder.")
-    path = write(tmp_path, "slide_id,path\na,a.svs\n")
-    assert read_manifest(path, slides) == parse_manifest(path, slides)
-    with pytest.raises(ManifestError, match="nowhere is not a folder"):
-        read_manifest(path, tmp_path / "nowhere")
-
-
-def test_a_folder_is_no_slide_file(tmp_path: Path) -> None:
-    (tmp_path / "a.svs").mkdir()
-    with pytest.raises(ManifestError, match=r"line 2: .*/a\.svs: it is a folder, not a file"):
-        read_manifest(write(tmp_path, "slide_id,path\na,a.svs\n"))
-
-
-# What is refused
-
-LONG = "x" * 201
 
 
 @pytest.mark.parametrize(
@@ -223,34 +176,6 @@ def test_refusals(tmp_path: Path, text: bytes, message: str) -> None:
     assert str(tmp_path / "manifest.csv") in told
 
 
-def test_an_address_with_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
-    path = write(tmp_path, "slide_id,path\na,s3://me:hidden@bucket/a.svs\n")
-    for read in (parse_manifest, read_manifest):
-        with pytest.raises(
-            ManifestError, match=r"line 2: path s3://bucket/a\.svs: .* Give the plain address"
-        ) as caught:
-            read(path)
-        assert "hidden" not in str(caught.value)
-        assert "no slide file" not in str(caught.value)
-
-
-def test_slides_in_a_bucket_are_looked_for_there(tmp_path: Path) -> None:
-    (tmp_path / "a.svs").write_bytes(b"abc")
-    (tmp_path / "x.geojson").write_text("{}")
-    url = f"file://{tmp_path}"
-    path = write(tmp_path, f"slide_id,path\na,{url}/a.svs\nb,{url}/b.svs\nc,{url}/a.svs\n")
-    with pytest.raises(ManifestError) as caught:
-        read_manifest(path)
-    assert f"line 3: {url}/b.svs: no such object" in str(caught.value)
-    assert f"the file {url}/a.svs has several ids on lines 2, 4" in str(caught.value)
-    path.write_text("slide_id,path,annotations\na,a.svs,x.geojson\n")
-    with pytest.raises(ManifestError, match=r"line 2: annotations file://.*x\.geojson are not read from a bucket"):
-        read_manifest(path, Path(url))
-    path.write_text(f"slide_id,path,annotations\na,a.svs,{tmp_path / 'x.geojson'}\n")
-    manifest = read_manifest(path, Path(url))
-    assert str(manifest.slide_path(manifest.rows[0])) == f"{url}/a.svs"
-
-
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.csv").endswith("none.csv: No such file or directory")
     assert f"is a folder, not a table. A manifest of the slides in it is made with: g2l make-manifest {tmp_path}" in (
@@ -272,74 +197,6 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     told = refusal(write(tmp_path, "slide_id,path,split\n" + rows)).splitlines()
     assert len(told) == 1 + MAX_SHOWN_PROBLEMS + 1
     assert told[-1] == "  and 7 more"
-
-
-def test_links_to_one_file_are_one_file(tmp_path: Path) -> None:
-    touch(tmp_path, "a.svs")
-    (tmp_path / "b.svs").symlink_to("a.svs")
-    assert "has several ids on lines 2, 3" in refusal(write(tmp_path, "slide_id,path\na,a.svs\nb,b.svs\n"))
-
-
-# Splits
-
-
-def test_split_is_the_documented_hash() -> None:
-    position = int(hashlib.sha256(b"TCGA-3C-AALI").hexdigest()[:12], 16) / 16**12
-    assert split_of_case("TCGA-3C-AALI", position) == "train"
-    assert split_of_case("TCGA-3C-AALI", position + 1e-9) == "val"
-
-
-@pytest.mark.slow
-@settings(deadline=None)  # other work on the machine must not fail a test
-@given(st.text(st.characters(codec="utf-8")), st.floats(0, 1), st.floats(0, 1))
-def test_split_is_monotone(case_id: str, one: float, other: float) -> None:
-    low, high = sorted((one, other))
-    assert not (split_of_case(case_id, low) == "val" and split_of_case(case_id, high) == "train")
-    assert split_of_case(case_id, 0) == "train"
-    assert split_of_case(case_id, 1) == "val"
-
-
-@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
-def test_split_holds_out_the_fraction(fraction: float) -> None:
-    num_cases = 20_000
-    num_val = sum(split_of_case(f"case-{i}", fraction) == "val" for i in range(num_cases))
-    assert abs(num_val / num_cases - fraction) < 4 * (fraction * (1 - fraction) / num_cases) ** 0.5  # 4 sigma
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
-def test_split_refuses_no_fraction(fraction: float) -> None:
-    with pytest.raises(ValueError, match="val_fraction must be 0 to 1"):
-        split_of_case("a", fraction)
-
-
-def test_explicit_split_wins() -> None:
-    row = ManifestRow("a", "a.svs", "a")
-    assert row_split(replace(row, split="val"), 0.0) == "val"
-    assert row_split(replace(row, split="train"), 1.0) == "train"
-    assert row_split(row, 1.0) == "val"
-
-
-# Properties
-
-cells = st.text(
-    st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1
-).filter(lambda text: composed(text) == text and not is_unknown(text))
-ids = cells.filter(lambda text: len(text.encode()) <= 200)
-manifest_rows = st.lists(
-    st.builds(
-        ManifestRow,
-        slide_id=ids,
-        path=st.just(""),
-        case_id=cells.filter(case_value),
-        center=st.none() | cells,
-        mpp=st.none() | st.floats(0.05, 5),
-        split=st.just("val"),
-        sha256=st.none() | st.just(SHA),
-        labels=st.fixed_dictionaries({"first, label": st.just("") | cells, "second": cells}),
-    ),
-    min_size=1,
-    unique_by=lambda row: row.slide_id,
-).map(lambda rows: [replace(row, path=f"slides/{i} é,.svs") for i, row in enumerate(rows)])
 
 
 @pytest.mark.slow
@@ -376,9 +233,6 @@ def test_written_columns(tmp_path: Path) -> None:
     ]
     write_manifest(tmp_path / "m.csv", [])
     assert (tmp_path / "m.csv").read_text() == "slide_id,path,case_id\n"
-
-
-# The committed manifests
 
 
 def test_demo_manifest() -> None:
@@ -457,152 +311,9 @@ def test_a_row_says_that_its_mpp_overrides(tmp_path: Path, cell: str, kept: str 
     assert ("mpp_overrides" in path.read_text()) == (kept is not None)
 
 
-@pytest.mark.timeout(20)  # a pipe would be waited for without end
-def test_what_stands_for_a_file_of_annotations_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a.svs").write_bytes(b"x")
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to("gone")
-    words = {
-        "folder": "it is a folder, not a file",
-        "pipe": "it is a pipe or device, not a file",
-        "link": "a link to .*gone, which is not there",
-    }
-    for name, why in words.items():
-        path = write(tmp_path, f"slide_id,path,annotations\na,a.svs,{name}\n")
-        with pytest.raises(ManifestError, match=rf"line 2: annotations .*/{name} of the slide 'a': {why}\n"):
-            read_manifest(path)
-
-
-def test_annotations_in_a_folder_that_may_not_be_entered_are_not_called_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a stand-in for the system's answer: whoever may read everything gets no other."""
-    (tmp_path / "a.svs").write_bytes(b"x")
-    locked, stat = tmp_path / "locked" / "a.geojson", os.stat
-
-    def refusing(path: Any, *args: Any, **options: Any) -> os.stat_result:
-        if str(path) == str(locked):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return stat(path, *args, **options)
-
-    monkeypatch.setattr(os, "stat", refusing)
-    path = write(tmp_path, "slide_id,path,annotations\na,a.svs,locked/a.geojson\n")
-    with pytest.raises(ManifestError, match=r"annotations .*a\.geojson of the slide 'a': Permission denied\n"):
-        read_manifest(path)
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("annotaions", "annotations"),
-        ("annotation", "annotations"),
-        ("mmp", "mpp"),
-        ("cas", "case_id"),
-        ("caseid", "case_id"),
-        ("patients", "case_id"),
-        ("centre", "center"),
-        ("spilt", "split"),
-        ("sha-256", "sha256"),
-        ("mpp_override", "mpp_overrides"),
-        ("annotation_file", "annotations"),
-        ("Annotations Path", "annotations"),
-        ("mpp_x", "mpp"),
-        ("center_name", "center"),
-    ],
-)
-def test_a_column_that_is_nearly_a_known_one_is_noted(tmp_path: Path, typed: str, meant: str) -> None:
-    table = write(tmp_path, f"slide_id,path,{typed}\na,a.svs,x\n")
-    note = f"{table}: the column {typed!r} is only kept as a label; rename it if {meant} is meant"
-    assert parse_manifest(table).notes == (note,)
-    if meant == "case_id":
-        meant = "case_id,patient"
-    both = write(tmp_path, f"slide_id,path,{typed},{meant}\na,a.svs{',' * (meant.count(',') + 2)}\n")
-    assert parse_manifest(both).notes == ()
-
-
-def test_other_labels_are_kept_without_a_word(tmp_path: Path) -> None:
-    labels = "site,class,stage,grade,sex,age,race,patient_age,patient_sex,stain,scanner,block,project_id,submitter_id,"
-    labels += "sample_type,image_id,er_status,her2,md5,bytes,fold,set,batch,plate,date,hospital,label,slide,file_name"
-    row = ",".join(["x"] * len(labels.split(",")))
-    table = write(tmp_path, f"slide_id,path,{labels}\na,a.svs,{row}\n")
-    manifest = parse_manifest(table)
-    assert manifest.notes == ()
-    assert list(manifest.rows[0].labels) == labels.split(",")
-
-
 @pytest.mark.parametrize("cells", ["0.25,perhaps", ",yes"])
 def test_an_override_that_says_nothing(tmp_path: Path, cells: str) -> None:
     (tmp_path / "a.svs").write_bytes(b"")
     (tmp_path / "m.csv").write_text(f"slide_id,path,mpp,mpp_overrides\na,a.svs,{cells}\n")
     with pytest.raises(ManifestError, match=r"line 2: mpp_overrides '\w+' is not yes \(with an mpp\), no, or empty"):
         read_manifest(tmp_path / "m.csv")
-
-
-@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient", "CASE"])
-@pytest.mark.parametrize("empty", ["", "case_id"])
-def test_cases_may_stand_in_a_column_of_another_name(tmp_path: Path, name: str, empty: str) -> None:
-    """As in tables of `evaluate`; said in one line, and no label then."""
-    table = tmp_path / "m.csv"
-    columns = f",{empty}" * bool(empty)
-    gap = "," * bool(empty)
-    table.write_text(f"slide_id,path{columns},{name},grade\na,a.svs{gap},p1,2\nb,b.svs{gap},p1,3\nc,c.svs{gap},NA,3\n")
-    manifest = parse_manifest(table)
-    assert [(row.case_id, row.has_case) for row in manifest.rows] == [("p1", True), ("p1", True), ("c", False)]
-    assert [dict(row.labels) for row in manifest.rows] == [{"grade": "2"}, {"grade": "3"}, {"grade": "3"}]
-    assert manifest.notes == (f"{table}: the column {name} is taken for case_id",)
-
-
-def test_case_id_comes_before_other_names_and_patients_before_cases(tmp_path: Path) -> None:
-    table = tmp_path / "m.csv"
-    table.write_text("slide_id,path,patient_id,case_id\na,a.svs,p,c\nb,b.svs,p,\n")
-    manifest = parse_manifest(table)
-    assert [(row.case_id, dict(row.labels)) for row in manifest.rows] == [
-        ("c", {"patient_id": "p"}),
-        ("b", {"patient_id": "p"}),
-    ]
-    table.write_text("slide_id,path,case,patient\na,a.svs,c1,p\nb,b.svs,c2,p\n")
-    manifest = parse_manifest(table)
-    assert [(row.case_id, sorted(row.labels)) for row in manifest.rows] == [("p", ["case"])] * 2
-    table.write_text("slide_id,path,patient\na,a.svs,\nb,b.svs,NA\n")
-    manifest = parse_manifest(table)
-    assert ([row.has_case for row in manifest.rows], manifest.notes) == ([False, False], ())
-
-
-@pytest.mark.parametrize(("column", "other"), [("case_id", "Patient ID"), ("patient", "case")])
-def test_cases_that_only_another_column_gives_are_noted_and_not_mixed_in(
-    tmp_path: Path, column: str, other: str
-) -> None:
-    """Else a patient may be on both sides of the split without a word."""
-    table = write(tmp_path, f"slide_id,path,{column},{other}\na,a.svs,p1,p1\nb,b.svs,,p1\nc,c.svs,NA,p2\nd,d.svs,,\n")
-    manifest = parse_manifest(table)
-    assert [(row.case_id, row.has_case) for row in manifest.rows] == [
-        ("p1", True),
-        ("b", False),
-        ("c", False),
-        ("d", False),
-    ]
-    assert manifest.notes[-1] == (
-        f"{table}: {other} gives the case of 2 rows without a {column}, each of which counts as a case of its own; "
-        f"fill {column} from {other}, or remove {other}"
-    )
-    assert len(manifest.notes) == (1 if column == "case_id" else 2)
-    table.write_text(f"slide_id,path,{column},{other}\na,a.svs,p1,\nb,b.svs,p1,p1\nc,c.svs,,NA\n")
-    assert not any("gives the case" in note for note in parse_manifest(table).notes)
-
-
-def test_a_file_of_annotations_of_several_slides_is_noted(tmp_path: Path) -> None:
-    for name in ("a.geojson", "b.geojson"):
-        (tmp_path / name).write_text(name)
-    (tmp_path / "link.geojson").symlink_to("a.geojson")
-    cells = ("a,a.svs,a.geojson", "b,b.svs,b.geojson", "c,c.svs,link.geojson", "d,d.svs,", "e,e.svs,")
-    table = write(tmp_path, "\n".join(["slide_id,path,annotations", *cells, ""]))
-    words = f"{table}: several slides have the same file of annotations: "
-    assert parse_manifest(table).notes == (f"{words}a.geojson on lines 2, 4. Is it of each of them?",)
-    rows = "".join(f"s{number},s{number}.svs,none.geojson\n" for number in range(9))
-    table.write_text("slide_id,path,annotations\n" + rows)
-    assert parse_manifest(table).notes == (
-        f"{words}none.geojson on lines 2, 3, 4, 5, 6 and more. Is it of each of them?",
-    )
-    table.write_text("slide_id,path,annotations\na,a.svs,a.geojson\nb,b.svs,b.geojson\n")
-    assert parse_manifest(table).notes == ()
