@@ -29,7 +29,8 @@ from pipeline.demo_data import fetch_slide
 from pipeline.slides.artefacts.rules import drop_artefacts
 from pipeline.slides.glass import brightest, find_glass
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import MIN_BRIGHTNESS, TissueMask, look_for_tissue, read_whole, reason_of, segment
+from pipeline.slides.tissue import MIN_BRIGHTNESS, TissueMask, look_for_tissue, reason_of, segment
+from pipeline.slides.whole_slide import read_whole
 
 DROPPED, LOST = 0.98, 0.01
 """From the issue."""

@@ -56,8 +56,8 @@ from pipeline.slides.artefacts.rules import dropped_mm2
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
-from pipeline.slides.tissue import long_reading_note
 from pipeline.slides.tissue_grid import TissueGrid, covering_rules
+from pipeline.slides.whole_slide import long_reading_note
 from stages.reports.plan_pictures import draw_late_overlays, show_slide
 
 TISSUE_EVERYWHERE = 0.95

@@ -32,7 +32,8 @@ from pipeline.slides.annotations.read import read_annotations
 from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, read_whole, reason_of, segment
+from pipeline.slides.tissue import TissueMask, reason_of, segment
+from pipeline.slides.whole_slide import read_whole
 
 TISSUE_CLASS = "Tissue"
 """The class of tissue, also when a file is taken back."""

@@ -31,7 +31,8 @@ from pipeline.slides.annotations.tissue_geojson import (
     written_corner,
 )
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import TissueMask, find_tissue, read_whole, reason_of
+from pipeline.slides.tissue import TissueMask, find_tissue, reason_of
+from pipeline.slides.whole_slide import read_whole
 
 SIZE_L0_PX = (700, 500)
 
