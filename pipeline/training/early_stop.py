@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipeline.base.console import counted
+
 Reading = Literal["consecutive", "total"]
 STOP = "stop"
 """Kind of the line of `metrics.jsonl` that says why a run ended early."""
@@ -64,9 +66,11 @@ class Stop:
     def words(self, num_steps: int | None = None) -> str:
         """Why the run ended, in a sentence; `num_steps` are those that it was planned for."""
         planned = f" of {num_steps:,}" if num_steps else ""
+        losses = counted(self.times, "loss was", "losses were")
+        last = "it was" if self.times == 1 else "the last was"
         return (
-            f"Stopped early after step {self.step:,}{planned}: {self.times} losses were above the running mean; the "
-            f"last was {self.loss:.4f}, the mean before it {self.mean:.4f}."
+            f"Stopped early after step {self.step:,}{planned}: {losses} above the running mean; {last} "
+            f"{self.loss:.4f}, the mean before it {self.mean:.4f}."
         )
 
 

@@ -23,7 +23,16 @@ from typing import IO, Any
 
 from pipeline.base.draws import RUN_VERSION, RunDraws
 from pipeline.base.errors import CheckpointError, DivergedError
-from pipeline.base.outside import is_there, parse_object, read_bytes, read_json, reading, require_regular, require_room
+from pipeline.base.outside import (
+    is_there,
+    one_line,
+    parse_object,
+    read_bytes,
+    read_json,
+    reading,
+    require_regular,
+    require_room,
+)
 from pipeline.base.versions import continued_note
 from pipeline.config.base import RECIPE, differences, to_toml
 from pipeline.config.model_names import RUN_FILE
@@ -57,23 +66,39 @@ CHECKPOINT_NAME = re.compile(r"step-([0-9]+)(\.pt)?")
 MOST_METRICS_BYTES = 1 << 30
 """1 GiB, the largest metrics file that is read. Our choice: a million steps take a quarter of it."""
 
+NUMBERS = {
+    "step": frozenset({"step", "epoch", "loss", "lr"}),
+    "val": frozenset({"step", "epoch", "loss"}),
+    STOP: frozenset({"step", "epoch", "loss", "mean", "times"}),
+}
+"""Numbers that each kind of line of the metrics file has; it may have more, by the version that began the run."""
+WORDS = ("kind", "teacher")
+"""What a line has beside numbers."""
+
 HeldOut = tuple[dict[str, float], dict[str, float]]
 """A teacher's held-out figures before the first step and at a later one, by their names in the metrics file."""
 
 
-def _parse_line(text: bytes) -> dict[str, Any]:
-    """A line of the metrics file; what is made of a validation's is there.
+def _parse_line(number: int, text: bytes) -> dict[str, Any]:
+    """Line `number` of the metrics file, from 1; it is of a known kind, and what plots and tables take of it is there.
 
     Raises:
-        KeyError, TypeError, ValueError: it is damaged.
+        ValueError: it is damaged.
     """
-    line = parse_object(text)
-    if line.get("kind") == "val":
-        for name in ("step", "epoch", "loss"):
-            if not isinstance(line[name], int | float):
-                raise TypeError(f"a validation's {name} is {line[name]!r}")
-    if line.get("kind") == STOP:
-        Stop.from_line(line)
+    try:
+        line = parse_object(text)
+        kind = line["kind"]
+        if kind not in NUMBERS:
+            raise ValueError(f"of an unknown kind, {kind!r}")
+        for name in NUMBERS[kind] - line.keys():
+            raise KeyError(name)
+        for name, value in line.items():
+            if name not in WORDS and type(value) not in (int, float):
+                raise TypeError(f"its {name} is {value!r}")
+        if kind == STOP:
+            Stop.from_line(line)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"line {number:,}: {one_line(error).replace(' from line 1,', ' from')}") from None
     return line
 
 
@@ -247,7 +272,7 @@ class RunFolder:
             *lines, rest = read_bytes(self.metrics_path, MOST_METRICS_BYTES).split(b"\n")
             if is_finished and (rest or not lines):
                 raise ValueError("the run is finished, but its last line is not")
-            return [_parse_line(line) for line in lines if containing in line]
+            return [_parse_line(number, line) for number, line in enumerate(lines, start=1) if containing in line]
 
     def validations(self) -> list[dict[str, Any]]:
         """Read only the validation lines; fast, as every checkpoint needs them.

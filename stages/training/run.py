@@ -160,7 +160,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     distributed.wait_for_all()
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
-    kept = KeptStatistics(folder.statistics_path, writes=distributed.is_leader())
+    kept = KeptStatistics(folder.statistics_path, writes=distributed.is_leader(), tell=say)
     fresh = None
     if config.views_per_epoch == "fresh":
         fresh = open_fresh_views(teachers, rows.train, folder, config.epochs, plain=config.use_plain_view)

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from support.commands import call_g2l, without_leftovers
-from support.stores import dropping_cnn, dropping_vit, flags, make_store, plain_vit, run_files, train_config
+from support.stores import WIDTH, dropping_cnn, dropping_vit, flags, make_store, plain_vit, run_files, train_config
 from support.training import stop_after
 
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
@@ -623,3 +623,13 @@ def test_the_command_says_errors_in_a_line(store: Store, cnn: TrainConfig, refer
 def test_the_metrics_hold_nothing_of_the_clock(reference: Trained) -> None:
     names = {name for line in reference.run.metrics() for name in json.loads(json.dumps(line))}
     assert not {name for name in names if "second" in name or "time" in name}
+
+
+@pytest.mark.slow
+def test_a_teacher_that_is_the_same_for_all_patches_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("support.stores.embed_patches", lambda patches: np.full((len(patches), WIDTH), 1.3, np.float32))
+    flat = make_store(tmp_path / "store.zarr")
+    train_student(flat, tmp_path / "run", train_config(plain_vit(tmp_path / "vit"), epochs=1))
+    assert f"warning: {WIDTH} of {WIDTH} dimensions of {flat.first.name} hardly vary" in capsys.readouterr().err

@@ -144,6 +144,8 @@ def test_its_line_is_read_again() -> None:
     for words in (stop.words(), stop.words(1000)):
         assert "11 losses" in words
     assert "after step 111 of 1,000:" in stop.words(1000)
+    one = Stop(4, 0, 7.165, 6.9, 1).words()
+    assert one.endswith("1 loss was above the running mean; it was 7.1650, the mean before it 6.9000.")
 
 
 @pytest.mark.parametrize("change", [{"step": None}, {"loss": "much"}, {"times": []}])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ IDENTITY: dict[str, Any] = {
     "options": {"lr": 0.1, "epochs": 3},
     "world_size": 1,
 }
+
+
+def step_line(step: int, loss: float = 0.5) -> dict[str, Any]:
+    """A line of a step."""
+    return {"kind": "step", "step": step, "epoch": 0, "loss": loss, "lr": 0.1}
+
+
+LINE = json.dumps(step_line(1)).encode()
 
 
 def test_a_run_is_started_and_continued(tmp_path: Path) -> None:
@@ -112,7 +121,7 @@ def test_a_random_start_may_come_out_otherwise_elsewhere(tmp_path: Path, checkpo
 def test_what_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
     for path in (tmp_path / "metrics.jsonl", None):  # the other processes do not write, but stop as well
         log = MetricsLog(path, 0)
-        log.append({"kind": "step", "step": 1, "loss": 0.5})
+        log.append(step_line(1))
         with pytest.raises(G2LError, match=rf"training has diverged: at step 2 loss is {value:g}\. Choose a smaller"):
             log.append({"kind": "step", "step": 2, "loss": value})
         log.close()
@@ -164,10 +173,10 @@ def test_a_place_that_cannot_be_written_has_clear_words(tmp_path: Path) -> None:
 def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     log = MetricsLog(run.metrics_path, 0)
-    log.append({"kind": "step", "loss": 0.1 + 0.2})
+    log.append(step_line(1, loss=0.1 + 0.2))
     seen = log.sync()
     assert seen == run.metrics_path.stat().st_size
-    log.append({"kind": "step", "loss": 7})
+    log.append(step_line(2, loss=7))
     log.close()
     assert [line["loss"] for line in run.metrics()] == [0.30000000000000004, 7]
     log = MetricsLog(run.metrics_path, seen)
@@ -183,17 +192,17 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None
     log.close()
     assert run.metrics() == []
     log = MetricsLog(run.metrics_path, 0)
-    log.append({"step": 1})
-    log.append({"step": 2})
+    log.append(step_line(1))
+    log.append(step_line(2))
     log.close()
-    assert run.metrics() == [{"step": 1}, {"step": 2}]
+    assert run.metrics() == [step_line(1), step_line(2)]
 
 
 def test_lines_are_there_at_once(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     log = MetricsLog(run.metrics_path, 0)
-    log.append({"step": 1})
-    assert run.metrics() == [{"step": 1}]
+    log.append(step_line(1))
+    assert run.metrics() == [step_line(1)]
     log.close()
 
 
@@ -224,11 +233,21 @@ def test_metrics_are_never_written_through_a_link(tmp_path: Path, how: str, num_
 
 def test_a_half_written_line_is_left_out_and_a_damaged_one_named(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.metrics_path.write_text(json.dumps({"step": 1}) + '\n{"step": 2')
-    assert run.metrics() == [{"step": 1}]
-    run.metrics_path.write_bytes(b'{"step": 1}\n{"st\xff\n')
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged"):
-        run.metrics()
+    whole = json.dumps(step_line(1)).encode() + b"\n"
+    run.metrics_path.write_bytes(whole + b'{"step": 2')
+    assert run.metrics() == [step_line(1)]
+    for second, cause in (
+        (b'{"st\xff\n', "it is not UTF-8 text from byte 5 on"),
+        (whole.replace(b"0.5", b"x.5"), "it is not JSON from column 49 on: expecting value"),
+        (whole.replace(b'"loss"', b'"koss"'), "no 'loss'"),
+        (whole.replace(b'"kind"', b'"wind"'), "no 'kind'"),
+        (whole.replace(b'"step", ', b'"stew", '), "of an unknown kind, 'stew'"),
+        (whole.replace(b"0.5", b'"5"'), "its loss is '5'"),
+        (b"[]\n", "holds a list, not an object"),
+    ):
+        run.metrics_path.write_bytes(whole + second)
+        with pytest.raises(CheckpointError, match=rf"metrics\.jsonl: damaged \(line 2: {re.escape(cause)}"):
+            run.metrics()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "broken link", "folder", "sparse"])
@@ -248,11 +267,11 @@ def test_metrics_that_are_no_file_or_too_large_are_named(tmp_path: Path, kind: s
             read()
 
 
-@pytest.mark.parametrize("content", [b"", bytes(1000), b'{"step": 1}\n{"st', b'{"step": 1}\n\0\0'])
+@pytest.mark.parametrize("content", [b"", bytes(1000), LINE + b'\n{"st', LINE + b"\n\0\0"])
 def test_the_metrics_of_a_finished_run_end_with_a_whole_line(tmp_path: Path, content: bytes) -> None:
     run = RunFolder(tmp_path)
     run.metrics_path.write_bytes(content)
-    assert run.metrics() == [{"step": 1}] * content.count(b"\n")
+    assert run.metrics() == [step_line(1)] * content.count(b"\n")
     run.student.mkdir()
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged .*its last line is not"):
         run.metrics()
@@ -271,6 +290,7 @@ def test_without_a_path_nothing_is_written() -> None:
         '{"kind": "val"}',
         '{"kind": "val", "step": 1, "epoch": 1}',
         '{"kind": "val", "step": "x", "epoch": 1, "loss": 1}',
+        '{"kind": "val", "step": 1, "epoch": 1, "rows": 9, "loss": 1, "cka": "x"}',
     ],
 )
 def test_a_damaged_line_of_a_validation_is_named(tmp_path: Path, line: str) -> None:

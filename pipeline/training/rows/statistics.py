@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import Tell
 from pipeline.base.errors import CheckpointError, StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.disk.files import sha256_json, write_json
+from pipeline.projector import EPSILON
 from pipeline.sampling import TRAIN, RowNumbers
 from pipeline.store.format import Status
 from pipeline.store.store import StoredTeacher
@@ -19,17 +21,22 @@ from pipeline.training.rows.order import KEYS_AT_ONCE
 Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Mean and unbiased variance of a teacher's embeddings, float64 (T,) each."""
 
+LARGEST = 1e30
+"""Largest mean and variance that is trained on. Our choice: sums over a batch are in float32, which ends at 3e38."""
+FLAT_SHARE = 0.1
+"""Share of flat dimensions from which on they are told. Our choice: a few dead ones are usual and do no harm."""
+
 
 class KeptStatistics:
     """Statistics of teachers over a run's training rows, in a file of the run: a run that continues does not read all
     embeddings again. Each has the hash of what it is of, and one of its own digits; where either differs, or the file
     is damaged, they are computed again.
 
-    Without a `path` nothing is kept; only where `writes` is set the file is written.
+    Without a `path` nothing is kept; only where `writes` is set the file is written. Warnings go to `tell`.
     """
 
-    def __init__(self, path: Path | None, *, writes: bool = True) -> None:
-        self._path, self._writes = path, writes
+    def __init__(self, path: Path | None, *, writes: bool = True, tell: Tell | None = None) -> None:
+        self._path, self._writes, self._tell = path, writes, tell
         self._kept: dict[str, Any] = {}
         if path is not None and path.exists():
             with suppress(CheckpointError), reading(path, "damaged", CheckpointError):
@@ -39,7 +46,7 @@ class KeptStatistics:
         """`teacher_statistics` over training rows, kept or computed.
 
         Raises:
-            StoreError: they have to be computed, and a shard is damaged.
+            StoreError: they have to be computed, and a shard is damaged; or values are too large to train on.
         """
         identity = sha256_json(
             {"embeddings": teacher.content_hash(), "rows": _rows_digest(rows), "views": [first_view, num_views]}
@@ -48,6 +55,13 @@ class KeptStatistics:
         if kept is None:
             kept = teacher_statistics(teacher, TRAIN, rows, num_views, first_view)
             self._write(teacher, identity, kept)
+        if not all(np.abs(part).max() <= LARGEST for part in kept):  # not: NaN
+            raise StoreError(
+                f"{teacher.place}: the embeddings of {teacher.name} are too large to train on: their mean or variance "
+                f"is above {LARGEST:g} in a dimension. Make or import them in another scale"
+            )
+        if self._tell and (warning := flat_warning(teacher.name, kept[1])):
+            self._tell(warning)
         return kept
 
     def _read(self, teacher: StoredTeacher, identity: str) -> Statistics | None:
@@ -67,6 +81,22 @@ class KeptStatistics:
         record = {"of": identity, "digits": _digits(*values), "mean": mean, "variance": variance}
         self._kept = {**self._kept, teacher.name: record} if isinstance(self._kept, dict) else {teacher.name: record}
         write_json(self._path, self._kept)
+
+
+def flat_warning(teacher: str, variance: NDArray[np.float64]) -> str:
+    """That much of a teacher's embedding hardly varies over the training rows, by its variance (T,); "" if little does.
+
+    Standardising adds `EPSILON` to a variance. A dimension of less than that is not brought to variance 1, as the
+    student's projection is, but to less than 1/2, so that the two cannot agree.
+    """
+    num_flat, width = int((variance < EPSILON).sum()), len(variance)
+    if num_flat < FLAT_SHARE * width:
+        return ""
+    return (
+        f"warning: {num_flat:,} of {width:,} dimensions of {teacher} hardly vary over the training rows: their "
+        f"variance is below {EPSILON:g}, which the loss adds to it, so that the student learns little of them. If the "
+        "embeddings were scaled down, make or import them as the encoder gives them"
+    )
 
 
 def _rows_digest(rows: RowNumbers) -> str:

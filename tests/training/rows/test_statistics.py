@@ -104,3 +104,33 @@ def test_statistics_are_not_kept_without_a_place(tmp_path: Path) -> None:
     teacher = make_store(tmp_path / "s.zarr").first
     mean, var = KeptStatistics(None).of(teacher, teacher.ok_rows(TRAIN), 1, 0)
     assert mean.shape == var.shape == (WIDTH,)
+
+
+def test_a_teacher_that_hardly_varies_is_told_at_each_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As embeddings that somebody scaled to length 1 and more, or dead dimensions."""
+    said: list[str] = []
+    path = tmp_path / "statistics.json"
+    scales = (1.0, 1.0, 1e-3, 1e-3, 0.0)
+    for number, num_flat in enumerate((0, 1, 2, WIDTH)):
+        factors = np.array([scales[number + 1]] * num_flat + [1.0] * (WIDTH - num_flat), np.float32)
+        monkeypatch.setattr("support.stores.embed_patches", lambda p, by=factors: embed_patches(p) * by)
+        teacher = make_store(tmp_path / f"{number}.zarr", dtype="float32").first
+        said.clear()
+        for _ in range(2):
+            KeptStatistics(path, tell=said.append).of(teacher, teacher.ok_rows(TRAIN), 1, 0)
+        told = num_flat >= 2
+        assert len(said) == 2 * told
+        words = f"warning: {num_flat} of {WIDTH} dimensions of {teacher.name} hardly vary"
+        assert all(each.startswith(words) for each in said)
+
+
+def test_embeddings_whose_sums_do_not_fit_into_float32_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training said that it had diverged, at a learning rate that was too large."""
+    path = tmp_path / "statistics.json"
+    monkeypatch.setattr("support.stores.embed_patches", lambda p: embed_patches(p) * np.float32(1e20))
+    teacher = make_store(tmp_path / "s.zarr", dtype="float32").first
+    for _ in range(2):
+        with pytest.raises(StoreError, match=f"{teacher.name} are too large to train on"):
+            KeptStatistics(path).of(teacher, teacher.ok_rows(TRAIN), 1, 0)
