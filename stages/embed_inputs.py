@@ -19,11 +19,12 @@ from pipeline.config.staging import StageFolder
 from pipeline.config.tissue_rules import EARLIER_RULES, RULE_NAMES
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.objects.places import ObjectPath, say_where
+from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
 from pipeline.slides.geometry import PILLOW
 from pipeline.slides.staging.objects import require_stage
-from pipeline.student.exported import read_student, stated_mpp
+from pipeline.student.exported import read_student
 from pipeline.student.resolve import NamedModel, name_model
 
 READING = {"resampling": PILLOW, "decode": "full"}
@@ -113,7 +114,8 @@ def trained_mpp(named: NamedModel) -> float | None:
         EncoderError: the folder's description is damaged.
     """
     if named.encoder.startswith(FOLDER_PREFIX):
-        return stated_mpp(Path(named.encoder.removeprefix(FOLDER_PREFIX)))
+        value = read_model_config(Path(named.encoder.removeprefix(FOLDER_PREFIX))).get("mpp")
+        return None if value is None else float(value)
     return named_spec(named.encoder).mpp or None
 
 
