@@ -1,7 +1,6 @@
 """Load a student: its model, the transform of its patches, and the projector into its teacher's space."""
 
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from g2l.guest import as_guest, given_path
+from pipeline.base.console import say
 from pipeline.base.errors import ConfigError, EncoderError, first_line
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, is_run
 from pipeline.encoders.build import Encoder, build_encoder
-from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
+from pipeline.encoders.model_config import CONFIG_FILE, input_side
 from pipeline.projector import Projector
-from pipeline.student.exported import is_student, read_student
-from pipeline.student.folder import load_projector
+from pipeline.student.exported import is_student, stated_mpp
+from pipeline.student.folder import changed_since_export, load_projector
 
 
 class StudentModel(nn.Module):
@@ -147,14 +147,10 @@ def load_student(path: str | os.PathLike[str], *, teacher: str | None = None) ->
     with as_guest(computes=True):
         built = build_encoder(f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder))
         projector = load_projector(folder, teacher) if is_student(folder) else None
-        mpp = _stated_mpp(folder)
+        if is_student(folder) and (warning := changed_since_export(folder, built)):
+            say(warning)
+        mpp = stated_mpp(folder) or 0.0
     spec = built.spec
     return LoadedStudent(
         StudentModel(built.module).eval(), PatchTransform(spec.mean, spec.std, spec.patch_px, mpp), projector
     )
-
-
-def _stated_mpp(folder: Path) -> float:
-    """um/px of the patches that a student was trained on, as its folder says; 0 if it does not."""
-    described = read_student(folder).described if is_student(folder) else None
-    return (described.encoder.mpp if described else None) or read_model_config(folder).get("mpp") or 0.0

@@ -229,7 +229,8 @@ def finish_folder(work: SlideWork, folder: EmbedFolder, tally: Tally) -> Tally:
     """Write what is to be known of all slides once they are done."""
     folder.write_failures()
     manifest = work.manifest
-    work.place.write_list({row.slide_id: real_name(manifest.slide_path(row)) for row in manifest.rows})
+    listed = [row for row in manifest.rows if row.slide_id not in tally.reasons]  # the file may be another slide's now
+    work.place.write_list({row.slide_id: real_name(manifest.slide_path(row)) for row in listed})
     if not tally.reasons:
         ids = [row.slide_id for row in manifest.rows]
         files = [path for slide_id in ids for path in work.place.files(slide_id).values()]

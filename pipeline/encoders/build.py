@@ -8,6 +8,7 @@ as it is, so the plan's patch size must be the encoder's.
 import hashlib
 import logging
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,15 @@ def weights_hash(model: nn.Module) -> str:
     """Hex SHA-256 of a model's state: names, types, shapes and bytes in the order of names, whatever file they came
     from.
     """
+    return tensors_hash(sorted(model.state_dict().items()))
+
+
+def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The same of tensors in the order of their names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in tensors:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -73,17 +73,27 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def stated_side(folder: Path) -> int | None:
+    """Side of the input that the model in a folder states, pixels; `None` if it does not.
+
+    Raises:
+        EncoderError: its `config.json` is damaged.
+    """
+    config = read_model_config(folder)
+    size = config.get("pretrained_cfg", config).get("input_size")
+    return None if size is None else int(size[-1])
+
+
 def input_side(folder: Path) -> int:
     """Side of the input of the model in a folder, pixels.
 
     Raises:
         EncoderError: its `config.json` is damaged, or does not say it.
     """
-    config = read_model_config(folder)
-    size = config.get("pretrained_cfg", config).get("input_size")
-    if size is None:
+    side = stated_side(folder)
+    if side is None:
         raise EncoderError(f"{folder / CONFIG_FILE}: pretrained_cfg.input_size is missing")
-    return int(size[-1])
+    return side
 
 
 def are_statistics(value: Any, *, spread: bool = False) -> bool:

@@ -14,6 +14,7 @@ from pipeline.config.base import RECIPE
 from pipeline.config.groups import Decode, Resampling
 from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
+from pipeline.encoders.build import tensors_hash
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
 from pipeline.store.fresh_views import read_shown
 from pipeline.student.student_json import SeenBeforeJson, StudentJson, build_student_json, projector_files
@@ -33,7 +34,7 @@ def describe_run_student(
     """What `student.json` says of a run's student.
 
     Args:
-        folder: of the student, with `config.json` and the projectors in their folder.
+        folder: of the student, with `config.json`, the weights, and the projectors in their folder.
         step: after which step of the run it stood.
         split: how rows were split (`split_facts`); `None` where that is not known.
         resampling: who reduced the patches.
@@ -96,7 +97,7 @@ def takes_alpha(loss: str) -> bool:
 
 
 def _of_config(folder: Path) -> dict[str, Any]:
-    """What timm's `config.json` says of the student."""
+    """What timm's `config.json` says of the student, and the hash of its weights."""
     config = read_model_config(folder)
     with reading(folder / CONFIG_FILE, "damaged", EncoderError):
         pretrained = config["pretrained_cfg"]
@@ -108,7 +109,18 @@ def _of_config(folder: Path) -> dict[str, Any]:
             "mpp": config.get("mpp") or None,
             "mean": pretrained["mean"],
             "std": pretrained["std"],
+            "weights_sha256": _weights_hash(folder / "model.safetensors"),
         }
+
+
+def _weights_hash(path: Path) -> str:
+    """`encoders.build.weights_hash` of the model that a file of weights fills.
+
+    Raises:
+        EncoderError: it is damaged or missing.
+    """
+    with reading(path, "not the weights of an exported student", EncoderError), safetensors.safe_open(path, "pt") as f:
+        return tensors_hash((name, f.get_tensor(name)) for name in sorted(f.keys()))
 
 
 def _of_start(identity: dict[str, Any]) -> dict[str, Any]:

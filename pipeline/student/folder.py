@@ -27,12 +27,14 @@ from pipeline.base.errors import EncoderError, G2LError, first_line
 from pipeline.disk.asides import aside_name, remove, remove_asides_of
 from pipeline.disk.files import sha256_file, sync_folder, write_text, written_by_library
 from pipeline.disk.folders import move
+from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.load import require_numbers, timm_config
+from pipeline.encoders.model_config import stated_side
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file, require_plain_types
 from pipeline.projector import Projector
 from pipeline.student.earlier import PROJECTORS_JSON
-from pipeline.student.exported import ExportedStudent, read_student
+from pipeline.student.exported import ExportedStudent, read_student, stated_mpp
 from pipeline.student.student_json import (
     PROJECTOR_FOLDER,
     RENEW,
@@ -201,6 +203,46 @@ def _check_projector(student: ExportedStudent, path: Path, file: str, projector:
             f"{path}: not the projector that {STUDENT_JSON} names: SHA-256 {sha256[:12]}, not "
             f"{teacher.projector_sha256[:12]}. {RENEW}"
         )
+
+
+def changed_since_export(folder: Path, built: BuiltEncoder, *, weights_only: bool = False) -> str:
+    """A warning that a student is not as it was exported, and how it differs from `student.json`; "" if it is the
+    same, and for what a folder of an earlier version does not say.
+
+    A student may be trained further by other programs, which save it into a copy of its folder; its projectors, card
+    and figures are then another model's.
+
+    Args:
+        built: the student as it was built from its folder, perhaps for patches of another side.
+        weights_only: whether its weights were loaded into an encoder that the user described, not the folder.
+
+    Raises:
+        EncoderError: the folder's description is damaged.
+    """
+    described = read_student(folder).described
+    if described is None:
+        return ""
+    was = described.encoder
+    pairs: list[tuple[str, Any, Any]] = []
+    if not weights_only:
+        names = ("architecture", "embedding", "mean", "std")
+        pairs = [(name, getattr(was, name), getattr(built.spec, name)) for name in names]
+        pairs += [("patch_px", was.patch_px, stated_side(folder) or was.patch_px), ("mpp", was.mpp, stated_mpp(folder))]
+    pairs = [(name, then, now) for name, then, now in pairs if then != now]
+    changes = [f"{name} {_in_words(now)}, not {_in_words(then)}" for name, then, now in pairs]
+    if was.weights_sha256 not in (None, built.weights_sha256) and was.patch_px == built.spec.patch_px:
+        changes.append(f"its weights (SHA-256 {built.weights_sha256[:12]}, not {was.weights_sha256[:12]})")
+    if not changes:
+        return ""
+    return (
+        f"warning: {folder} is not as it was exported: {'; '.join(changes)}. It is used as it is; its projectors, "
+        f"{STUDENT_JSON} and card are those of the student as exported"
+    )
+
+
+def _in_words(value: Any) -> str:
+    """A value of `student.json` in a sentence."""
+    return ", ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ from pipeline.encoders.table import named_spec
 from pipeline.projector import Projector
 from pipeline.report.content import AFTER, BEFORE, TEACHER
 from pipeline.student.exported import is_student, read_student
-from pipeline.student.folder import load_projector
+from pipeline.student.folder import changed_since_export, load_projector
 from pipeline.student.weights_place import weights_of_run
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
@@ -103,6 +103,8 @@ class NamedModel:
             raise EncoderError(
                 f"{self.label}: its weights are not those that the run names: SHA-256 {actual}, not {expected}"
             )
+        if self.student is not None and (warning := changed_since_export(self.student, built)):
+            say(warning)
         return built
 
     def projector(self, teacher: str | None = None) -> Projector | None:

@@ -16,12 +16,13 @@ from pipeline.cohort.leakage.exclusions import key_of
 from pipeline.cohort.plan import Plan
 from pipeline.config.model_names import PRETRAINED, SCRATCH, is_run, recorded_path
 from pipeline.disk.objects.urls import as_url
-from pipeline.encoders.build import weights_hash
+from pipeline.encoders.build import BuiltEncoder, weights_hash
 from pipeline.projector import Projector
 from pipeline.report.content import AFTER
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 from pipeline.student.exported import is_student, read_student
+from pipeline.student.folder import changed_since_export
 from pipeline.student.resolve import NamedModel, name_model
 from pipeline.student.student_json import NOTHING_SEEN, SeenBeforeJson
 from pipeline.student.weights_place import options_of_run, store_of_run
@@ -46,6 +47,12 @@ class Start:
     weights: str | Path
     student: NamedModel | None = None
     notes: tuple[str, ...] = ()
+
+    def changed(self, built: BuiltEncoder) -> str:
+        """A warning that the weights of the student are not those that its folder was written with; else ""."""
+        if self.student is None or self.student.student is None:
+            return ""
+        return changed_since_export(self.student.student, built, weights_only=True)
 
     def projectors(self, teachers: Sequence[tuple[str, str]]) -> tuple[dict[str, Projector], list[str]]:
         """Projectors of the student into the spaces of those of the `teachers` (names and hashes of their weights) that

@@ -86,6 +86,7 @@ class EncoderJson(_Object):
         resampling: who reduced the patches that it was trained on (`plan --resampling`); the key is absent for Pillow.
         decode: "half" if their tiles were decoded at half their size (`plan --decode`); else the key is absent.
         mean, std: statistics of RGB in 0..1 that patches are normalised with.
+        weights_sha256: of the student's weights, as in `StartJson`; the key is absent in files of earlier versions.
         start: what training started from.
     """
 
@@ -100,6 +101,7 @@ class EncoderJson(_Object):
     decode: Decode = "full"
     mean: Rgb
     std: Rgb
+    weights_sha256: Hash | None = None
     start: StartJson
 
 
@@ -206,6 +208,10 @@ class SeenBeforeJson(_Object):
                 "and held-out figures may be too good"
             )
         return ""
+
+    def warning(self) -> str:
+        """The same as a warning; "" if there is nothing to tell."""
+        return f"warning: {words}" if (words := self.words()) else ""
 
 
 NOTHING_SEEN = SeenBeforeJson(cases=0, shared=0, is_unknown=False)
@@ -348,6 +354,8 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
         del values["encoder"]["resampling"]
     if student.encoder.decode == "full":
         del values["encoder"]["decode"]
+    if student.encoder.weights_sha256 is None:
+        del values["encoder"]["weights_sha256"]
     write_text(folder / STUDENT_JSON, json.dumps(values, indent=2) + "\n")
 
 

@@ -125,7 +125,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     )
     begun_from, anew = start.projectors([(each.name, each.record["weights_sha256"]) for each in teachers.stored])
     seen = seen_before(start, teachers.first.plan)
-    for note in (*start.notes, student.note, *rows.notes, *anew, f"warning: {seen.words()}" if seen.words() else ""):
+    for note in (*start.notes, student.note, start.changed(student), *rows.notes, *anew, seen.warning()):
         if note:
             say(note)
     if config.keep == "best" and not len(rows.val):

@@ -343,6 +343,17 @@ def test_finished_slides_stay_and_broken_ones_are_done_again(work: Path, made: d
     assert {path: path.stat().st_mtime_ns for path in others} == others
 
 
+def test_a_slide_that_was_replaced_is_not_listed_for_slide2vec(work: Path, tmp_path: Path) -> None:
+    slides = Path(shutil.copytree(work / "slides", tmp_path / "slides"))
+    out = tmp_path / "out"
+    assert embed(work, out, "pt", slides=slides)[0] == 0
+    shutil.copyfile(slides / "b.svs", slides / "a.svs")
+    code, said, _ = embed(work, out, "pt", slides=slides)
+    assert (code, "a.svs: not the slide that" in said) == (3, True)
+    with (out / "process_list.csv").open(newline="") as file:
+        assert [row["sample_id"] for row in csv.DictReader(file)] == ["b", "fine"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["trident", "clam", "pt"])
 def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ from support.exports import taken_by_timm_1_0_16
 from support.failing import failing, os_error
 from support.stores import PATCH_PX, make_patches, make_store, student_folder, train_config
 from support.students import SPECS, TINY, disturb, random_projector, small_student, write_exported
+from support.training import train_once
 
+from g2l.students import load_student
 from pipeline.base.errors import EncoderError, G2LError
 from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import ASIDE_SUFFIX
@@ -28,7 +32,11 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
 from pipeline.student.card import card_facts, figures_table, model_card
-from pipeline.student.folder import load_projector, timm_json
+from pipeline.student.exported import stated_mpp
+from pipeline.student.folder import changed_since_export, load_projector, timm_json
+from pipeline.student.resolve import name_model
+from pipeline.student.start import find_start
+from pipeline.student.student_json import read_student_json
 from pipeline.training.held_out import ONLY
 
 STUDENTS: dict[str, tuple[Callable[[Path], str], int]] = {
@@ -248,3 +256,68 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     assert "No rows were held out" in model_card(facts | nothing)
     assert "One row was held out, too few to be scored: nothing is known" in figures_table(None, None, 1)
     assert "One row was held out" in model_card(facts | nothing | {"store": facts["store"] | {"val_rows": 1}})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    return train_once(tmp_path_factory.mktemp("trained"), loss="mse") / "run"
+
+
+def train_further(student: Path) -> None:
+    """Move one weight, as a training by another program does."""
+    weights = safetensors.torch.load_file(student / "model.safetensors")
+    next(iter(weights.values())).add_(0.1)
+    safetensors.torch.save_file(weights, student / "model.safetensors")
+
+
+def edit_config(student: Path, **changes: Any) -> None:
+    config = json.loads((student / "config.json").read_text())
+    for name, value in changes.items():
+        (config if name in config else config["pretrained_cfg"])[name] = value
+    (student / "config.json").write_text(json.dumps(config))
+
+
+def test_a_student_that_was_trained_further_is_told(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = Path(shutil.copytree(trained / "student", tmp_path / "tuned"))
+    name_model(str(student), None).build()
+    assert load_student(student).transform.mpp == 0.5
+    assert capsys.readouterr().err == ""
+    train_further(student)
+    built = name_model(str(student), None).build()
+    warned = capsys.readouterr().err
+    assert warned.startswith(f"warning: {student} is not as it was exported: its weights (SHA-256 ")
+    assert f"{built.weights_sha256[:12]}, not {read_student_json(student).encoder.weights_sha256[:12]}" in warned  # type: ignore[index]
+    assert find_start(str(student)).changed(built) == warned.strip()
+    assert find_start(str(trained)).changed(replace(built, weights_sha256="0" * 64)) != ""
+    assert find_start(SCRATCH).changed(built) == ""
+
+
+def test_a_student_built_for_patches_of_another_side_is_the_same(trained: Path) -> None:
+    student = trained / "student"
+    named = replace(name_model(str(student), None), patch_px=2 * PATCH_PX)
+    assert changed_since_export(student, named.build()) == ""
+
+
+def test_a_students_edited_description_is_told(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    student = Path(shutil.copytree(trained / "student", tmp_path / "edited"))
+    edit_config(student, mpp=1.0, mean=[0.5, 0.25, 0.5])
+    with caplog.at_level("WARNING", "g2l"):
+        loaded = load_student(student)
+    assert "mean 0.5, 0.25, 0.5, not " in caplog.text
+    assert "; mpp 1.0, not 0.5. It is used as it is; its projectors" in caplog.text
+    assert (loaded.transform.mpp, loaded.transform.mean) == (1.0, (0.5, 0.25, 0.5))
+
+
+def test_a_resolution_that_timm_did_not_save_is_that_of_the_student(trained: Path, tmp_path: Path) -> None:
+    student = Path(shutil.copytree(trained / "student", tmp_path / "saved"))
+    config = json.loads((student / "config.json").read_text())
+    del config["mpp"]
+    (student / "config.json").write_text(json.dumps(config))
+    assert stated_mpp(student) == 0.5
+    assert changed_since_export(student, name_model(str(student), None).build()) == ""
+    (student / "student.json").unlink()
+    assert stated_mpp(student) is None
+    assert changed_since_export(student, build_encoder(f"local-dir:{student}", "pretrained", PATCH_PX)) == ""

@@ -223,6 +223,7 @@ def tiling_record(place: Place, slide: EmbeddedSlide) -> dict[str, Any]:
 
 def write_list(place: Place, slides: dict[str, str]) -> None:
     """`process_list.csv`: the slides that have coordinates with a description, which those of 0.2.0 and before lack.
+    Without any, a list of an earlier call is removed.
 
     Its paths are absolute, as slide2vec opens them from wherever it runs.
     """
@@ -251,6 +252,8 @@ def write_list(place: Place, slides: dict[str, str]) -> None:
         )
     if rows:
         write_records(place.folder / PROCESS_LIST, rows)
+    else:
+        (place.folder / PROCESS_LIST).unlink(missing_ok=True)
 
 
 TOOL = Tool(
