@@ -26,7 +26,7 @@ from pipeline.config.tools import DoctorConfig, EmbedConfig, ImportConfig, Model
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.options import ReproduceConfig
 from stages.ending import DEBUG_VARIABLE, ended, show
-from stages.options import Call, CommandWithPanels, nonempty_path, with_options
+from stages.options import Call, CommandWithPanels, know_options, nonempty_path, with_options
 
 if TYPE_CHECKING:
     from pipeline.base.launched.group import LaunchedGroup
@@ -55,6 +55,8 @@ def verb(name: str, *configs: type[Config]) -> Callable[[Callable[..., None]], C
     panels = CommandWithPanels if any(config.panels for config in configs) else None
 
     def register(command: Callable[..., None]) -> Callable[..., None]:
+        know_options(name, command, configs)
+
         @wraps(command)
         def run(*arguments: Any, **values: Any) -> None:
             if name not in WITHOUT_SCIPY:

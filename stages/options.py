@@ -16,8 +16,10 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
+from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
-from pipeline.config.base import Config, choice_words, read_options, to_toml
+from pipeline.base.processes import launch_number, launched_processes
+from pipeline.config.base import Config, choice_words, read_options, read_tables, to_toml, unknown_options
 from pipeline.config.model_names import as_on_disk, split_choice
 from pipeline.config.recipes import with_recipe
 from pipeline.disk.objects.urls import as_url, readable_url, require_local
@@ -62,6 +64,9 @@ WRITES_RECORD = (
     "demo",
 )
 """Commands that write a record of their options and paths, which `--config` can read."""
+
+KNOWN_OPTIONS: dict[str, set[str]] = {}
+"""Names of the options and paths of each command, which `know_options` enters: what its table may hold."""
 
 
 def _list_item(annotation: Any) -> Any:
@@ -144,13 +149,21 @@ class Call:
 
     @classmethod
     def read(cls, command: str, flags: dict[str, Any], file: Path | None) -> "Call":
-        """Make a call, and read the command's table from the file.
+        """Make a call, and read the command's table from the file. Warns of options in the tables of other commands
+        that these do not have: a project's file is mended before the command comes that refuses it.
 
         Raises:
             ConfigError: the file cannot be used.
         """
-        file = Path(as_on_disk(str(file))) if file else None
-        return cls(command, flags, file, read_options(file, command) if file else {})
+        if not file:
+            return cls(command, flags, None, {})
+        file = Path(as_on_disk(str(file)))
+        tables = read_tables(file, command)
+        table = tables.pop(command, {})
+        if launched_processes() == 1 or launch_number("RANK", 0) == 0:  # one process of several speaks for all
+            for line in unknown_options(tables, KNOWN_OPTIONS):
+                say(f"warning: --config {file}: {line}; it will be refused there")
+        return cls(command, flags, file, table)
 
     def resolve(
         self,
@@ -301,6 +314,12 @@ def with_options(command: str, *configs: type[Config]) -> Callable[[Callable[...
         return wrapped
 
     return decorate
+
+
+def know_options(command: str, verb: Callable[..., None], configs: Iterable[type[Config]]) -> None:
+    """Enter a command with its paths, the verb's arguments but the first, and the options of its configurations."""
+    options = {name for config in configs for name in config.model_fields}
+    KNOWN_OPTIONS[command] = options | {*list(inspect.signature(verb).parameters)[1:]}
 
 
 def nonempty_path(text: str) -> Path:

@@ -22,6 +22,7 @@ from pipeline.base.errors import SlideError, Source
 from pipeline.base.images import require_lanczos
 from pipeline.base.units import format_seconds
 from pipeline.cohort.annotated import (
+    SeenAnnotations,
     class_areas,
     class_spelling_notes,
     file_hashes,
@@ -91,11 +92,13 @@ class CheckedCohort:
         sampler: the encoder of candidates, if there is one.
         parted: the manifest's rows, with and without the cases to exclude.
         planned: the rows that are planned, by slide id.
+        seen: annotations that were read to look for classes.
     """
 
     sampler: PoolSampler | None
     parted: PartedRows
     planned: list[ManifestRow]
+    seen: SeenAnnotations
 
 
 def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> CheckedCohort:
@@ -119,8 +122,9 @@ def check_cohort(manifest: Manifest, config: PlanConfig, workers: int) -> Checke
     if config.tissue_from:
         require_tissue_files(config.tissue_from, of_planned)
     sampling = config.sampling
-    require_known_classes(of_planned, sampling.classes, sampling.method, config.stage_folder, config.annotation_origin)
-    return CheckedCohort(sampler, parted, planned)
+    classes, origin = sampling.classes, config.annotation_origin
+    seen = require_known_classes(of_planned, classes, sampling.method, config.stage_folder, origin)
+    return CheckedCohort(sampler, parted, planned, seen)
 
 
 def rows_to_plan(kept: Sequence[ManifestRow], max_slides: int | None, seed: int) -> list[ManifestRow]:
@@ -161,7 +165,7 @@ def plan_slides(
 
     def audit(row: ManifestRow, copy: Path | None) -> Audited:
         how = grid, sampling, check, overlays, num_measured, tissue, config.cuts_late
-        return audit_slide(row, manifest, *how, copy)
+        return audit_slide(row, manifest, *how, copy, seen=inputs.seen)
 
     found = audit_with_copies(
         manifest, inputs.planned, audit, stage, workers, check_files=check, tissue_from=tissue.read_from
@@ -340,6 +344,7 @@ def audit_slide(
     tissue_files: TissueFiles = TissueFiles(),
     cuts_late: bool = False,
     copy: Path | None = None,
+    seen: SeenAnnotations | None = None,
 ) -> Audited:
     """Audit one slide; a failing slide is reported in its audit row.
 
@@ -350,6 +355,7 @@ def audit_slide(
         tissue_files: folders that its tissue is read from and written to.
         cuts_late: whether its patches are chosen later; unless it has none, its picture is drawn later too.
         copy: of a slide in a bucket (`cohort.object_slides`); its SHA-256 was compared where `check_file` asks for it.
+        seen: annotations that were read already.
 
     Raises:
         OSError: its overlay or its tissue cannot be written.
@@ -365,16 +371,16 @@ def audit_slide(
         if note := long_reading_note(slide):
             say(f"note: {note}")
         with slide_failures(path):
-            annotations = slide_annotations(manifest, row, slide, tissue_files.origin)
+            annotations = slide_annotations(manifest, row, slide, tissue_files.origin, seen)
             laid = eligible_grid(slide, row.slide_id, annotations, grid, sampling, tissue_files)
             known |= class_areas(annotations)
             part = sample_slide(row, slide, laid, sampling)
             part, looks, unread = describe_candidates(slide, part) if sampling.looks_at_once else (part, None, "")
             sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
             audit = audit_open_slide(slide, laid, part, known, sample).with_warning(unread)
-        seen = laid.tissue
-        pixels = pixels_digest(seen.thumbnail, seen.unreadable, slide.info.size_l0_px)
-        look = slide_print(seen.thumbnail, seen.mask, seen.unreadable, seen.pixel_l0_px * slide.info.mpp)
+        tissue = laid.tissue
+        pixels = pixels_digest(tissue.thumbnail, tissue.unreadable, slide.info.size_l0_px)
+        look = slide_print(tissue.thumbnail, tissue.mask, tissue.unreadable, tissue.pixel_l0_px * slide.info.mpp)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None, about=error.about)

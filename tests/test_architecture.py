@@ -86,7 +86,7 @@ DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide"
 MAY_READ = {
     "pipeline.base.outside": "the boundary itself",
     "g2l.streams": "the null device, in place of closed streams",
-    "pipeline.base.cores": "the system's own files: quotas of a container",
+    "pipeline.base.cores": "the system's own files: quotas and limits of a container",
     "pipeline.base.processes": "the system's own files: of processes",
     "pipeline.disk.at_hand": "locks and notes of its own, opened without waiting or following",
     "pipeline.disk.files": "what it has just written, and hashes of files that others have looked at",

@@ -1,5 +1,5 @@
 """What this process takes of the machine: how many cores it may use, fewer than there are if a scheduler or container
-limits them; how many files it may have open; and memory that it no longer needs.
+limits them; how many files it may have open; memory that a container leaves to it; and memory that it no longer needs.
 """
 
 import ctypes
@@ -30,8 +30,16 @@ MOST_BLAS_THREADS = 64
 """Threads for which OpenBLAS is built in the packages of NumPy and SciPy."""
 SPARE_FILES = 4
 """Files that opening a slide takes for a moment, about. Our choice."""
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
+MEMORY_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
+"""Files of a group's limit and of what it uses, and the names in its `memory.stat` of what the system takes back when
+there is need, which are copies of files: of version 2, and of version 1.
+"""
 
 
 def usable_cores() -> int:
@@ -145,17 +153,7 @@ def cgroup_quota(root: Path = CGROUPS, groups: Path = OWN_GROUP) -> float | None
     """CPU quota of this process in cores: the smallest of its control group and the groups above it; `None` without a
     limit. Read from `cpu.max` (version 2), or `cpu.cfs_quota_us` and `cpu.cfs_period_us` (version 1).
     """
-    quotas: list[float] = []
-    for line in _read(groups).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        for base in (root,) if not controllers else (root / controllers, root / "cpu"):
-            group_folder = base / group.lstrip("/")
-            for folder in (group_folder, *group_folder.parents):
-                if folder.is_relative_to(base):
-                    quotas += _quota_of(folder)
+    quotas = [quota for folder in group_folders("cpu", root, groups) for quota in _quota_of(folder)]
     return min(quotas, default=None)
 
 
@@ -172,7 +170,50 @@ def _quota_of(folder: Path) -> list[float]:
     return [quota / period] if quota > 0 and period > 0 else []
 
 
+def group_folders(controller: str, root: Path = CGROUPS, groups: Path = OWN_GROUP) -> Iterator[Path]:
+    """The folders of this process's control group and of those above it, whose limits all count; of both versions.
+
+    Where a container does not show its group's own folder, that of the container is the root.
+    """
+    for line in _read(groups).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers and controller not in controllers.split(","):
+            continue
+        for base in (root,) if not controllers else (root / controllers, root / controller):
+            group_folder = base / group.lstrip("/")
+            for folder in (group_folder, *group_folder.parents):
+                if folder.is_relative_to(base):
+                    yield folder
+
+
+def free_group_bytes(root: Path = CGROUPS, groups: Path = OWN_GROUP) -> int | None:
+    """Memory that the control groups leave to this process: the smallest of their limits, each less what its processes
+    use already; `None` without a limit.
+    """
+    free = [each for folder in group_folders("memory", root, groups) if (each := _free_bytes(folder)) is not None]
+    return min(free, default=None)
+
+
+def _free_bytes(folder: Path) -> int | None:
+    """What one group's limit leaves; all of it where the system does not say what is used, `None` without a limit."""
+    for limit_file, used_file, taken_back in MEMORY_FILES:
+        try:
+            limit = int(_read(folder / limit_file))
+        except ValueError:  # "max", or no such file
+            continue
+        try:
+            used = int(_read(folder / used_file))
+        except ValueError:
+            return limit
+        pairs = (line.partition(" ") for line in _read(folder / "memory.stat").splitlines())
+        used -= sum(int(number) for name, _, number in pairs if name in taken_back and number.isdigit())
+        return min(limit, max(limit - used, 0))
+    return None
+
+
 def _read(path: Path) -> str:
+    """What a file of the system says; "" if it is not there."""
     try:
         return path.read_text()
     except (OSError, ValueError):

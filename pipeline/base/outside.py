@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
+from pipeline.base.cores import free_group_bytes
 from pipeline.base.errors import G2LError, raise_if_limit
 
 MOST_TEXT_BYTES = 1 << 28
@@ -28,8 +29,6 @@ SMALL_BYTES = 1 << 26
 """64 MiB: smaller claims are not checked. Our choice: every machine has that much memory."""
 MOST_SHARE = 0.5
 """Share of the free memory that one file may use. Our choice: data read are usually copied once."""
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Linux's memory limits of a container: cgroups 2, and 1."""
 
 
 class UnsafeError(ValueError):
@@ -213,7 +212,9 @@ def require_room(num_bytes: int, what: str, share: float = MOST_SHARE) -> None:
 
 
 def free_memory_bytes() -> int | None:
-    """Memory still available to this process; `None` if the system does not say."""
+    """Memory still available to this process, on the machine and in its control group; `None` if the system does not
+    say.
+    """
     limits: list[int] = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -221,11 +222,8 @@ def free_memory_bytes() -> int | None:
     except (OSError, ValueError, IndexError):
         if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
             limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for path in MEMORY_LIMITS:
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # no container, or "max"
-            continue
+    if (free := free_group_bytes()) is not None:
+        limits.append(free)
     return min(limits, default=None)
 
 

@@ -2,11 +2,12 @@
 
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.base.console import counted, say
+from pipeline.base.console import Progress, counted, say
 from pipeline.base.errors import AnnotationError, ConfigError, PlanError, SlideError, Source, did_you_mean
 from pipeline.base.outside import NO_FILE, file_trouble, one_line
 from pipeline.cohort.audit import EXCLUDED
@@ -28,12 +29,40 @@ MOST_UNREAD = 3
 """Slides of which an error says why their annotations could not be read. Our choice."""
 MOST_CLASSES = 40
 """Classes that an error lists. Our choice: a screenful."""
+MOST_KEPT_BYTES = 256 << 20
+"""Bytes of regions that are kept between the search for classes and the plan. Our choice: some 100,000 outlines of a
+hundred points.
+"""
+
+
+class SeenAnnotations:
+    """Annotations that were read in the search for classes, for the plan to take instead of reading them once more.
+
+    As many as fit into `MOST_KEPT_BYTES`. One is given out once, and only for the same file and the same slide.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[object, Annotations]] = {}
+        self._num_bytes = 0
+        self._lock = threading.Lock()
+
+    def keep(self, slide_id: str, known_by: object, annotations: Annotations) -> None:
+        """Keep what was read, if there is room; `known_by` says of what file and slide."""
+        if self._num_bytes + (num_bytes := annotations.source.num_bytes()) <= MOST_KEPT_BYTES:
+            self._kept[slide_id], self._num_bytes = (known_by, annotations), self._num_bytes + num_bytes
+
+    def take(self, slide_id: str, known_by: object) -> Annotations | None:
+        """Give out what was read of this file and slide, and let go of it; `None` if it was not kept."""
+        with self._lock:
+            known, annotations = self._kept.pop(slide_id, (None, None))
+        return annotations if known == known_by else None
 
 
 def slide_annotations(
-    manifest: Manifest, row: ManifestRow, slide: Slide, origin: AnnotationOrigin
+    manifest: Manifest, row: ManifestRow, slide: Slide, origin: AnnotationOrigin, seen: SeenAnnotations | None = None
 ) -> Annotations | None:
-    """The annotations of a slide; `None` if the manifest gives none. `origin` is where coordinates count from.
+    """The annotations of a slide; `None` if the manifest gives none. `origin` is where coordinates count from; `seen`
+    are those that have been read already.
 
     Raises:
         SlideError: the file cannot be read, or is not of this slide.
@@ -41,6 +70,8 @@ def slide_annotations(
     path = manifest.annotations_path(row)
     if path is None:
         return None
+    if seen is not None and (annotations := seen.take(row.slide_id, _known_by(path, slide, origin))) is not None:
+        return annotations
     names = {row.slide_id, Path(row.path).stem, slide.path.stem}
     try:
         return read_annotations(
@@ -53,6 +84,19 @@ def slide_annotations(
         )
     except AnnotationError as error:
         raise SlideError(str(error), about="annotations") from None
+
+
+def _known_by(path: Path, slide: Slide, origin: AnnotationOrigin) -> tuple[object, ...]:
+    """What decides how annotations are read: their bytes, the slide's facts, the option.
+
+    Raises:
+        SlideError: the file cannot be read.
+    """
+    try:
+        digest = sha256_file(path)
+    except OSError as error:
+        raise SlideError(f"{path} cannot be read: {one_line(error)}", about="annotations") from None
+    return digest, slide.path, slide.info.size_l0_px, slide.info.mpp, slide.info.bounds_l0_px, origin
 
 
 def file_hashes(manifest: Manifest, row: ManifestRow, tissue_from: Path | None) -> dict[str, str]:
@@ -125,37 +169,57 @@ def require_known_classes(
     method: SampleMethod,
     stage: StageFolder | None = None,
     origin: AnnotationOrigin = "auto",
-) -> None:
+) -> SeenAnnotations:
     """See that some slide has each class that an option names, before slides are planned; and that some slide has
     annotations, where a sample is drawn by them. The manifest's rows are those that will be planned.
 
-    Reads annotations, slide by slide, only until all these classes have been seen. Slides that cannot be opened or
-    whose annotations cannot be read are passed over: their audit says why, or the error. One in a bucket is copied into
-    `stage`.
+    Reads annotations, slide by slide, only until all these classes have been seen, and shows how far it is; returns
+    what it read, for the plan. Slides that cannot be opened or whose annotations cannot be read are passed over: their
+    audit says why, or the error. One in a bucket is copied into `stage`.
 
     Raises:
         PlanError: no slide has a class, or no slide has annotations.
     """
-    missing, seen, unread, empty = dict(rules.named), set[str](), list[str](), list[str]()
+    missing, classes, unread, empty = dict(rules.named), set[str](), list[str](), list[str]()
     annotated = [row for row in manifest.rows if row.annotations]
     if method == "class" and not annotated:
         raise PlanError(f"--sample class: {NO_ANNOTATIONS}")
-    for row in annotated if missing else ():
-        path = manifest.slide_path(row)
-        try:
-            with copy_of_slide(path, stage, tell=say) as copy:
-                slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
-                annotations = slide_annotations(manifest, row, slide, origin)
-        except SlideError as error:
-            unread.append(f"{row.slide_id}: {error}")
-            continue
-        seen.update(annotations.classes if annotations else ())
-        empty += _left_out(row.slide_id, annotations)
-        missing = {name: flag for name, flag in missing.items() if name not in seen}
-        if not missing:
-            return
-    if missing:
-        raise PlanError(_unknown_classes(missing, sorted(seen), bool(annotated), unread, empty))
+    seen = SeenAnnotations()
+    if not missing:
+        return seen
+    with Progress("looking for classes", len(annotated), "slides") as progress:
+        for row in annotated:
+            try:
+                annotations = _read_ahead(manifest, row, stage, origin, seen)
+            except SlideError as error:
+                unread.append(f"{row.slide_id}: {error}")
+                continue
+            finally:
+                progress.step()
+            classes.update(annotations.classes if annotations else ())
+            empty += _left_out(row.slide_id, annotations)
+            missing = {name: flag for name, flag in missing.items() if name not in classes}
+            if not missing:
+                return seen
+    raise PlanError(_unknown_classes(missing, sorted(classes), bool(annotated), unread, empty))
+
+
+def _read_ahead(
+    manifest: Manifest, row: ManifestRow, stage: StageFolder | None, origin: AnnotationOrigin, seen: SeenAnnotations
+) -> Annotations | None:
+    """Read the annotations of a slide before it is planned, and keep them in `seen`.
+
+    Raises:
+        SlideError: the slide cannot be opened, or its annotations cannot be read.
+    """
+    path, file = manifest.slide_path(row), manifest.annotations_path(row)
+    with copy_of_slide(path, stage, tell=say) as copy:
+        slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
+        known_by = _known_by(file, slide, origin) if file is not None else None
+        annotations = slide_annotations(manifest, row, slide, origin)
+    if annotations is not None:
+        seen.keep(row.slide_id, known_by, annotations)
+    return annotations
 
 
 def _left_out(slide_id: str, annotations: Annotations | None) -> list[str]:

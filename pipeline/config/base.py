@@ -302,7 +302,22 @@ def is_utf8(text: str) -> bool:
 
 
 def read_options(path: Path, command: str) -> dict[str, Any]:
-    """Read the table of `command` in a TOML file; empty if the file has none.
+    """Read the table of `command` in a TOML file; empty if the file has none. Errors: as `read_tables`."""
+    return dict(read_tables(path, command).get(command, {}))
+
+
+def unknown_options(tables: Mapping[str, Mapping[str, Any]], known: Mapping[str, Collection[str]]) -> list[str]:
+    """The options in the tables of commands that these do not have, a line each, with the one that may be meant."""
+    return [
+        f"[{command}] {name}: no option of g2l {command}{did_you_mean(name, known[command])}"
+        for command, table in tables.items()
+        for name in table
+        if command in known and name not in known[command]
+    ]
+
+
+def read_tables(path: Path, command: str) -> dict[str, dict[str, Any]]:
+    """Read all tables of a TOML file for `command`.
 
     Raises:
         ConfigError: the file is missing or not TOML, has options outside the tables of commands, or a table of another
@@ -322,7 +337,7 @@ def read_options(path: Path, command: str) -> dict[str, Any]:
             f"--config {path}: [{unknown[0]}] is not a command"
             f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}"
         )
-    return dict(tables.get(command, {}))
+    return tables
 
 
 def differences(

@@ -22,6 +22,9 @@ from pipeline.disk.named_locks import describe_holder, holder_of
 
 LOCK_SUFFIX = ".g2l-lock"
 """Ending of the lock file: after the output's name beside it, alone inside it."""
+SPARE_LETTERS = 20
+"""Bytes by which names of files beside an output may be longer than its own: of the lock, of a plan's audit and record.
+"""
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 """Errors of file systems without flock: some FUSE, Lustre without `-o flock`, NFS without its lock service."""
@@ -53,7 +56,7 @@ def exclusive(output: Path, what: str, option: str = "--out") -> Iterator[None]:
             try:
                 hold(real / LOCK_SUFFIX, output, what, stack)
             except OSError as error:
-                raise _not_writable(real, error, option) from error
+                raise _not_writable(output, real, error, option) from error
         _held[str(real)] = stack, what
         stack.callback(_held.pop, str(real), None)
         yield
@@ -90,7 +93,7 @@ def hold_beside(output: Path, real: Path, what: str, stack: ExitStack, option: s
     except OSError as error:
         if error.errno in NOT_WRITABLE and os.path.isdir(real):
             return
-        raise _not_writable(real.parent, error, option) from error
+        raise _not_writable(output, real.parent, error, option) from error
     typed = output.absolute()  # earlier versions locked the name as typed
     if typed.name not in ("", "..") and typed.with_name(typed.name + LOCK_SUFFIX).is_file():
         old = typed.with_name(typed.name + LOCK_SUFFIX)
@@ -98,9 +101,16 @@ def hold_beside(output: Path, real: Path, what: str, stack: ExitStack, option: s
             hold(old, output, what, stack)
 
 
-def _not_writable(folder: Path, error: OSError, option: str) -> G2LError:
-    """The error that says why no lock can be written in a folder: the folder's fault, or that of a lock in it."""
+def _not_writable(output: Path, folder: Path, error: OSError, option: str) -> G2LError:
+    """The error that says why no lock can be written in a folder: the fault of the output's name, of the folder, or of
+    a lock in it.
+    """
     lock = Path(error.filename or folder)
+    if error.errno == errno.ENAMETOOLONG:
+        return G2LError(
+            f"{option} {output}: a name in it is too long for this file system, or the path as a whole; files beside "
+            f"the output have names that are some {SPARE_LETTERS} bytes longer. Choose a shorter {option}."
+        )
     if lock.name.endswith(LOCK_SUFFIX) and error.errno in NOT_ALLOWED and _is_anothers(lock) and not is_held(lock):
         return G2LError(
             f"{lock} is left of another user's command, {holder_of(lock)}, which does not run here any more, and only "

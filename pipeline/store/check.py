@@ -3,6 +3,7 @@
 Left out: whether the embeddings are the teacher's. That takes the teacher; see `stages.verify`.
 """
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ NAMED = 3
 """Files that an error names. Our choice: enough to see which part of a copy is missing."""
 KEPT_ATTRIBUTES = ("rows", "patch_px", "tile_px", "status_codes")
 """Attributes that follow from the plan and this program."""
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""The system's errors of a folder that cannot be written."""
 DROPPED = frozenset(code.name for code in Status if code.is_dropped)
 """Names of the status of rows that `--patch-qc` dropped."""
 
@@ -60,9 +63,11 @@ def check_metadata(teacher: StoredTeacher) -> list[str]:
         expected = temporary / "expected.zarr"
         try:
             should_be = create_empty_like(teacher, expected)
-        except G2LError:
-            raise
-        except Exception as error:  # noqa: BLE001  (zarr's, for settings that nobody would write)
+        except Exception as error:  # zarr's too, for settings that nobody would write
+            if no_room := _no_temporary_room(error, temporary):
+                raise no_room from None
+            if isinstance(error, G2LError):
+                raise
             raise_if_limit(error)
             return [f"{METADATA}: no store is made with such settings ({error})"]
         problems = [
@@ -75,6 +80,19 @@ def check_metadata(teacher: StoredTeacher) -> list[str]:
             if name not in (".", "plan"):  # groups: the attributes above, and the plan's hash
                 problems += _check_array(teacher.folder, expected, name)
     return problems or (_check_slide_column(teacher.store) if teacher.is_first else [])
+
+
+def _no_temporary_room(error: BaseException, folder: Path) -> StoreError | None:
+    """The error for a folder for temporary files that cannot be written; `None` for an error that is of something else:
+    a full disk there is no damage of the store.
+    """
+    system = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(system, OSError) or system.errno not in NOT_WRITTEN:
+        return None
+    return StoreError(
+        f"the folder for temporary files, {folder.parent}, cannot be written ({system.strerror}), so the store was not "
+        "checked. Free some MB there, or set TMPDIR to another folder"
+    )
 
 
 def _check_array(folder: Path, expected: Path, name: str) -> list[str]:

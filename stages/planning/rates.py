@@ -17,6 +17,7 @@ def rate_words(first: StoredTeacher) -> str:
     return (
         f"{first.name} with patches of {first.patch_px} px"
         + (f" in {views} views" if views > 1 else "")
+        + (", less those that --patch-qc left out" if "patch_qc" in first.settings else "")
         + (f", on {device}" if device else "")
     )
 
@@ -24,7 +25,11 @@ def rate_words(first: StoredTeacher) -> str:
 def rate_options(extract: ExtractConfig) -> dict[str, str | int]:
     """What of stage one's options changes its rate, by the names of the options."""
     name, views = named_spec(extract.teacher).name, extract.views or 1
-    return {"--teacher": name, "--views": views, "--pixels": extract.pixels}
+    return {"--teacher": name, "--views": views, "--pixels": extract.pixels, "--patch-qc": _on_or_off(extract.patch_qc)}
+
+
+def _on_or_off(is_on: bool) -> str:
+    return "on" if is_on else "off"
 
 
 def rate_differences(first: StoredTeacher, now: Mapping[str, str | int]) -> list[str]:
@@ -40,6 +45,7 @@ def rate_differences(first: StoredTeacher, now: Mapping[str, str | int]) -> list
         "--teacher": first.name,
         "--views": first.views_at_hand.count,
         "--pixels": first.settings["pixels"],
+        "--patch-qc": _on_or_off("patch_qc" in first.settings),
     }
     if all(each["--tile-px"] == each["--patch-px"] for each in (made, now)):  # they are the patches
         del made["--tile-px"]

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from support.limits import few_files_left
 
+from pipeline.base import outside
 from pipeline.base.cores import (
     MOST_FILES,
     ask_for_files,
     cgroup_quota,
     few_objects_to_look_at,
+    free_group_bytes,
     give_back_memory,
+    group_folders,
     own_cores,
     require_addresses,
     require_descriptors,
@@ -160,3 +163,53 @@ def test_addresses_that_libraries_take_without_end_are_asked_for_first(monkeypat
         require_addresses()
     limit[0] = resource.RLIM_INFINITY
     require_addresses()
+
+
+STAT = "anon 100\ninactive_file 30\nactive_file 20\nshmem 7\n"
+MEMORY_CASES: list[tuple[str, dict[str, str], int | None]] = [
+    ("0::/\n", {"memory.max": "1000\n", "memory.current": "600\n", "memory.stat": STAT}, 450),  # as a container sees it
+    ("0::/\n", {"memory.max": "1000\n", "memory.current": "1000\n"}, 0),
+    ("0::/\n", {"memory.max": "1000\n"}, 1000),
+    ("0::/\n", {"memory.max": "max\n", "memory.current": "600\n"}, None),
+    (  # the group above has less left
+        "0::/a/b\n",
+        {"a/b/memory.max": "900", "a/b/memory.current": "100", "a/memory.max": "1000", "a/memory.current": "950"},
+        50,
+    ),
+    (
+        "4:memory:/job\n1:cpu:/\n",
+        {
+            "memory/job/memory.limit_in_bytes": "1000\n",
+            "memory/job/memory.usage_in_bytes": "700\n",
+            "memory/job/memory.stat": "active_file 1\ntotal_inactive_file 100\ntotal_active_file 50\n",
+        },
+        450,
+    ),
+    ("4:memory:/of/the/host\n", {"memory/memory.limit_in_bytes": "8", "memory/memory.usage_in_bytes": "3"}, 5),
+    ("5:cpu:/x\n", {"cpu/x/memory.max": "10"}, None),
+    ("", {}, None),
+]
+
+
+@pytest.mark.parametrize(("own", "files", "expected"), MEMORY_CASES)
+def test_what_is_used_already_is_not_free(
+    tmp_path: Path, own: str, files: dict[str, str], expected: int | None
+) -> None:
+    """The whole limit of a container counted as free, also where nearly all of it was used."""
+    (tmp_path / "own").write_text(own)
+    root = tmp_path / "root"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert free_group_bytes(root, tmp_path / "own") == expected
+
+
+def test_a_group_s_folders_are_its_own_and_those_above(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("0::/a/b\n")
+    root = tmp_path / "root"
+    assert list(group_folders("cpu", root, tmp_path / "own")) == [root / "a" / "b", root / "a", root]
+
+
+def test_free_memory_is_that_of_the_group_if_that_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "free_group_bytes", lambda: 12345)
+    assert outside.free_memory_bytes() == 12345

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from support.annotated import write_geojson
 from support.plans import SMALL, make_plan
 
+from pipeline.base import console
 from pipeline.base.errors import ConfigError, PlanError, SlideError
 from pipeline.cohort import annotated
 from pipeline.cohort.annotated import (
@@ -32,6 +33,7 @@ from pipeline.cohort.plan_hdf5 import read_plan, write_plan
 from pipeline.config.class_rules import ClassRules
 from pipeline.config.plan import PlanConfig
 from pipeline.disk.files import sha256_file
+from pipeline.slides.annotations.regions import Annotations
 from pipeline.slides.reader import Slide
 from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
 from stages.plan import plan_slides
@@ -239,6 +241,55 @@ def test_annotations_are_read_only_until_all_classes_are_known(manifest: Path) -
     require_known_classes(read_manifest(manifest), ClassRules(include=("tumour",), exclude=("necrosis",)), "class")
     with pytest.raises(PlanError, match="--include stroma"):
         require_known_classes(read_manifest(manifest), ClassRules(include=("stroma",)), "class")
+
+
+def count_readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files of annotations that are read from now on."""
+    read, read_annotations = list[str](), annotated.read_annotations
+
+    def noted(path: Path, **facts: object) -> Annotations:
+        read.append(path.name)
+        return read_annotations(path, **facts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(annotated, "read_annotations", noted)
+    return read
+
+
+@pytest.mark.slow
+def test_annotations_are_read_once(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = make_plan(manifest, include=["stroma"], min_tissue=0)
+    read = count_readings(monkeypatch)
+    assert make_plan(manifest, include=["stroma"], min_tissue=0).hash == before.hash
+    assert sorted(read) == ["s0.geojson", "s1.geojson"]
+
+
+@pytest.mark.slow
+def test_annotations_that_there_is_no_room_for_are_read_again(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = make_plan(manifest, include=["stroma"], min_tissue=0)
+    monkeypatch.setattr(annotated, "MOST_KEPT_BYTES", 0)
+    read = count_readings(monkeypatch)
+    assert make_plan(manifest, include=["stroma"], min_tissue=0).hash == before.hash
+    assert sorted(read) == ["s0.geojson", "s0.geojson", "s1.geojson", "s1.geojson"]
+
+
+def test_annotations_that_have_changed_since_are_read_again(manifest: Path) -> None:
+    rows = read_manifest(manifest)
+    seen = require_known_classes(rows, ClassRules(include=("stroma",)), "uniform")
+    write_geojson(manifest.with_name("s0.geojson"), other=(0, 0, 90, 90))
+    classes = []
+    for row in rows.rows[:2]:
+        regions = slide_annotations(rows, row, Slide(rows.slide_path(row), row.mpp), "auto", seen)
+        assert regions is not None
+        classes.append(regions.classes)
+    assert classes == [("other",), ("stroma",)]
+
+
+def test_the_search_for_classes_says_how_far_it_is(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "QUIET_SECONDS", 0.0)
+    require_known_classes(read_manifest(manifest), ClassRules(include=("stroma",)), "uniform")
+    assert "looking for classes: 1 of 2 slides" in capsys.readouterr().err
 
 
 def test_classes_without_any_annotations_are_refused(cohort: Path) -> None:

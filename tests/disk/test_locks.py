@@ -322,3 +322,14 @@ def test_a_folder_that_may_not_be_entered_is_said_to_be_so(tmp_path: Path, monke
     words = r"cannot write to .*out: Permission denied\. Choose another --out"
     with pytest.raises(G2LError, match=words), exclusive(out, "me"):
         pass
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "x" * 300, "x" * 300 + "/run"])
+def test_a_name_that_is_too_long_is_named_itself(name: str, tmp_path: Path) -> None:
+    """The error named the folder above it, and advised to mend its rights."""
+    with (
+        pytest.raises(G2LError, match=r"^--out .*x/?r?u?n?: a name in it is too long .* Choose a shorter --out"),
+        exclusive(tmp_path / name, "g2l plan"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -10,14 +10,22 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.base import Config, option, to_toml
+from pipeline.config.base import COMMANDS, Config, option, to_toml
 from pipeline.config.plan import PlanConfig
 from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue, recipe_values
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.evaluate.options.config import evaluate_config
 from stages.cli import app
-from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
+from stages.options import (
+    KNOWN_OPTIONS,
+    Call,
+    CommandWithPanels,
+    nonempty_path,
+    require_utf8,
+    usable_path,
+    with_options,
+)
 
 NFC, NFD = (unicodedata.normalize(form, "Séance é") for form in ("NFC", "NFD"))
 
@@ -310,3 +318,26 @@ def test_no_option_shows_an_empty_default() -> None:
     helps = [param.help or "" for each in getattr(group, "commands").values() for param in each.params]  # noqa: B009
     assert len(helps) > 100
     assert not [text for text in helps if text.endswith("[]")]
+
+
+def test_an_unknown_option_in_another_command_s_table_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A project's file passed `plan`, and days later `train-student` refused it."""
+    file = tmp_path / "g2l.toml"
+    file.write_text('[plan]\nseed = 3\n[train-student]\nepohcs = 3\nstudent = "x"\nstore = "s.zarr"\nout = "r"\n')
+    assert Call.read("plan", {}, file).table == {"seed": 3}
+    said = f"warning: --config {file}: [train-student] epohcs: no option of g2l train-student (did you mean epochs?)"
+    assert capsys.readouterr().err == f"{said}; it will be refused there\n"
+
+
+def test_records_of_all_commands_hold_what_these_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "g2l.toml"
+    tables = {name: dict.fromkeys(known, "x") for name, known in KNOWN_OPTIONS.items() if name in COMMANDS}
+    assert set(tables) == {*COMMANDS} - {"recipes"}  # which has no options of a file
+    assert {"manifest", "out", "tile_px"} <= KNOWN_OPTIONS["plan"]
+    assert {"plan", "out", "tile_px", "teacher"} <= KNOWN_OPTIONS["extract-teacher"]  # which plans a manifest
+    assert {"seeds", "epochs", "out"} <= KNOWN_OPTIONS["ablate"]
+    file.write_text(to_toml(tables))
+    Call.read("plan", {}, file)
+    assert capsys.readouterr().err == ""

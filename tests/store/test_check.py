@@ -1,5 +1,7 @@
 """The check of a store: silent on a sound one, and each disagreement named by its array, shard and rows."""
 
+import errno
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from support.limits import few_files_left
 from support.store_writing import edit_attributes, edit_json, flip, write_shard
 
 from pipeline.base.errors import LimitError, StoreError
+from pipeline.store import check
 from pipeline.store.check import check_metadata, check_shard, require_files
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
@@ -39,6 +42,24 @@ def test_a_shard_that_is_not_done_is_no_damage(copy: Path) -> None:
     first = Store(copy).first
     first.ledger.forget(1)
     assert [check_shard(first, shard) for shard in range(first.num_shards)] == [[], None, []]
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_full_temporary_folder_is_no_damage_and_is_named(
+    finished: Path, is_wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store was said to be damaged, or no word said which folder was full."""
+
+    def full(*arguments: object) -> None:
+        error = OSError(errno.ENOSPC, "No space left on device")
+        if is_wrapped:
+            raise StoreError("cannot write") from error
+        raise error
+
+    monkeypatch.setattr(check, "create_empty_like", full)
+    words = rf"temporary files, {tempfile.gettempdir()}, cannot be written \(No space left.*set TMPDIR"
+    with pytest.raises(StoreError, match=words):
+        check_metadata(Store(finished).first)
 
 
 @pytest.mark.parametrize(

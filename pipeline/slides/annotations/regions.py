@@ -24,6 +24,8 @@ MOST_SPLITS = 16
 """Times that a shape is quartered at most. Our choice: then its pieces are smaller than a level-0 pixel."""
 BLOCK = 20_000
 """Patches that are compared at once. Our choice: it bounds the memory."""
+POINT_BYTES, OUTLINE_BYTES = 24, 320
+"""Bytes of memory that GEOS takes for a point, with room for z, and for an outline. Measured: 408 for a triangle."""
 BAND_PIXELS = 1 << 23
 """Mask pixels whose sums are held at once, 64 MiB; more only if a single row of patches has more. Our choice."""
 
@@ -42,6 +44,9 @@ class RegionSource(Protocol):
 
     def rings(self, name: str) -> list[NDArray[np.float64]]:
         """The closed outlines of a class, holes included, (K, 2) each."""
+
+    def num_bytes(self) -> int:
+        """Bytes of memory that the regions take, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +142,12 @@ class PolygonRegions:
         rings = shapely.get_rings(shapely.get_parts(self._shapes[name]))
         return [np.asarray(shapely.get_coordinates(ring)) for ring in rings]
 
+    def num_bytes(self) -> int:
+        """Bytes of memory that the regions take, about; without the trees that shares are found by."""
+        parts = shapely.get_parts(list(self._shapes.values()))
+        num_outlines = len(parts) + int(shapely.get_num_interior_rings(parts).sum())
+        return POINT_BYTES * int(shapely.get_num_coordinates(parts).sum()) + OUTLINE_BYTES * num_outlines
+
     def _tree(self, names: frozenset[str]) -> shapely.STRtree:
         """The pieces of the union of some classes."""
         if names not in self._trees:
@@ -225,6 +236,10 @@ class MaskRegions:
             AnnotationError: always.
         """
         raise AnnotationError(f"{self._where}: a mask has no outlines of class {name}; polygons are needed here")
+
+    def num_bytes(self) -> int:
+        """Bytes of memory that the mask takes."""
+        return int(self._values.nbytes)
 
     def _is_in(self, names: Collection[str], values: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
         """Which pixels are in any of the classes."""

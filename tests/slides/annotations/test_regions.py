@@ -204,3 +204,16 @@ def test_areas_of_random_polygons_are_those_of_counted_points(seed: int) -> None
 @given(seed=st.integers(0, 10**6))
 def test_areas_of_many_random_polygons(seed: int) -> None:
     check_areas_by_brute_force(seed, 100)
+
+
+def test_the_memory_of_regions_grows_with_points_holes_and_pixels() -> None:
+    square, hole = shapely.box(0, 0, 9, 9), shapely.box(2, 2, 4, 4)
+    one = PolygonRegions({"a": square}).num_bytes()
+    assert one > 5 * 16
+    assert (
+        PolygonRegions({"a": square, "b": shapely.MultiPolygon([square, shapely.box(20, 0, 29, 9)])}).num_bytes()
+        == 3 * one
+    )
+    assert PolygonRegions({"a": square.difference(hole)}).num_bytes() == 2 * one
+    assert PolygonRegions({}).num_bytes() == 0
+    assert MaskRegions(np.zeros((3, 5), np.uint16), {}, 1.0, "m.png").num_bytes() == 30

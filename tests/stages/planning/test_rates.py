@@ -46,6 +46,7 @@ def test_a_store_that_was_made_alike(store: Store, capsys: pytest.CaptureFixture
         ({"tile_px": 256}, {}, ["--tile-px {px}, now 256"]),
         ({}, {"teacher": "h-optimus-0"}, ["--teacher {name}, now h-optimus-0"]),
         ({}, {"views": 4, "pixels": "none"}, ["--views 1, now 4", "--pixels jpegxl, now none"]),
+        ({}, {"patch_qc": True}, ["--patch-qc off, now on"]),
     ],
     ids=str,
 )
@@ -69,3 +70,12 @@ def test_the_device_is_named_where_the_store_says_it(store: Store) -> None:
     first = Store(Path(store.folder)).first
     first.attributes["preflight"] = {"device": "NVIDIA H200"}
     assert rate_words(first) == f"{first.name} with patches of {first.patch_px} px, on NVIDIA H200"
+
+
+def test_a_rate_of_checked_patches_is_told_as_such(store: Store) -> None:
+    first = Store(Path(store.folder)).first
+    first.settings["patch_qc"] = 2
+    assert ", less those that --patch-qc left out" in rate_words(first)
+    plan = of_plan(timed(store))
+    assert rate_differences(first, plan | rate_options(like(store))) == ["--patch-qc on, now off"]
+    assert rate_differences(first, plan | rate_options(like(store, patch_qc=True))) == []
