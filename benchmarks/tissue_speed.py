@@ -26,7 +26,7 @@ from pipeline.cohort.manifest.rows import Manifest, ManifestRow
 from pipeline.config.plan import PlanConfig
 from pipeline.config.tissue_rules import LATER_RULES, RuleName
 from pipeline.slides.tissue import segment
-from stages.plan import audit_slide
+from stages.planning.audit_slide import audit_slide
 
 NEEDED = 1.5
 """From the issue."""

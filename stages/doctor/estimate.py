@@ -20,7 +20,7 @@ from pipeline.config.plan import PlanConfig
 from pipeline.config.staging import StageFolder
 from pipeline.slides.patch_sample import PatchSample, expected_pixel_bytes
 from stages.doctor.findings import Finding, trouble
-from stages.plan import Audited
+from stages.planning.audit_slide import Audited
 from stages.planning.prices import prices_of
 
 OF_CONFIG = "of `plan` comes from the table [plan] of --config"

@@ -44,7 +44,8 @@ from stages.doctor.estimate import MEND_PLAN, OF_CONFIG, TriedSlides, estimate_c
 from stages.doctor.findings import Finding, good, note, trouble
 from stages.doctor.reading import look_at_reading
 from stages.doctor.stored_files import look_at_files
-from stages.plan import Audited, audit_slide, check_cohort
+from stages.plan import check_cohort
+from stages.planning.audit_slide import Audited, audit_slide
 from stages.planning.outputs import folders_of, require_folders
 
 NOT_FAILED = {status.name for status in Status if status in (Status.OK, Status.ABSENT) or status.is_dropped}

@@ -19,7 +19,8 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.slides.staging.one import with_own_copy
-from stages.plan import audit_slide, check_cohort, plan_slides
+from stages.plan import check_cohort, plan_slides
+from stages.planning.audit_slide import audit_slide
 from stages.planning.outputs import beside, folders_of, make_way, require_way, without_new_folders
 from stages.planning.prices import prices_of
 from stages.reports.plan_cases import write_cases

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,13 @@ import support.slides as sf
 import tifffile
 from support.commands import call_g2l
 from support.dicom import RGB, write_slide
-from support.extraction import made_up_plan, write_cohort
+from support.extraction import write_cohort
 from support.files import put
 
 from pipeline.base.errors import ManifestError
-from pipeline.cohort.audit import AuditRow
 from pipeline.cohort.copies import copies_of_slides, near_copies, pixels_digest
 from pipeline.cohort.manifest.read import parse_manifest, read_manifest
 from pipeline.cohort.sources import list_folder
-from stages.plan import Audited, note_near_copies
 
 
 def test_copies_are_found_by_their_bytes_alone(tmp_path: Path) -> None:
@@ -178,16 +175,6 @@ def test_plan_tells_a_slide_whose_copy_has_another_byte(tmp_path: Path, case: st
     for text in (audit.read_text(), *([] if refused else [said])):
         assert text.count("the same slide as 'c', by OpenSlide's quickhash") == 1
         assert text.count("the same slide as 'a', by OpenSlide's quickhash") == 1
-
-
-@pytest.mark.parametrize("vendor", ["aperio", "dicom"])
-def test_a_dicom_slide_has_no_near_copies(vendor: str) -> None:
-    """What OpenSlide calls its quickhash is its series' UID, and says nothing of its pixels."""
-    slide = replace(made_up_plan().slides[0], quickhash="x")
-    audited = [Audited(AuditRow(name, "ok", vendor=vendor, warnings="odd"), slide) for name in "ab"]
-    noted, groups = note_near_copies([*audited, Audited(AuditRow("c", "failed", vendor=vendor), None)])
-    assert groups == ([(["a", "b"], "OpenSlide's quickhash")] if vendor == "aperio" else [])
-    assert [a.audit.warnings.startswith("odd; the same slide as ") for a in noted] == [bool(groups)] * 2 + [False]
 
 
 def test_make_manifest_lists_each_slide_once_and_says_what_it_passed_over(tmp_path: Path) -> None:

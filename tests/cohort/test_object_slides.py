@@ -9,7 +9,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.object_slides import audit_of_uncopied, copy_to_audit, require_copies, staged_objects
 from pipeline.config.staging import StageFolder
-from stages.plan import known_of
+from stages.planning.audit_slide import known_of
 
 
 def test_only_objects_are_copied_and_one_that_cannot_be_says_why(tmp_path: Path) -> None:

@@ -4,11 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import support.slides as sf
 from support.commands import call_g2l, succeed
-from support.plans import SMALL, cohort_of, make_plan
+from support.plans import SMALL, make_plan
 
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.audit import EXCLUDED
@@ -113,20 +111,6 @@ def test_annotations_of_excluded_slides_change_nothing_and_their_classes_are_unk
         plan_slides(
             read_manifest(manifest, cohort.parent), PlanConfig.build(options | {"include": ["rare"]}), workers=1
         )
-
-
-@pytest.mark.slow
-def test_a_slide_that_was_scanned_twice_is_named(tmp_path: Path) -> None:
-    scan = sf.make_pixels("tissue", 3000, 2400, seed=5, mpp=1.0)
-    sf.write_slide(tmp_path / "first.svs", scan, mpp=1.0)
-    sf.write_slide(tmp_path / "second.svs", (scan[::-1, ::-1] * 0.95).astype(np.uint8), mpp=1.0)
-    sf.make_slide(tmp_path / "third.svs", width=3000, height=2400, mpp=1.0, seed=6)
-    manifest = cohort_of(tmp_path, **{name: tmp_path / f"{name}.svs" for name in ("first", "second", "third")})
-    plan = make_plan(manifest, mpp=1.0)
-    first, second, third = plan.audit
-    assert "may be the same tissue as 'second' (of another case, correlation" in first.warnings
-    assert "turned by 180 degrees" in second.warnings
-    assert "same tissue" not in third.warnings
 
 
 # Balance
