@@ -16,7 +16,7 @@ from pipeline.cohort.manifest.read import read_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.plan import PlanConfig
 from pipeline.slides.identity import parts_digest
-from pipeline.slides.reader import Accepts
+from pipeline.slides.pool import Accepts
 from pipeline.store.changed_slides import CHANGED_FILE, noting_changed, only_noted, read_changed
 from pipeline.store.create import create_store
 from pipeline.store.format import Status, StoreSpec
