@@ -14,8 +14,8 @@ from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, is_run
 from pipeline.encoders.build import Encoder, build_encoder
 from pipeline.encoders.model_config import CONFIG_FILE, input_side
 from pipeline.projector import Projector
-from pipeline.student.exported import is_student, stated_mpp
-from pipeline.student.folder import changed_since_export, load_projector
+from pipeline.student.exported import is_student
+from pipeline.student.folder import changed_since_export, load_projector, stated_mpp
 
 
 class StudentModel(nn.Module):

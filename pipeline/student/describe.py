@@ -14,7 +14,6 @@ from pipeline.config.base import RECIPE
 from pipeline.config.groups import Decode, Resampling
 from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
-from pipeline.encoders.build import tensors_hash
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
 from pipeline.store.fresh_views import read_shown
 from pipeline.student.student_json import SeenBeforeJson, StudentJson, build_student_json, projector_files
@@ -119,6 +118,8 @@ def _weights_hash(path: Path) -> str:
     Raises:
         EncoderError: it is damaged or missing.
     """
+    from pipeline.encoders.build import tensors_hash  # loads torch
+
     with reading(path, "not the weights of an exported student", EncoderError), safetensors.safe_open(path, "pt") as f:
         return tensors_hash((name, f.get_tensor(name)) for name in sorted(f.keys()))
 

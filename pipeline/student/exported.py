@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import is_there
-from pipeline.encoders.model_config import read_model_config
 from pipeline.student.earlier import first_projector, named_projectors, plan_in_card, read_card, teachers_in_card
 from pipeline.student.student_json import RENEW, STUDENT_JSON, StudentJson, read_student_json
 
@@ -100,19 +99,6 @@ def read_student(folder: Path) -> ExportedStudent:
         for each in described.teachers
     )
     return ExportedStudent(folder, teachers, described.plan_hash, described)
-
-
-def stated_mpp(folder: Path) -> float | None:
-    """um/px of the patches that the model in a folder was trained on: by its `config.json`, or, if that does not say
-    it (timm's own functions that save a model leave it out), by its `student.json`; `None` if neither does.
-
-    Raises:
-        EncoderError: one of them is damaged.
-    """
-    value = read_model_config(folder).get("mpp")
-    if not value and is_there(folder / STUDENT_JSON):
-        value = read_student_json(folder).encoder.mpp
-    return float(value) if value else None
 
 
 def _read_earlier(folder: Path) -> ExportedStudent:

@@ -24,23 +24,25 @@ from torch import Tensor, nn
 
 from pipeline.base import interrupts
 from pipeline.base.errors import EncoderError, G2LError, first_line
+from pipeline.base.outside import is_there
 from pipeline.disk.asides import aside_name, remove, remove_asides_of
 from pipeline.disk.files import sha256_file, sync_folder, write_text, written_by_library
 from pipeline.disk.folders import move
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.load import require_numbers, timm_config
-from pipeline.encoders.model_config import stated_side
+from pipeline.encoders.model_config import read_model_config, stated_side
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file, require_plain_types
 from pipeline.projector import Projector
 from pipeline.student.earlier import PROJECTORS_JSON
-from pipeline.student.exported import ExportedStudent, read_student, stated_mpp
+from pipeline.student.exported import ExportedStudent, read_student
 from pipeline.student.student_json import (
     PROJECTOR_FOLDER,
     RENEW,
     STUDENT_JSON,
     StudentJson,
     projector_files,
+    read_student_json,
     write_student_json,
 )
 from pipeline.training.run_folder import STEP
@@ -203,6 +205,19 @@ def _check_projector(student: ExportedStudent, path: Path, file: str, projector:
             f"{path}: not the projector that {STUDENT_JSON} names: SHA-256 {sha256[:12]}, not "
             f"{teacher.projector_sha256[:12]}. {RENEW}"
         )
+
+
+def stated_mpp(folder: Path) -> float | None:
+    """um/px of the patches that the model in a folder was trained on: by its `config.json`, or, if that does not say
+    it (timm's own functions that save a model leave it out), by its `student.json`; `None` if neither does.
+
+    Raises:
+        EncoderError: one of them is damaged.
+    """
+    value = read_model_config(folder).get("mpp")
+    if not value and is_there(folder / STUDENT_JSON):
+        value = read_student_json(folder).encoder.mpp
+    return float(value) if value else None
 
 
 def changed_since_export(folder: Path, built: BuiltEncoder, *, weights_only: bool = False) -> str:

@@ -32,8 +32,7 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
 from pipeline.student.card import card_facts, figures_table, model_card
-from pipeline.student.exported import stated_mpp
-from pipeline.student.folder import changed_since_export, load_projector, timm_json
+from pipeline.student.folder import changed_since_export, load_projector, stated_mpp, timm_json
 from pipeline.student.resolve import name_model
 from pipeline.student.start import find_start
 from pipeline.student.student_json import read_student_json
