@@ -311,6 +311,6 @@ def too_many_failures(failed: int, last: dict[str, Any] | None, limit: int) -> s
     """The message when `--max-failures` is passed, with the last failure of this run as an example."""
     example = f" The last: {last['slide_id']} at ({last['x']}, {last['y']}): {last['reason']}." if last else ""
     return (
-        f"{failed} rows failed, more than --max-failures {limit}.{example} Finished shards are kept; fix the cause "
-        "and run again, with --retry-failures to do the shards that hold failed rows again"
+        f"{counted(failed, 'row')} failed, more than --max-failures {limit}.{example} Finished shards are kept; fix "
+        "the cause and run again, with --retry-failures to do the shards that hold failed rows again"
     )

@@ -57,7 +57,7 @@ class Difference:
     def words(self, how: str = "") -> str:
         """The difference in a line; `how` the rows were embedded again follows their number."""
         return (
-            f"{self.rows} rows embedded again{how}: largest difference {self.largest:.3g} of values up to "
+            f"{counted(self.rows, 'row')} embedded again{how}: largest difference {self.largest:.3g} of values up to "
             f"{self.scale:.3g}, smallest cosine {self.min_cosine:.6f}"
         )
 

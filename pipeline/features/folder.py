@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.console import counted
 from pipeline.base.errors import EmbedError, ManifestError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.versions import continued_note, other_versions
@@ -133,7 +134,8 @@ class EmbedFolder:
         for slide_id, mark in marks.items():
             known = listed.get(slide_id, [])
             if mark.failed and len(known) != mark.failed:
-                known = [Failure(slide_id, None, None, "PATCHES", f"{mark.failed} patches were left out")]
+                words = f"{counted(mark.failed, 'patch was', 'patches were')} left out"
+                known = [Failure(slide_id, None, None, "PATCHES", words)]
             if mark.failed:
                 self._failures[slide_id] = self._of_finished[slide_id] = known
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.base.console import Tell
+from pipeline.base.console import Tell, counted
 from pipeline.base.errors import StoreError
 from pipeline.base.images import ImageFormat
 from pipeline.base.outside import reading
@@ -93,7 +93,8 @@ class Proof:
     def words(self) -> str:
         """The numbers in words, in one line."""
         return (
-            f"{self.rows} patches embedded again: less the mean, cosine {self.median_cosine:.4f} in the median and "
+            f"{counted(self.rows, 'patch', 'patches')} embedded again: less the mean, "
+            f"cosine {self.median_cosine:.4f} in the median and "
             f"{self.min_slide_cosine:.4f} for the worst slide; at most {self.max_nearer:.1%} of other rows are nearer; "
             f"with the mean, cosine at least {self.min_plain_cosine:.4f}, largest difference "
             f"{self.largest:.3g} of values up to {self.scale:.3g}"

@@ -229,4 +229,4 @@ def _check_pixels(teacher: StoredTeacher, shard: int, status: NDArray[np.uint8])
 def _name_rows(rows: NDArray[np.int64]) -> str:
     """The first few rows, and how many there are."""
     shown = ", ".join(map(str, rows[:5].tolist()))
-    return f"{len(rows):,} rows ({shown}{', ...' if len(rows) > 5 else ''})"
+    return f"{counted(len(rows), 'row')} ({shown}{', ...' if len(rows) > 5 else ''})"

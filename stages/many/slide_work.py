@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.base.console import Progress, say
+from pipeline.base.console import Progress, counted, say
 from pipeline.base.errors import EmbedError, SlideError
 from pipeline.cohort.manifest.rows import Manifest, ManifestRow, row_hash
 from pipeline.disk.files import sha256_json
@@ -186,7 +186,7 @@ class SlideWork:
         mark = self.place.read_mark(row.slide_id)
         if mark is None:
             return SlideDone(row.slide_id, reason="its process was killed before it could say what came of it")
-        words = f"{mark.failed} patches were left out"
+        words = f"{counted(mark.failed, 'patch was', 'patches were')} left out"
         failures = [Failure(row.slide_id, None, None, "PATCHES", words)] if mark.failed else []
         return SlideDone(row.slide_id, mark.rows, mark.failed, mark.rows, failures=failures)
 

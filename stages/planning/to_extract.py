@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.base.console import say
+from pipeline.base.console import counted, say
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.annotated import changed_annotations
 from pipeline.cohort.audit import EXCLUDED
@@ -72,7 +72,8 @@ def plan_beside(
         say(f"note: {path} is gone, and was written again from {store}, which holds its plan")
     if num_failed := failed_slides(plan):
         remedy = "choose another --out" if is_begun else "delete the plan"
-        say(f"note: {num_failed} slides of {path} failed or are damaged; {remedy} to try them again")
+        slides = counted(num_failed, "slide has", "slides have")
+        say(f"note: {slides} failed in {path}, or could be read in part alone; {remedy} to try again")
     return replace(plan, slides_root=as_place(real_name(manifest.slides_root))), path
 
 

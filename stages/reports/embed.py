@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.base.console import counted
 from pipeline.base.units import format_seconds
 from pipeline.features.embed_names import FAILURES_FILE
 
@@ -70,10 +71,12 @@ class Tally:
 
 def embed_report(tally: Tally) -> str:
     """Report for the terminal."""
-    lines = [f"{tally.where}: {tally.num_patches:,} patches of {tally.width} dimensions (slides: {tally.num_slides:,})"]
+    patches = counted(tally.num_patches, "patch", "patches")
+    lines = [f"{tally.where}: {patches} of {tally.width} dimensions (slides: {tally.num_slides:,})"]
     if tally.new_patches:
         rate = tally.new_patches / max(tally.seconds, 1e-9)
-        lines.append(f"{tally.new_patches:,} patches in {format_seconds(tally.seconds)}, {rate:.1f} a second")
+        new = counted(tally.new_patches, "patch", "patches")
+        lines.append(f"{new} in {format_seconds(tally.seconds)}, {rate:.1f} a second")
     elif not tally.reasons:
         lines.append("nothing was left to do")
     if tally.num_before:

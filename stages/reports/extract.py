@@ -115,7 +115,8 @@ def extract_report(extracted: Extracted) -> str:
         lines.append(f"{views} in rounds, {format_bytes(sum(made.ledger.num_bytes() for made in rounds))}")
     if extracted.num_new_rows:
         rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
-        lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
+        rows = counted(extracted.num_new_rows, "row")
+        lines.append(f"{rows} in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
     else:
         lines.append("nothing was left to do")
     for each, counts in ((teacher, extracted.counts), *((made, made.ledger.status_counts()) for made in rounds)):
@@ -144,7 +145,6 @@ def import_report(imported: Extracted) -> str:
     """Report of an import for the terminal."""
     proof = imported.teacher.attributes.get("proof")
     lines = [extract_report(imported)]
-    lines.append(
-        f"proven on {proof['rows']} patches that were embedded again" if proof else "not proven: see --weights"
-    )
+    embedded = counted(proof["rows"], "patch that was", "patches that were") if proof else ""
+    lines.append(f"proven on {embedded} embedded again" if proof else "not proven: see --weights")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.base.console import counted
 from pipeline.base.units import format_seconds
 from pipeline.training.held_out import ONLY, best_words, gains_table
 from pipeline.training.identity import loss_weights
@@ -35,14 +36,15 @@ def train_report(trained: Trained) -> str:
     """Report for the terminal."""
     run = trained.run
     identity = run.read_identity()
-    lines = [f"{run.folder}: {trained.num_steps:,} steps, the student is in {run.student}"]
+    lines = [f"{run.folder}: {counted(trained.num_steps, 'step')}, the student is in {run.student}"]
     if stop := run.stop():
         lines.append(stop.words())
     if trained.num_new_steps:
         each = trained.seconds / trained.num_new_steps
         seconds = format_seconds(trained.seconds)
         lines.append(
-            f"{trained.num_new_steps:,} steps in {seconds}, {each * 1000:.0f} ms each with validations and checkpoints"
+            f"{counted(trained.num_new_steps, 'step')} in {seconds}, {each * 1000:.0f} ms each with validations and "
+            "checkpoints"
         )
     else:
         lines.append("nothing was left to do" + LONGER.format(run=run.folder))

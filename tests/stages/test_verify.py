@@ -255,7 +255,7 @@ def test_embeddings_that_their_status_denies_are_found(failing: Path, row: int, 
     write_shard(failing, "embedding", 1, [values.tobytes()])
     text, code = verify_store(failing, None, 0, "cpu")
     assert code == EXIT_ERROR
-    assert f"embedding, shard 1: 1 rows ({row})" in text
+    assert f"embedding, shard 1: 1 row ({row})" in text
 
 
 @pytest.mark.parametrize("how", ["lost", "added"])
@@ -268,7 +268,7 @@ def test_pixels_that_their_status_denies_are_found(failing: Path, how: str) -> N
     write_shard(failing, "pixels", 1, images)
     text, code = verify_store(failing, None, 0, "cpu")
     assert code == EXIT_ERROR
-    assert f"pixels, shard 1: 1 rows ({changed})" in text
+    assert f"pixels, shard 1: 1 row ({changed})" in text
 
 
 def test_rows_that_are_not_done_in_a_done_shard_are_found(failing: Path) -> None:

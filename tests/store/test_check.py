@@ -105,7 +105,7 @@ def test_embeddings_are_finite_where_a_row_is_ok_and_nan_elsewhere(copy: Path) -
     write_shard(copy, "embedding", 1, [values.tobytes()])
     write_shard(copy, "embedding", 0, [np.full_like(values, np.nan).tobytes()])
     (second,), (cut_short,) = check_shard(first, 1) or [], check_shard(first, 0) or []
-    assert second.startswith("embedding, shard 1: 1 rows (9): ")
+    assert second.startswith("embedding, shard 1: 1 row (9): ")
     assert cut_short.startswith("embedding, shard 0: 7 rows (0, 1, 2, 4, 5, ...): ")
     assert check_shard(first, 1, content=False) == []  # the files are as the ledger says
 
@@ -119,7 +119,7 @@ def test_a_row_has_an_image_if_it_was_read(copy: Path, row: int, has_image: bool
     images[row - 8] = images[0] if has_image else None
     write_shard(copy, "pixels", 1, images)
     (problem,) = check_shard(first, 1) or []
-    assert problem.startswith(f"pixels, shard 1: 1 rows ({row}): ")
+    assert problem.startswith(f"pixels, shard 1: 1 row ({row}): ")
 
 
 @pytest.mark.parametrize(

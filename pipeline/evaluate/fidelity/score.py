@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from pipeline.base.console import counted
 from pipeline.base.errors import BenchmarkError
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Column
@@ -106,7 +107,8 @@ def require_enough(teacher: StoredTeacher, split: int, num_rows: int, advice: st
     least, words = (3, "to train on") if split == TRAIN else (2, "held out")
     if num_rows < least:
         raise BenchmarkError(
-            f"{teacher.folder}: {num_rows} rows are {words}, fidelity needs at least {least}. {advice}"
+            f"{teacher.folder}: {counted(num_rows, 'row is', 'rows are')} {words}, fidelity needs at least {least}. "
+            f"{advice}"
         )
 
 

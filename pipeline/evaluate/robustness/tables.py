@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import counted
 from pipeline.evaluate.bootstrap import (
     MIN_GROUPS,
     READ_DIFFERENCES,
@@ -217,7 +218,8 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slide
     """What a reader of the index must know; `num_slides` are resampled."""
     notes = []
     if num_out_of_domain:
-        notes.append(f"{num_out_of_domain:,} rows of subset OOD do not count for the index, as in PathoROB.")
+        rows = counted(num_out_of_domain, "row of subset OOD does", "rows of subset OOD do")
+        notes.append(f"{rows} not count for the index, as in PathoROB.")
     bounds = bound_note({model.label: [interval(model.draws)] for model in models if model.draws is not None})
     notes += [note for note in (few_groups_note(num_slides, "slides"), bounds) if note]
     if len({model.index.k for model in models}) > 1:

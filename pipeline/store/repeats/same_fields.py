@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import counted
 from pipeline.store.format import Status
 from pipeline.store.store import Store
 
@@ -86,13 +87,14 @@ def same_field_words(store: Store, fields: Sequence[SameField]) -> list[str]:
 
     lines = []
     if plain := sum(len(found.rows) - 1 for found in fields if found.is_plain):
-        lines.append(f"note: {plain:,} rows show one colour that an earlier row shows as well")
+        lines.append(f"note: {counted(plain, 'row shows', 'rows show')} one colour that an earlier row shows as well")
     copies = [found.rows for found in fields if not found.is_plain]
     if copies:
         across = sum(len({int(slide_of_row[row]) for row in rows}) > 1 for rows in copies)
         lines.append(
-            f"note: {sum(len(rows) - 1 for rows in copies):,} rows show the field of an earlier row, pixel for pixel; "
-            f"of {len(copies):,} such fields {across:,} are on several slides:"
+            f"note: {counted(sum(len(rows) - 1 for rows in copies), 'row shows', 'rows show')} the field of an earlier "
+            "row, pixel for pixel; "
+            f"of {counted(len(copies), 'such field')} {across:,} {'is' if across == 1 else 'are'} on several slides:"
         )
         lines += [f"  {place(rows[1])} shows {place(rows[0])}" for rows in copies[:NAMED_FIELDS]]
         if len(copies) > NAMED_FIELDS:

@@ -6,6 +6,7 @@ from functools import reduce
 
 import numpy as np
 
+from pipeline.base.console import counted
 from pipeline.base.errors import ConfigError
 from pipeline.sampling import TRAIN, VAL, RowNumbers
 from pipeline.store.format import Status
@@ -99,7 +100,8 @@ def _require_enough(train: RowNumbers, teachers: Sequence[StoredTeacher]) -> Non
         else "Plan with more slides, or with a smaller --val-fraction"
     )
     raise ConfigError(
-        f"{teachers[0].place}: {len(train)} rows to train on{dropped}, at least {MIN_TRAINED} are needed. {advice}"
+        f"{teachers[0].place}: {counted(len(train), 'row')} to train on{dropped}, at least {MIN_TRAINED} are "
+        f"needed. {advice}"
     )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.base.console import counted
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import Plan
 from pipeline.sampling import RowNumbers, sample_patches
@@ -50,8 +51,8 @@ class RowSubset:
             chosen = rank_training_slides(chosen, plan, self.seed)
             if self.num_slides > len(chosen):
                 raise ConfigError(
-                    f"--train-slides {self.num_slides}: the store has {len(chosen)} slides to train on. Give at most "
-                    "that number, or leave the option out"
+                    f"--train-slides {self.num_slides}: the store has {counted(len(chosen), 'slide')} to train on. "
+                    "Give at most that number, or leave the option out"
                 )
             chosen = chosen[: self.num_slides]
         starts, ends = (np.searchsorted(slide_of_row, chosen, side) for side in ("left", "right"))

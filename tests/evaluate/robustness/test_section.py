@@ -104,7 +104,7 @@ def test_subsets_are_pooled_and_their_mean_is_beside(subsets: RobustnessSet) -> 
     assert of_class["index"]["value"] > 0.9 > 0.1 > of_centre["index"]["value"]
     assert of_class["mean of subsets"] == pytest.approx(of_class["index"]["value"], abs=0.1)
     assert (section.basis["subsets"], section.basis["patches"], section.basis["patches counted"]) == (3, 108, 144)
-    assert section.notes[0] == "1 rows of subset OOD do not count for the index, as in PathoROB."
+    assert section.notes[0] == "1 row of subset OOD does not count for the index, as in PathoROB."
 
 
 def test_numbers_that_are_none_name_the_model(index_set: RobustnessSet, paired_set: RobustnessSet) -> None:

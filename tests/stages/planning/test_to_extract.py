@@ -55,7 +55,9 @@ def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
     ]
     manifest.write_text(rows.format(""))
     assert called(*words).returncode == 3
-    assert "choose another --out to try them again" in called(*words).stderr  # the store is of the old plan
+    again = called(*words).stderr
+    assert "note: 1 slide has failed in " in again
+    assert "choose another --out to try again" in again  # the store is of the old plan
     manifest.write_text(rows.format("0.5"))
     mended = called(*words)
     assert mended.returncode == 1

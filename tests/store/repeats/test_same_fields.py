@@ -40,7 +40,7 @@ def test_verify_names_them_and_calls_the_store_good(store: Store) -> None:
     text, code = verify_store(store.folder, None, 0, "cpu")
     assert code == 0
     assert "note: 2 rows show one colour that an earlier row shows as well" in text
-    assert "note: 3 rows show the field of an earlier row, pixel for pixel; of 2 such fields 1 are on several" in text
+    assert "note: 3 rows show the field of an earlier row, pixel for pixel; of 2 such fields 1 is on several" in text
     assert "  row 20 (slide_1 at 128, 32) shows row 3 (slide_0 at 96, 0)" in text
 
 

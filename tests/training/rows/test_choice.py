@@ -47,10 +47,10 @@ def test_held_out_rows_that_failed_are_the_reason_in_the_note(tmp_path: Path) ->
 
 def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(3,), val=(5,), rows_per_shard=8, failed=(0, 2))
-    with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 planned rows failed .*--retry-failures"):
+    with pytest.raises(ConfigError, match=r"1 row to train on.* 2 planned rows failed .*--retry-failures"):
         rows_of(store)
     store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
-    with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
+    with pytest.raises(ConfigError, match=r"1 row to train on.* Plan with more slides"):
         rows_of(store)
 
 
@@ -61,7 +61,7 @@ def test_failed_rows_are_those_of_the_teacher_that_they_failed_with(tmp_path: Pa
     )
     failing.name = "second"
     for teachers in ([sound, failing], [failing, sound]):
-        with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 planned rows failed in \S+ of second: fix"):
+        with pytest.raises(ConfigError, match=r"1 row to train on.* 2 planned rows failed in \S+ of second: fix"):
             choose_rows(teachers, batch_size=2, val_rows=4, seed=0)
     more = [
         make_store(tmp_path / name, train=(9,), val=(3,), rows_per_shard=12, failed=failed).first
