@@ -63,7 +63,7 @@ class PatchRead:
 
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
-    file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`. `copies`: where copies of the slides are to
+    file goes to `tell`. `accepts_changed`: as in `slides.pool.SlidePool`. `copies`: where copies of the slides are to
     be found; `stage` is the folder where `staged` makes them itself. Where rows are read `in_order`, and not from
     copies, the next slide is opened while one is read, so that nothing waits for it. `checks` drop patches, and with
     `looks_back` also a field of an earlier shard; `dropped` are rows that were dropped before, by number, which are not

@@ -71,9 +71,7 @@ def points_of(
     """
     points = []
     for axis, number in ((axis, number) for axis, numbers in axes.items() for number in numbers):
-        options = _subset_of(axis, number, cohorts[0])
-        slides, patches = (options.get(name) for name in ("train_slides", "train_patches_per_slide"))
-        rows = min(cohort.num_rows(slides, patches) for cohort in cohorts)
+        options, rows = _subset_of(axis, number, cohorts[0]), rows_of_point(axis, number, cohorts)
         if rows < batch_size:
             raise ConfigError(
                 f"{number} {axis}: {rows:,} rows to train on, fewer than a batch of {batch_size}. Give a "
@@ -81,12 +79,29 @@ def points_of(
             )
         of_point = number if axis == "epochs" else epochs
         if options and equal_steps:
+            slides, patches = _limits_of(options)
             of_point = equal_epochs(cohorts[0], slides, patches, epochs, batch_size)
         if of_point != epochs:
             options["epochs"] = of_point
         words = {name: str(value) for name, value in options.items()}
         points.append(Point(axis, number, Setting(label_of(words), words, options)))
     return points
+
+
+def rows_of_point(axis: str, number: int, cohorts: Sequence[Cohort]) -> int:
+    """Rows to train on at a point, by the seed that has fewest."""
+    slides, patches = _limits_of(_subset_of(axis, number, cohorts[0]))
+    return min(cohort.num_rows(slides, patches) for cohort in cohorts)
+
+
+def with_a_batch(axis: str, numbers: Sequence[int], cohorts: Sequence[Cohort], batch_size: int) -> list[int]:
+    """The numbers of an axis, ascending, whose points have at least the rows of a batch; the last one in any case."""
+    return [n for n in numbers if n == numbers[-1] or rows_of_point(axis, n, cohorts) >= batch_size]
+
+
+def _limits_of(options: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The most slides, and the most patches of each, that the options of a point leave."""
+    return options.get("train_slides"), options.get("train_patches_per_slide")
 
 
 def _subset_of(axis: str, number: int, whole: Cohort) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.base.console import counted, table
+from pipeline.base.console import counted, say, table
 from pipeline.base.errors import ConfigError
 from pipeline.config.stages import TrainConfig
 from pipeline.config.studies import CURVE_AXES, SCORES, CurveConfig
@@ -23,7 +23,7 @@ from pipeline.store.teachers import choose_teachers
 from pipeline.study.compare import Scores, estimate_score
 from pipeline.study.figures import CurveAxis, draw_learning_curves
 from pipeline.study.folder import StudyFolder, base_record
-from pipeline.study.points import Cohort, Point, numbers_of, points_of, settings_of
+from pipeline.study.points import Cohort, Point, numbers_of, points_of, settings_of, with_a_batch
 from pipeline.study.power_law import extrapolate
 from pipeline.study.yardstick import scores_by_case
 from pipeline.training.rows.choice import rows_of_all
@@ -100,7 +100,8 @@ def cohort_of(teachers: Sequence[StoredTeacher], seed: int) -> Cohort:
 
 
 def plan_points(options: CurveConfig, cohorts: Sequence[Cohort], base: dict[str, Any]) -> list[Point]:
-    """The points of the axes that are asked for.
+    """The points of the axes that are asked for. Numbers that nobody gave are left out, with a note, where they have
+    fewer rows than a batch.
 
     Raises:
         ConfigError: a number cannot be had.
@@ -115,6 +116,14 @@ def plan_points(options: CurveConfig, cohorts: Sequence[Cohort], base: dict[str,
     }
     flags = {"slides": "--slides", "patches": "--patches", "epochs": "--epoch-counts"}
     axes: dict[str, list[int]] = {axis: numbers_of(*texts[axis], flags[axis]) for axis in dict.fromkeys(options.over)}
+    for axis in [axis for axis in axes if texts[axis][0] is None]:
+        kept = with_a_batch(axis, axes[axis], cohorts, config.batch_size)
+        if small := [str(number) for number in axes[axis] if number not in kept]:
+            say(
+                f"note: the curve over {axis} leaves out {', '.join(small)}, which give fewer rows to train on than a "
+                f"batch of {config.batch_size}; a smaller --batch-size would keep more"
+            )
+        axes[axis] = kept
     return points_of(
         axes, cohorts, epochs=config.epochs, batch_size=config.batch_size, equal_steps=options.equal == "steps"
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.base.errors import ConfigError
-from pipeline.study.points import Cohort, numbers_of, points_of, settings_of
+from pipeline.study.points import Cohort, numbers_of, points_of, settings_of, with_a_batch
 
 COHORTS = (Cohort((100, 50, 100, 50, 100, 100, 100, 200)), Cohort((200, 100, 100, 100, 50, 50, 100, 100)))
 
@@ -52,3 +52,10 @@ def test_the_epochs_of_a_point_do_not_depend_on_the_seeds() -> None:
 def test_a_point_of_fewer_rows_than_a_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match="1 slides: 100 rows to train on, fewer than a batch of 128"):
         points_of({"slides": [1, 8]}, COHORTS, epochs=1, batch_size=128, equal_steps=True)
+
+
+def test_points_of_fewer_rows_than_a_batch_can_be_left_out_but_the_whole() -> None:
+    assert with_a_batch("slides", [1, 2, 4, 8], COHORTS, 128) == [2, 4, 8]
+    assert with_a_batch("patches", [10, 16, 200], COHORTS, 128) == [16, 200]
+    assert with_a_batch("epochs", [1, 6], COHORTS, 128) == [1, 6]
+    assert with_a_batch("slides", [1, 2, 4, 8], COHORTS, 10_000) == [8]

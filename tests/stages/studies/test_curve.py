@@ -11,7 +11,9 @@ from support.studies import base_values, curve_once, study_store, study_tables
 from support.training import stop_after
 
 from pipeline.base.errors import ConfigError
-from stages.studies.curve import cohort_of
+from pipeline.config.studies import CurveConfig
+from pipeline.study.points import Cohort
+from stages.studies.curve import cohort_of, plan_points
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 OPTIONS = {"slides": "2,6", "patches": "6,12", "epoch_counts": "1,2", "seeds": 2, "resamples": 100}
@@ -34,6 +36,19 @@ def test_a_cohort_is_of_rows_that_all_teachers_have_embedded(tmp_path: Path) -> 
     ]
     assert sorted(cohort_of(stored, 0).patches) == [2, 3]
     assert sorted(cohort_of(stored[:1], 0).patches) == [2, 3, 3]
+
+
+def test_numbers_that_nobody_gave_are_left_out_below_a_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a small cohort; they were refused, though there was no option to change. Given ones still are."""
+    cohorts, base = [Cohort((12,) * 6)], base_values(tmp_path, batch_size=24)
+    points = plan_points(CurveConfig.build({"over": ["slides", "epochs"]}), cohorts, base)
+    assert [point.number for point in points if point.axis == "slides"] == [2, 3, 6]
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: the curve over slides leaves out 1, which give fewer rows to train on than a batch")
+    with pytest.raises(ConfigError, match="1 slides: 12 rows to train on, fewer than a batch of 24"):
+        plan_points(CurveConfig.build({"over": ["slides"], "slides": "1,6"}), cohorts, base)
 
 
 def test_every_point_is_a_run_on_its_rows(folder: Path) -> None:
