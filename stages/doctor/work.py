@@ -186,14 +186,16 @@ def look_at_store(store: Store, slides_root: Path | None = None) -> Iterator[Fin
                 yield note(view, words + _remaining(made.ledger.seconds(), done, len(made.pending)), CONTINUE)
         failed = sum(number for name, number in counts.items() if name not in NOT_FAILED)
         if failed:
-            advice = "see failures.csv in the store; mend the slides, then `extract-teacher --retry-failures`"
-            yield note(teacher.name, f"{counted(failed, 'row')} failed", advice)
+            mend = NO_PIXELS if failed == counts[Status.EMPTY.name] else MEND_SLIDES
+            yield note(teacher.name, f"{counted(failed, 'row')} failed", f"see failures.csv in the store; {mend}")
         if changed := other_versions(teacher.attributes.get("versions", {})):
             advice = "continue with the versions it was begun with, where digits matter" if teacher.pending else KEEP
             yield note(teacher.name, f"begun with other versions: {', '.join(changed)}", advice)
     yield from _look_at_inputs(store, slides_root)
 
 
+NO_PIXELS = "nothing else: the slides' files have no pixels there"
+MEND_SLIDES = "mend the slides, then `extract-teacher --retry-failures`"
 CONTINUE = "run the same `g2l extract-teacher` again: it continues"
 KEEP = "nothing, as long as it is only read"
 

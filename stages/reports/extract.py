@@ -64,6 +64,15 @@ def failed_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and is_failure(name))
 
 
+def failed_advice(counts: dict[str, int]) -> str:
+    """What can be done about rows that failed, by status name: those of places without pixels fail again."""
+    num_empty = counts.get(Status.EMPTY.name, 0)
+    advice = ["--retry-failures tries them again"] if _failed(counts) > num_empty else []
+    if num_empty:
+        advice.append("Where it is empty, the slide's file has no pixels: nothing helps but another file")
+    return ". ".join(advice)
+
+
 def dropped_words(teacher: StoredTeacher, counts: dict[str, int]) -> str:
     """How many rows `--patch-qc` dropped, by reason, or "none"; "" if patches were not checked."""
     words = ", ".join(f"{n:,} {Status[name].words}" for name, n in counts.items() if n and Status[name].is_dropped)
@@ -121,9 +130,7 @@ def extract_report(extracted: Extracted) -> str:
         lines.append("nothing was left to do")
     for each, counts in ((teacher, extracted.counts), *((made, made.ledger.status_counts()) for made in rounds)):
         if failed := failed_words(counts):
-            lines.append(
-                f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. --retry-failures tries them again"
-            )
+            lines.append(f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. {failed_advice(counts)}")
     return "\n".join([*lines, *dropped_lines(teacher, extracted.counts)])
 
 

@@ -17,6 +17,7 @@ from pipeline.base.errors import G2LError
 from pipeline.cohort.manifest.read import read_manifest
 from pipeline.config.plan import PlanConfig
 from pipeline.store.create import open_round
+from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
 from pipeline.student.weights_place import NOTED_WEIGHTS
 from pipeline.training.run_folder import RunFolder
@@ -85,6 +86,19 @@ def test_a_store_says_how_far_it_is_and_what_it_lacks(good_store: Path, tmp_path
     assert found[TEACHER].level == "note"
     assert "to go at their rate" in found[TEACHER].words
     assert found["slides"].level == "ok"
+
+
+def test_failed_rows_that_no_mending_brings_back_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slide with a damaged tile can be mended; where a scanner left pixels out, there are none."""
+    store = make_store(tmp_path / "s.zarr", failed=[3, 17])
+    unreadable = next(finding for finding in work.look_at_store(store) if finding.words == "2 rows failed")
+    assert unreadable.advice.endswith("mend the slides, then `extract-teacher --retry-failures`")
+    counts = store.first.ledger.status_counts()
+    monkeypatch.setattr(Ledger, "status_counts", lambda *_: counts | {"UNREADABLE": 0, "EMPTY": 2})
+    empty = next(finding for finding in work.look_at_store(store) if finding.words == "2 rows failed")
+    assert empty.advice.endswith("nothing else: the slides' files have no pixels there")
 
 
 def test_a_round_that_is_not_finished_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from support.stores import make_store
 
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
-from stages.reports.extract import Extracted, extract_report, import_report
+from stages.reports.extract import Extracted, extract_report, failed_advice, import_report
 
 
 def extracted(store: Store, num_new_rows: int = 0, seconds: float = 0.0) -> Extracted:
@@ -34,6 +34,24 @@ def test_failed_rows_are_told_by_kind_and_where_they_are_listed(tmp_path: Path) 
     assert nothing == "nothing was left to do"
     listed = tmp_path / "s.zarr" / "failures.csv"
     assert failed == f"failed rows: 16 absent, 2 unreadable; listed in {listed}. --retry-failures tries them again"
+
+
+AGAIN = "--retry-failures tries them again"
+NO_PIXELS = "Where it is empty, the slide's file has no pixels: nothing helps but another file"
+
+
+@pytest.mark.parametrize(
+    ("counts", "advice"),
+    [
+        ({"OK": 5, "PEN": 3}, ""),
+        ({"UNREADABLE": 2}, AGAIN),
+        ({"OK": 5, "EMPTY": 3}, NO_PIXELS),
+        ({"EMPTY": 3, "NO_SLIDE": 1}, f"{AGAIN}. {NO_PIXELS}"),
+    ],
+)
+def test_rows_without_pixels_are_not_said_to_come_right(counts: dict[str, int], advice: str) -> None:
+    """A tile that a sparse file lacks is missing as often as it is read."""
+    assert failed_advice(counts) == advice
 
 
 def test_slides_that_lost_most_of_their_patches_to_checks_are_named(
