@@ -123,8 +123,8 @@ class ImageFiles:
             return []
         listed = ", ".join(f"{w} x {h}" for w, h in list(sizes)[:MAX_SIZES_NAMED])
         return [
-            f"{count:,} images were cut to their central square and resampled to an encoder's input of "
-            f"{', '.join(str(side) for side in sides)} px; they have "
+            f"{counted(count, 'image was', 'images were')} cut to the central square and resampled to an encoder's "
+            f"input of {', '.join(str(side) for side in sides)} px; the sizes are "
             f"{listed}{', ...' if len(sizes) > MAX_SIZES_NAMED else ''} px."
         ]
 

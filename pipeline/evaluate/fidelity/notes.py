@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.base.console import counted
 from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.plan import Plan
 from pipeline.evaluate.bootstrap import GroupResamples, bound_note, few_groups_note, interval, mean_draws
@@ -37,8 +38,8 @@ def row_notes(
         texts.append(f"No CKA of {', '.join(without)}: {why}.")
     if ties := num_rows - len(np.unique(space.plain, axis=0)):
         texts.append(
-            f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
-            "as not found, so that even the teacher's own retrieval is below 1."
+            f"{counted(ties, 'patch has', 'patches have')} the same embedding as another one (blank places, mostly). "
+            "Such ties count as not found, so that even the teacher's own retrieval is below 1."
         )
     if len(rows.train) < 2 * teacher.width:
         texts.append(

@@ -6,6 +6,7 @@ of one colour throughout, which are alike by nature.
 
 import numpy as np
 
+from pipeline.base.console import counted
 from pipeline.evaluate.images import ScannedImages
 from pipeline.evaluate.robustness.data import RobustnessSet
 
@@ -28,6 +29,6 @@ def note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -> lis
     if not count:
         return []
     return [
-        f"{count:,} patches are copies, pixel for pixel, of one on another slide. A copy is the nearest neighbour of "
-        "its like for every model, which moves the index; take one of each pair out."
+        f"{counted(count, 'patch is a copy', 'patches are copies')}, pixel for pixel, of one on another slide. A "
+        "copy is the nearest neighbour of its like for every model, which moves the index; take one of each pair out."
     ]

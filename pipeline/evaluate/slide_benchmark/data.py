@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.base.console import counted
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.barcodes import find_barcode
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, numeric_notes, spelling_notes
@@ -313,7 +314,10 @@ def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[
     if unit == "slide":
         notes.append("Slides of one case have different labels: each slide is predicted by itself, in folds by case.")
     if silent := _num_silent(rows):
-        notes.append(f"{silent:,} rows have no label, but are of cases that other rows label, and count for nothing.")
+        without = counted(silent, "row has no label, but is", "rows have no label, but are")
+        notes.append(
+            f"{without} of cases that other rows label, and {'counts' if silent == 1 else 'count'} for nothing."
+        )
     return notes
 
 

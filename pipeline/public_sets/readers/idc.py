@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.base.console import counted
 from pipeline.public_sets.members import Members, Row, first_folder, images_below, require_members, unparsed
 from pipeline.report.content import Exclusion
 
@@ -38,5 +39,6 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
             rows.append({"path": str(path), "label": LABELS[match["label"]], "case_id": match["patient"]})
         else:
             left_out.append(unparsed(path, EXPECTED))
-    notes = [f"{num_copies:,} images in {COPY} are the archive's second copy and are passed over"] if num_copies else []
+    copies = f"passed over, as the archive's second copy: {counted(num_copies, 'image')} in {COPY}"
+    notes = [copies] if num_copies else []
     return require_members(Members(tuple(rows), folder, tuple(left_out), tuple(notes)), folder, "patch of IDC")

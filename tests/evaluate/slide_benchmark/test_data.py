@@ -161,7 +161,7 @@ def test_a_case_that_another_row_labels_is_not_left_out(tmp_path: Path) -> None:
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["A", "B", "C"]}))
     assert list(bags_of(found)) == ["A", "B"]
     assert [(e.what, e.by_rule) for e in found.exclusions] == [("case C", True)] * 2
-    assert found.notes[0] == "1 rows have no label, but are of cases that other rows label, and count for nothing."
+    assert found.notes[0] == "1 row has no label, but is of cases that other rows label, and counts for nothing."
 
 
 def test_a_patient_of_several_cases_is_told(tmp_path: Path) -> None:
