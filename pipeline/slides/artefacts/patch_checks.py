@@ -26,7 +26,7 @@ from pipeline.slides.artefacts.patch_ink import InkReference, build_ink_referenc
 Reason = Literal["one_colour", "no_tissue", "pen", "out_of_focus"]
 """Why a patch is dropped, in the order in which the checks are made."""
 
-PATCH_RULES = 5
+PATCH_RULES = 6
 """Version of the checks. A store keeps it, and is continued under it: raise it when a figure changes."""
 LOOKS_BACK = 2
 """From this version on a field counts as there twice anywhere in a slide; before, within a shard (decision 0092)."""
@@ -38,6 +38,8 @@ JUDGES_SLITS = 4
 """From this version on slits do not count either, and two smooth sixteenths drop a patch (decision 0106)."""
 JUDGES_TINT = 5
 """From this version on ink is judged as if it lay on white glass (decision 0070)."""
+SPARES_EOSIN = 6
+"""From this version on dense bone and fields of red cells are told from red ink (decision 0113)."""
 
 BLOCK_UM = 4.0
 """Side of a block. Our choice: about half a nucleus, so that a stroke of pen has hundreds of them."""
@@ -194,7 +196,7 @@ def check_patch(
     if (tissue := tissue_share(blocks)) < LEAST_TISSUE:
         return PatchFault("no_tissue", tissue, LEAST_TISSUE)
     densities = _on_white(block_densities(blocks), reference.tint)
-    if (share := ink_share(densities, reference.ink)) > MOST_PEN:
+    if (share := ink_share(densities, reference.ink, spares_eosin=rules >= SPARES_EOSIN)) > MOST_PEN:
         return PatchFault("pen", share, MOST_PEN)
     if reference.sharpness is None:
         return None

@@ -3,7 +3,8 @@
 Colours are ratios of optical densities in red, green and blue (Ruifrok and Johnston 2001). Each block of 4 um is looked
 at for what no stain has. Ink over dense tissue stays within the colours of single blocks; but mean densities over
 `WIDE_BLOCKS` blocks lie on one line for each slide, blue to green over red to green, within a few percent: more or less
-haematoxylin moves them along it, ink moves them off it. Red ink has more blue than the line, blue ink less.
+haematoxylin moves them along it, ink moves them off it. Red ink has more blue than the line, blue ink less. Dense bone
+and red cells have a little more blue as well: where there is hardly any haematoxylin, red ink is further off.
 
 Left out: brown and yellow ink; ink that covers a third of the patches of the reference, or more.
 """
@@ -18,9 +19,9 @@ COLOURED_DENSITY = 0.25
 """Density of a block's strongest channel from which its ratios are looked at. Our choice: a paler block has no colour
 to speak of."""
 RED_SHARE = 0.98
-COLD, WARM = (0.12, 0.3), (0.2, 0.25)
+COLD, WARM, EARLIER_WARM = (0.12, 0.3), (0.25, 0.3), (0.2, 0.25)
 """Bounds of where blue and green ink begin, and red: with much ink among the patches of the reference, the slide's own
-values would hide it. Our choice, of slides with planted ink."""
+values would hide it. Our choice, of slides with planted ink; 0.25 keeps fields of red cells, which 0.2 did not."""
 FEW_BLOCKS = 200
 """With fewer blocks of tissue in the reference, usual values stand for the slide's own. Our choice."""
 
@@ -38,6 +39,10 @@ them under ink, ink of all colours is found on the rest."""
 OFF_RED, OFF_BLUE = (2.7, 0.09, 0.25), (4.0, 0.12, 0.2)
 """How far off the line red ink is, and blue: in deviations, at least, and at most. Our choice: planted ink over the
 densest tissue is 0.1 and 0.2 away, clean tissue of four slides at most 0.08 and 0.16 but for two of 1,311 patches."""
+EOSIN_OFF, EOSIN_RATIO, EOSIN_DENSITY = 0.02, (-1.3, -1.0), (1.6, 1.8)
+"""How much further off the line red ink must be in areas of eosin alone: all of it below the first red to green and
+density in green, none of it above the second ones. Our choice: dense bone and red cells of twelve sections are 0.09 to
+0.14 off, at -1.1 to -1.8 and mostly below 1.6; ink over eosin as dense is darker, and over paler eosin further off."""
 WARM_RATIO, COLD_RATIO = -0.55, -0.8
 """Red ink has less red to green than the first, blue ink more than the second. Our choice: dense nuclei have more blue
 than the line, too, and more red."""
@@ -89,9 +94,14 @@ def build_ink_reference(patches: Sequence[NDArray[np.float32]]) -> InkReference:
     return reference if line[0] else replace(reference, line=((-0.8,), (middle,)), line_spread=USUAL_INK.line_spread)
 
 
-def ink_share(densities: NDArray[np.float32], reference: InkReference) -> float:
-    """Share of a patch that is ink, of its blocks, densities (H, W, 3), or of wider areas, whichever is larger."""
-    return max(_share_of_blocks(densities, reference), _share_off_line(wide_means(densities), reference))
+def ink_share(densities: NDArray[np.float32], reference: InkReference, *, spares_eosin: bool = True) -> float:
+    """Share of a patch that is ink, of its blocks, densities (H, W, 3), or of wider areas, whichever is larger.
+
+    Args:
+        spares_eosin: whether dense eosin and red cells are told from red ink; earlier rules do not.
+    """
+    of_blocks = _share_of_blocks(densities, reference, WARM if spares_eosin else EARLIER_WARM)
+    return max(of_blocks, _share_off_line(wide_means(densities), reference, spares_eosin))
 
 
 def wide_means(densities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,28 +117,32 @@ def wide_means(densities: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / WIDE_BLOCKS**2, np.float32)
 
 
-def _share_of_blocks(densities: NDArray[np.float32], reference: InkReference) -> float:
+def _share_of_blocks(densities: NDArray[np.float32], reference: InkReference, warm: tuple[float, float]) -> float:
     """Share of blocks, densities (H, W, 3), that are ink by themselves: blue and green absorb more red than any stain,
-    red absorbs as much blue as green, black all alike.
+    red absorbs as much blue as green, black all alike. `warm`: bounds of where red begins.
     """
     red, green, blue = densities[..., 0], densities[..., 1], densities[..., 2]
     x, y, least = np.log(red / green), np.log(blue / green), np.minimum(np.minimum(red, green), blue)
     above = y - reference.blue_ratio
     ink = (x > float(np.clip(reference.red_ratio + 0.12, *COLD))) & (red > 0.35)
-    ink |= (x < -1.3) & (above > float(np.clip(3.5 * reference.blue_spread, *WARM))) & (blue > 0.5)
+    ink |= (x < -1.3) & (above > float(np.clip(3.5 * reference.blue_spread, *warm))) & (blue > 0.5)
     ink |= (np.abs(x + 0.25) < 0.45) & (np.abs(y) < 0.25) & (above > 0.1) & (least > max(0.6, 2.2 * reference.least))
     ink |= least > 2.4
     return float(ink.mean())
 
 
-def _share_off_line(areas: NDArray[np.float32], reference: InkReference) -> float:
+def _share_off_line(areas: NDArray[np.float32], reference: InkReference, spares_eosin: bool) -> float:
     """Share of wide areas, densities (H, W, 3), that are blue or red ink by their distance from the slide's line."""
     if not areas.size:
         return 0.0
     coloured = _coloured(areas)
     x, y = _ratios(coloured)
     off = y - np.interp(x, *reference.line)
-    ink = (off > _least_off(OFF_RED, reference)) & (x < WARM_RATIO) & (coloured[:, 2] > LEAST_RED_BLUE[1])
+    least = np.full(len(x), _least_off(OFF_RED, reference))
+    if spares_eosin:
+        is_eosin = np.interp(x, EOSIN_RATIO, (1, 0)) * np.interp(coloured[:, 1], EOSIN_DENSITY, (1, 0))
+        least = np.maximum(least, OFF_RED[1] + EOSIN_OFF * is_eosin)
+    ink = (off > least) & (x < WARM_RATIO) & (coloured[:, 2] > LEAST_RED_BLUE[1])
     ink |= (off < -_least_off(OFF_BLUE, reference)) & (x > COLD_RATIO) & (coloured[:, 0] > LEAST_RED_BLUE[0])
     return float(np.count_nonzero(ink) / (areas.shape[0] * areas.shape[1]))
 

@@ -62,6 +62,27 @@ def test_ink_over_tissue(reference: InkReference, ink: tuple[float, ...], share:
     assert ink_share(inked(tissue(share, amount, 100), ink, strength), reference) > 0.03
 
 
+DENSE_BONE, RED_CELLS = (0.25, 1.0, 0.71), (0.21, 0.9, 0.74)
+"""Eosin with a little more blue than the slide's, as the development sections have it."""
+
+
+def of_stain(colour: tuple[float, ...], amount: float, share: float) -> Values:
+    """Eosin without nuclei, of which a share of the blocks has another colour."""
+    values = tissue(0.0, 1.0, 100)
+    chosen = np.random.default_rng(3).random((BLOCKS, BLOCKS)) < share
+    values[chosen] = np.float32(amount) * np.array(colour, np.float32)
+    return values
+
+
+@pytest.mark.parametrize(
+    "patch", [of_stain(DENSE_BONE, 1.3, 1.0), of_stain(RED_CELLS, 1.0, 0.2)], ids=["bone", "red cells"]
+)
+def test_dense_eosin_and_red_cells_are_no_red_ink(reference: InkReference, patch: Values) -> None:
+    assert ink_share(patch, reference) <= 0.03
+    assert ink_share(patch, reference, spares_eosin=False) > 0.03  # stores that were begun by these
+    assert ink_share(inked(patch, RED), reference) > 0.03
+
+
 @pytest.mark.parametrize("hidden", [RED, BLUE, BLACK], ids=["red", "blue", "black"])
 def test_a_quarter_of_the_reference_may_be_under_ink(slide: list[Values], hidden: tuple[float, ...]) -> None:
     covered = [each + np.array(hidden, np.float32) if number < 8 else each for number, each in enumerate(slide)]
