@@ -175,21 +175,9 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
     board = TensorBoard(folder.tensorboard if leader else None, first)
     log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board, tracker)
     try:
+        if position is None:
+            measure_start(run, folder, log, estimate=estimate)
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
-            if position is None:
-                if estimate:
-                    say_cost(run)
-                shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
-                with calibrated(
-                    run.distillation,
-                    run.reader,
-                    shuffled,
-                    batch_size=run.rows.batch_size,
-                    workers=run.workers,
-                    version=run.draws.version,
-                ):
-                    validate(run, log, step=0, epoch=0)
-                save(run, folder, log, 0)
             drawn = time.monotonic()
             for epoch in range(first // run.steps_per_epoch, config.epochs):
                 if run.is_stopped:
@@ -205,6 +193,24 @@ def run_epochs(run: Run, folder: RunFolder, tracker: Tracker, *, estimate: bool 
         log.close()
         folder.is_training = False
     return run.last_step - first
+
+
+def measure_start(run: Run, folder: RunFolder, log: MetricsLog, *, estimate: bool) -> None:
+    """Score the student as it comes, and save it as step 0; before the progress of training, whose rate it is no part
+    of.
+    """
+    if estimate:
+        say_cost(run)
+    with calibrated(
+        run.distillation,
+        run.reader,
+        epoch_order(run.rows.train, run.config.seed, 0, run.draws.calibration),
+        batch_size=run.rows.batch_size,
+        workers=run.workers,
+        version=run.draws.version,
+    ):
+        validate(run, log, step=0, epoch=0)
+    save(run, folder, log, 0)
 
 
 def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress, epoch: int, step: int) -> int:

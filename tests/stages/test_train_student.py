@@ -191,6 +191,29 @@ def test_another_number_of_workers_gives_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
+def test_the_rate_of_training_counts_training_alone(
+    store: Store, short: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of the progress starts after the student was measured as it comes, which may take minutes."""
+    shown = list[str]()
+    validate, progress = stage.validate, stage.Progress
+
+    def noted_validation(*arguments: Any, step: int, epoch: int) -> None:
+        shown.append(f"measured at step {step}")
+        validate(*arguments, step=step, epoch=epoch)
+
+    def noted_progress(what: str, *arguments: Any, **options: Any) -> Any:
+        shown.append(what)
+        return progress(what, *arguments, **options)
+
+    monkeypatch.setattr(stage, "validate", noted_validation)
+    monkeypatch.setattr(stage, "Progress", noted_progress)
+    train_student(store, tmp_path / "run", short)
+    assert shown[:2] == ["measured at step 0", "training"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("steps", [0, 6, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 4, 5, 11, 14))])
 def test_a_stopped_run_continues_to_the_same_bytes(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path, steps: int
