@@ -43,7 +43,7 @@ def train_report(trained: Trained) -> str:
         each = trained.seconds / trained.num_new_steps
         seconds = format_seconds(trained.seconds)
         lines.append(
-            f"{counted(trained.num_new_steps, 'step')} in {seconds}, {each * 1000:.0f} ms each with validations and "
+            f"{counted(trained.num_new_steps, 'step')} in {seconds}, {each * 1000:,.0f} ms each with validations and "
             "checkpoints"
         )
     else:

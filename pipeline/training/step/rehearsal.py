@@ -50,8 +50,8 @@ class StepTime:
     def words(self) -> str:
         """It and its parts, in milliseconds."""
         where = "on the same cores" if self.on_same_cores else "beside it"
-        parts = f"{self.computing * 1000:.0f} to compute, {self.loading * 1000:.0f} to load {where}"
-        return f"{self.seconds * 1000:.0f} ms ({parts})"
+        parts = f"{self.computing * 1000:,.0f} to compute, {self.loading * 1000:,.0f} to load {where}"
+        return f"{self.seconds * 1000:,.0f} ms ({parts})"
 
 
 def load_timed(

@@ -27,7 +27,7 @@ def test_loading_is_that_of_the_runs_own_batches(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(cost, "rehearse", rehearse_it)
     monkeypatch.setattr(cost, "load_timed", lambda loader, *rows: (load_timed(loader, *rows)[0], 0.75))
-    assert f"{run.num_steps} steps of 1000 ms (250 to compute, 750 to load on the same cores)" in cost.cost_of(run)
+    assert f"{run.num_steps} steps of 1,000 ms (250 to compute, 750 to load on the same cores)" in cost.cost_of(run)
     order = epoch_order(run.rows.train, run.config.seed, 0).tolist()
     assert rehearsed[0].rows == order[8:16]
     monkeypatch.setattr(cost, "batches_of", lambda *_: iter([order[:8]]))  # an epoch of one batch

@@ -52,7 +52,7 @@ def test_the_estimate_follows_from_ledger_and_step(tmp_path: Path) -> None:
     teacher = make_store(tmp_path / "store.zarr").first
     enter_seconds(teacher, 3600)
     words = cost_words([teacher], 48, 10, 600, STEP)
-    assert "600 steps of 1000 ms (800 to compute, 200 to load on the same cores) take about 10 min 00 s" in words
+    assert "600 steps of 1,000 ms (800 to compute, 200 to load on the same cores) take about 10 min 00 s" in words
     assert "Stage one took 1 h 00 min of one process, once, and " in words
     assert "each epoch would take about 45 min 00 s longer, all 10 epochs 7 h 40 min: the store pays after 1.3" in words
 
@@ -100,19 +100,19 @@ def test_loading_adds_to_a_step_on_the_same_cores_and_hides_behind_one_elsewhere
     for step, each, steps, whole in (
         (
             StepTime(0.6, 0.4, on_same_cores=True),
-            "1000 ms (600 to compute, 400 to load on",
+            "1,000 ms (600 to compute, 400 to load on",
             "10 min 00 s",
             "7 h 40 min",
         ),
         (
             StepTime(1.0, 0.4, on_same_cores=False),
-            "1000 ms (1000 to compute, 400 to load b",
+            "1,000 ms (1,000 to compute, 400 to load b",
             "10 min 00 s",
             "7 h 40 min",
         ),
         (
             StepTime(0.4, 1.0, on_same_cores=False),
-            "1000 ms (400 to compute, 1000 to load b",
+            "1,000 ms (400 to compute, 1,000 to load b",
             "10 min 00 s",
             "7 h 40 min",
         ),
