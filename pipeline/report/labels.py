@@ -47,6 +47,13 @@ def font_families() -> tuple[str, ...]:
     return (BASE_FONT, *(name for name in WIDE_FONTS if name in installed))
 
 
+def font_file(characters: Iterable[str]) -> str:
+    """File of the first of these fonts that has all the characters; if none has, of the one that lacks fewest."""
+    codes = {ord(character) for character in characters}
+    files = [findfont(name) for name in font_families()]
+    return min(files, key=lambda file: len(codes - get_font(file).get_charmap().keys()))
+
+
 @cache
 def _glyphs() -> frozenset[int]:
     """Code points that some font of ours can draw."""

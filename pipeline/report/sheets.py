@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pipeline.disk.files import write_bytes
+from pipeline.report.letters import font_for
 
 PATCH_PX, GAP_PX, HEADER_PX, MARGIN_PX = 92, 4, 62, 16
 INK_RGB, QUIET_RGB, FRAME_RGB = (25, 25, 25), (110, 110, 110), (20, 140, 70)
@@ -33,7 +34,7 @@ def draw_neighbours(
     height = MARGIN_PX + HEADER_PX + len(queries) * cell + MARGIN_PX
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
-    font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=14)
+    font, small = font_for([title], 17), font_for(columns, 14)
     draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK_RGB, font=font)
     top = MARGIN_PX + HEADER_PX
     draw.text((MARGIN_PX, top - 22), "patch", fill=QUIET_RGB, font=small)
@@ -67,7 +68,8 @@ def draw_best_and_worst(groups: dict[str, list[tuple[NDArray[np.uint8], str]]], 
     height = 2 * MARGIN_PX + HEADER_PX // 2 + len(groups) * (PATCH_PX + text_px)
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
-    font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=14)
+    words = [text for patches in groups.values() for _, text in patches]
+    font, small = font_for([title], 17), font_for([*groups, *words], 14)
     draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK_RGB, font=font)
     y = MARGIN_PX + HEADER_PX // 2
     for name, patches in groups.items():

@@ -13,11 +13,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 from skimage import measure
 
 from pipeline.disk.files import write_bytes
+from pipeline.report.letters import font_for
 from pipeline.sampling import TRAIN
 from pipeline.slides.artefacts.rules import DROPPING
 from pipeline.slides.tissue import TissueMask
@@ -160,7 +161,8 @@ def painted_area(area: NDArray[np.bool_], colour: Rgb) -> Image.Image:
 
 def _write_captioned(image: Image.Image, title: str, legend: Iterable[Swatch], path: Path) -> None:
     """Write the picture with the title and the legend below it."""
-    font = ImageFont.load_default(size=18)
+    legend = list(legend)
+    font = font_for([title, *(swatch.text for swatch in legend)], 18)
     pad, line_px, gap = 10, 26, 22
     measure_draw = ImageDraw.Draw(image)
     lines: list[list[Swatch]] = [[]]

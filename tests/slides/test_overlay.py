@@ -119,6 +119,16 @@ def test_caption_is_below(tissue: TissueMask, tmp_path: Path) -> None:
     assert not is_in(caption, Swatch("", UNREADABLE, "solid"))
 
 
+def test_a_title_in_other_letters_is_no_row_of_boxes(tissue: TissueMask, tmp_path: Path) -> None:
+    """Each letter looks different, while the box of a letter that a font lacks is always the same."""
+    none, captions = np.zeros((0, 2), np.int64), []
+    for title in ("üüüü", "ßßßß", "łłłł"):
+        draw_overlay(tissue, none, none, np.zeros(0, np.uint8), 160.0, title, tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as opened:
+            captions.append(np.asarray(opened)[800:].tobytes())
+    assert len(set(captions)) == 3
+
+
 def test_the_legend_names_what_is_there(tissue: TissueMask, tmp_path: Path) -> None:
     taken = np.array([(40, 30)]) * 16
     draw_overlay(tissue, taken, taken, np.array([TRAIN], np.uint8), 160.0, "", tmp_path / "a.png")

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.disk.files import write_bytes
+from pipeline.report.letters import font_for
 from pipeline.slides.artefacts.rules import DROPPING, Rule
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.reader import Slide
@@ -111,7 +112,7 @@ def draw_dropped(dropped: Iterable[DroppedPatch], folder: Path) -> None:
         return
     rows = -(-len(chosen) // COLUMNS)
     width = 2 * MARGIN_PX + COLUMNS * (CELL_PX + GAP_PX) - GAP_PX
-    font, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
+    font, small = font_for([], 18), font_for((patch.slide_id for patch in chosen), 13)
     counts = Counter(patch.rule for patch in chosen)
     legend = {rule: f"{rule.name}: {counts[rule]} shown" for rule in DROPPING if rule in counts}
     places = places_in_legend([int(small.getlength(text)) for text in legend.values()], width)
