@@ -68,6 +68,12 @@ class ProbeOptions(Config):
     knn: int = option(20, ge=1, description="Neighbours of the kNN probe.")
     folds: int = option(5, ge=2, description="Folds if there is no split; a group is never on both sides.")
 
+    def notes_on_folds(self, source: Path, *, has_split: bool) -> tuple[str, ...]:
+        """That another number of folds than the default was given for a table with a split, where it has no effect."""
+        if not has_split or self.folds == type(self).model_fields["folds"].default:
+            return ()
+        return (f"--folds {self.folds}: no effect, for {source} gives a split",)
+
 
 class ResampleOptions(Config):
     """What intervals and random draws rest on."""

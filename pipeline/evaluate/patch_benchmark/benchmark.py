@@ -38,7 +38,9 @@ class PatchBenchmark(Benchmark[PatchOptions]):
             patch_set = require_no_leak(listed.select(images.usable), images.scanned)
             # says what is wrong with classes and cases before anything is embedded
             bench = patch_bench(patch_set, options)
-        notes = (*listed.warnings(), *images.notes(), *(f"{options.patches}: {n}" for n in patch_set.notes_on_pictures))
+        on_folds = options.notes_on_folds(options.patches, has_split=patch_set.splits is not None)
+        on_pictures = (f"{options.patches}: {note}" for note in patch_set.notes_on_pictures)
+        notes = (*listed.warnings(), *on_folds, *images.notes(), *on_pictures)
         return cls(options, notes, bench, images)
 
     def patch_source(self) -> PatchSource | None:

@@ -45,7 +45,8 @@ class SlideBenchmark(Benchmark[SlideOptions]):
             num_folds=options.folds,
             seed=options.seed,
         )
-        return cls(options, surveyed.warnings, slide_bench(surveyed, options))
+        on_folds = options.notes_on_folds(options.slides, has_split=surveyed.slide_set.has_split)
+        return cls(options, (*surveyed.warnings, *on_folds), slide_bench(surveyed, options))
 
     @property
     def other_labels(self) -> tuple[str, ...]:

@@ -56,6 +56,18 @@ def test_images_that_took_a_class_with_them_are_named(tmp_path: Path) -> None:
         patches_of(path)
 
 
+def test_folds_beside_a_split_have_no_effect(tmp_path: Path) -> None:
+    pictures, columns = cohort()
+    split, plain = tmp_path / "split", tmp_path / "plain"
+    for folder in (split, plain):
+        folder.mkdir()
+    path = write_patches(split, pictures, columns | {"split": SPLITS})
+    note = f"--folds 3: no effect, for {path} gives a split"
+    assert note in PatchBenchmark.look(options(path), 1).notes
+    unsplit = write_patches(plain, pictures, columns)
+    assert not any("no effect" in note for note in PatchBenchmark.look(options(unsplit), 1).notes)
+
+
 def test_a_tissue_microarray_goes_by_patients(tmp_path: Path) -> None:
     pictures, columns = cohort()
     slides = [f"TMA{i % 3}" for i in range(NUM)]

@@ -50,8 +50,22 @@ def test_splits_of_slides_are_seen_early(tmp_path: Path, splits: str, words: str
 
 def test_splits_may_be_in_capitals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = write_slides(tmp_path, slides_csv("Train;TRAIN;train;train;Test;Test;test;test"))
-    look(**options)
+    look(**options, folds=5)
     assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_folds_beside_a_split_have_no_effect(tmp_path: Path, capsys: pytest.CaptureFixture[str], folds: int) -> None:
+    """The default is no number that anybody gave."""
+    options = write_slides(tmp_path, slides_csv("train;train;train;train;test;test;test;test"))
+    look(**options, folds=folds)
+    note = f"warning: --folds {folds}: no effect, for {options['slides']} gives a split"
+    assert (note in capsys.readouterr().err) == (folds != 5)
+    options = write_slides(
+        tmp_path, slides_csv("train;train;train;train;test;test;test;test").replace("split", "other")
+    )
+    look(**options, folds=4)
+    assert "no effect" not in capsys.readouterr().err
 
 
 def test_slides_without_a_case_are_told_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
