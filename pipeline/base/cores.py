@@ -34,11 +34,12 @@ SPARE_FILES = 4
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 MEMORY_FILES = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
 """Files of a group's limit and of what it uses, and the names in its `memory.stat` of what the system takes back when
-there is need, which are copies of files: of version 2, and of version 1.
+there is need, which are copies of files, and what it has noted of files and folders: of version 2, and of version 1,
+which does not say the latter.
 """
 
 

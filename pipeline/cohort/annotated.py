@@ -4,7 +4,8 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pipeline.base.console import Progress, counted, say
@@ -51,11 +52,16 @@ class SeenAnnotations:
         if self._num_bytes + (num_bytes := annotations.source.num_bytes()) <= MOST_KEPT_BYTES:
             self._kept[slide_id], self._num_bytes = (known_by, annotations), self._num_bytes + num_bytes
 
-    def take(self, slide_id: str, known_by: object) -> Annotations | None:
-        """Give out what was read of this file and slide, and let go of it; `None` if it was not kept."""
+    def take(self, slide_id: str, ask: Callable[[], object]) -> Annotations | None:
+        """Give out what was read of this file and slide, and let go of it; `None` if it was not kept. Only where it was
+        is it asked what it must be known by.
+        """
         with self._lock:
-            known, annotations = self._kept.pop(slide_id, (None, None))
-        return annotations if known == known_by else None
+            kept = self._kept.pop(slide_id, None)
+        if kept is None:
+            return None
+        known_by, annotations = kept
+        return annotations if ask() == known_by else None
 
 
 def slide_annotations(
@@ -70,8 +76,10 @@ def slide_annotations(
     path = manifest.annotations_path(row)
     if path is None:
         return None
-    if seen is not None and (annotations := seen.take(row.slide_id, _known_by(path, slide, origin))) is not None:
-        return annotations
+    if seen is not None:
+        annotations = seen.take(row.slide_id, partial(_known_by, path, slide, origin))
+        if annotations is not None:
+            return annotations
     names = {row.slide_id, Path(row.path).stem, slide.path.stem}
     try:
         return read_annotations(

@@ -20,6 +20,9 @@ from pipeline.student.student_json import SeenBeforeJson, StudentJson, build_stu
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
+STUDENT_WEIGHTS = "model.safetensors"
+"""The weights of an exported student, by the name that timm looks for."""
+
 
 def describe_run_student(
     run: RunFolder,
@@ -108,11 +111,11 @@ def _of_config(folder: Path) -> dict[str, Any]:
             "mpp": config.get("mpp") or None,
             "mean": pretrained["mean"],
             "std": pretrained["std"],
-            "weights_sha256": _weights_hash(folder / "model.safetensors"),
+            "weights_sha256": weights_file_hash(folder / STUDENT_WEIGHTS),
         }
 
 
-def _weights_hash(path: Path) -> str:
+def weights_file_hash(path: Path) -> str:
     """`encoders.build.weights_hash` of the model that a file of weights fills.
 
     Raises:

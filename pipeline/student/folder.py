@@ -34,6 +34,7 @@ from pipeline.encoders.model_config import read_model_config, stated_side
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file, require_plain_types
 from pipeline.projector import Projector
+from pipeline.student.describe import STUDENT_WEIGHTS, weights_file_hash
 from pipeline.student.earlier import PROJECTORS_JSON
 from pipeline.student.exported import ExportedStudent, read_student
 from pipeline.student.student_json import (
@@ -108,7 +109,7 @@ def write_student(
     key = interrupts.undo_at_end(lambda: remove(aside), aside)
     try:
         aside.mkdir(parents=True)
-        save_tensors(model, aside / "model.safetensors")
+        save_tensors(model, aside / STUDENT_WEIGHTS)
         _write_projectors(aside, projectors)
         config = timm_json(model, spec) | ({} if step is None else {STEP: step})
         write_text(aside / "config.json", json.dumps(config, indent=2) + "\n")
@@ -240,19 +241,43 @@ def changed_since_export(folder: Path, built: BuiltEncoder, *, weights_only: boo
     was = described.encoder
     pairs: list[tuple[str, Any, Any]] = []
     if not weights_only:
-        names = ("architecture", "embedding", "mean", "std")
+        names = ("architecture", "mean", "std")
         pairs = [(name, getattr(was, name), getattr(built.spec, name)) for name in names]
+        pairs += [("embedding", was.embedding, _embedding_of(built.spec, was.embedding))]
         pairs += [("patch_px", was.patch_px, stated_side(folder) or was.patch_px), ("mpp", was.mpp, stated_mpp(folder))]
     pairs = [(name, then, now) for name, then, now in pairs if then != now]
     changes = [f"{name} {_in_words(now)}, not {_in_words(then)}" for name, then, now in pairs]
-    if was.weights_sha256 not in (None, built.weights_sha256) and was.patch_px == built.spec.patch_px:
-        changes.append(f"its weights (SHA-256 {built.weights_sha256[:12]}, not {was.weights_sha256[:12]})")
+    if (written := was.weights_sha256) is not None and _has_other_weights(folder, built, written):
+        changes.append(f"its weights (SHA-256 {built.weights_sha256[:12]}, not {written[:12]})")
     if not changes:
         return ""
     return (
         f"warning: {folder} is not as it was exported: {'; '.join(changes)}. It is used as it is; its projectors, "
         f"{STUDENT_JSON} and card are those of the student as exported"
     )
+
+
+def _embedding_of(spec: EncoderSpec, was: str) -> str:
+    """How an encoder's embedding is taken. timm's own functions that save a model do not keep the word for it; with
+    `global_pool="token"` the model's own output is the class token all the same.
+    """
+    is_token = (was, spec.embedding, spec.arguments.get("global_pool")) == ("cls", "pooled", "token")
+    return was if is_token else spec.embedding
+
+
+def _has_other_weights(folder: Path, built: BuiltEncoder, written: str) -> bool:
+    """Whether a student's weights are not those that were `written`, by their hash.
+
+    The model that the file fills may have other bytes all the same: positions for patches of another side, or names of
+    another version of timm. So the file is asked before anything is said, which reads it once more.
+
+    Raises:
+        EncoderError: the file is damaged.
+    """
+    if written == built.weights_sha256:
+        return False
+    path = folder / STUDENT_WEIGHTS
+    return not is_there(path) or weights_file_hash(path) != written
 
 
 def _in_words(value: Any) -> str:

@@ -15,6 +15,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import counted
 from pipeline.study.compare import Scores, equal_cases
 
 EXPONENTS = np.geomspace(0.05, 3.0, 200)
@@ -149,7 +150,7 @@ def extrapolate(points: Sequence[tuple[float, Scores]], *, resamples: int, seed:
 def _why_no_fit(scores: Sequence[Scores]) -> str:
     """Why these points say nothing of a law, whatever their scores; "" if they may."""
     if len(scores) < MIN_POINTS:
-        return f"{len(scores)} points; the law needs at least {MIN_POINTS}"
+        return f"{counted(len(scores), 'point')}; the law needs at least {MIN_POINTS}"
     if len(scores[0].parts) < 2:
         return "one run a point does not say how much runs differ; give --seeds 2 or more"
     if equal_cases(scores[0].whole) < 2:

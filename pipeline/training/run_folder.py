@@ -68,12 +68,12 @@ MOST_METRICS_BYTES = 1 << 30
 
 NUMBERS = {
     "step": frozenset({"step", "epoch", "loss", "lr"}),
-    "val": frozenset({"step", "epoch", "loss"}),
+    "val": frozenset({"step", "epoch", "loss", "rows"}),
     STOP: frozenset({"step", "epoch", "loss", "mean", "times"}),
 }
 """Numbers that each kind of line of the metrics file has; it may have more, by the version that began the run."""
-WORDS = ("kind", "teacher")
-"""What a line has beside numbers."""
+TYPES = {"kind": (str,), "teacher": (str,), **dict.fromkeys(("step", "epoch", "rows", "times"), (int,))}
+"""Types of what a line has that is no number, or a whole one."""
 
 HeldOut = tuple[dict[str, float], dict[str, float]]
 """A teacher's held-out figures before the first step and at a later one, by their names in the metrics file."""
@@ -93,11 +93,11 @@ def _parse_line(number: int, text: bytes) -> dict[str, Any]:
         for name in NUMBERS[kind] - line.keys():
             raise KeyError(name)
         for name, value in line.items():
-            if name not in WORDS and type(value) not in (int, float):
+            if type(value) not in TYPES.get(name, (int, float)):
                 raise TypeError(f"its {name} is {value!r}")
         if kind == STOP:
             Stop.from_line(line)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"line {number:,}: {one_line(error).replace(' from line 1,', ' from')}") from None
     return line
 

@@ -165,9 +165,9 @@ def test_addresses_that_libraries_take_without_end_are_asked_for_first(monkeypat
     require_addresses()
 
 
-STAT = "anon 100\ninactive_file 30\nactive_file 20\nshmem 7\n"
+STAT = "anon 100\ninactive_file 30\nactive_file 20\nshmem 7\nslab_reclaimable 5\nslab_unreclaimable 9\n"
 MEMORY_CASES: list[tuple[str, dict[str, str], int | None]] = [
-    ("0::/\n", {"memory.max": "1000\n", "memory.current": "600\n", "memory.stat": STAT}, 450),  # as a container sees it
+    ("0::/\n", {"memory.max": "1000\n", "memory.current": "600\n", "memory.stat": STAT}, 455),  # as a container sees it
     ("0::/\n", {"memory.max": "1000\n", "memory.current": "1000\n"}, 0),
     ("0::/\n", {"memory.max": "1000\n"}, 1000),
     ("0::/\n", {"memory.max": "max\n", "memory.current": "600\n"}, None),

@@ -12,6 +12,7 @@ import pytest
 import support.slides as sf
 from PIL import Image, ImageDraw
 from support.annotated import write_geojson
+from support.failing import failing
 from support.plans import SMALL, make_plan
 
 from pipeline.base import console
@@ -270,6 +271,17 @@ def test_annotations_that_there_is_no_room_for_are_read_again(manifest: Path, mo
     read = count_readings(monkeypatch)
     assert make_plan(manifest, include=["stroma"], min_tissue=0).hash == before.hash
     assert sorted(read) == ["s0.geojson", "s0.geojson", "s1.geojson", "s1.geojson"]
+
+
+def test_a_file_is_not_hashed_for_annotations_that_were_not_kept(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan without options of classes keeps none; each file was read twice as often all the same."""
+    rows = read_manifest(manifest)
+    seen = require_known_classes(rows, ClassRules(), "uniform")
+    monkeypatch.setattr(annotated, "sha256_file", failing(AssertionError("hashed")))
+    row = rows.rows[0]
+    assert slide_annotations(rows, row, Slide(rows.slide_path(row), row.mpp), "auto", seen) is not None
 
 
 def test_annotations_that_have_changed_since_are_read_again(manifest: Path) -> None:

@@ -341,3 +341,12 @@ def test_records_of_all_commands_hold_what_these_know(tmp_path: Path, capsys: py
     file.write_text(to_toml(tables))
     Call.read("plan", {}, file)
     assert capsys.readouterr().err == ""
+
+
+def test_a_table_may_hold_what_a_command_takes_and_nothing_else() -> None:
+    """So that no option is warned of that the command knows; its parameters are those that typer parses."""
+    commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009
+    taken = {name: {param.name for param in each.params} - {"config_file"} for name, each in commands.items()}
+    assert {name: taken[name] for name in KNOWN_OPTIONS if name in COMMANDS} == {
+        name: known for name, known in KNOWN_OPTIONS.items() if name in COMMANDS
+    }

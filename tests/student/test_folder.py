@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 from support.exports import taken_by_timm_1_0_16
 from support.failing import failing, os_error
 from support.stores import PATCH_PX, make_patches, make_store, student_folder, train_config
 from support.students import SPECS, TINY, disturb, random_projector, small_student, write_exported
 from support.training import train_once
+from timm.models import save_for_hf
 
 from g2l.students import load_student
 from pipeline.base.errors import EncoderError, G2LError
@@ -290,7 +292,9 @@ def test_a_student_that_was_trained_further_is_told(
     assert warned.startswith(f"warning: {student} is not as it was exported: its weights (SHA-256 ")
     assert f"{built.weights_sha256[:12]}, not {read_student_json(student).encoder.weights_sha256[:12]}" in warned  # type: ignore[index]
     assert find_start(str(student)).changed(built) == warned.strip()
-    assert find_start(str(trained)).changed(replace(built, weights_sha256="0" * 64)) != ""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    train_further(run / "student")
+    assert "its weights (SHA-256 " in find_start(str(run)).changed(built)
     assert find_start(SCRATCH).changed(built) == ""
 
 
@@ -298,6 +302,37 @@ def test_a_student_built_for_patches_of_another_side_is_the_same(trained: Path) 
     student = trained / "student"
     named = replace(name_model(str(student), None), patch_px=2 * PATCH_PX)
     assert changed_since_export(student, named.build()) == ""
+
+
+def test_a_student_built_for_patches_of_another_side_is_told_if_it_was_trained_further(
+    trained: Path, tmp_path: Path
+) -> None:
+    student = Path(shutil.copytree(trained / "student", tmp_path / "tuned"))
+    train_further(student)
+    named = replace(name_model(str(student), None), patch_px=2 * PATCH_PX)
+    assert "its weights (SHA-256 " in changed_since_export(student, named.build())
+
+
+def test_weights_that_fill_the_model_under_other_names_are_the_same(trained: Path, tmp_path: Path) -> None:
+    """As after a change of names in timm: only the file can say that it is the one that was written."""
+    student = Path(shutil.copytree(trained / "student", tmp_path / "student"))
+    renamed = replace(name_model(str(student), None).build(), weights_sha256="0" * 64)
+    assert changed_since_export(student, renamed) == ""
+    (student / "model.safetensors").unlink()
+    assert "its weights (SHA-256 000000000000, not " in changed_since_export(student, renamed)
+
+
+def test_a_class_token_that_timm_saved_again_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm keeps the class token as its pooling, but not our word for it; without that pooling it is another output."""
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", SPECS)
+    built, student = build_encoder("tiny-swiglu", SCRATCH, 42), tmp_path / "student"
+    write_exported(student, built.module.model, built.spec, random_projector(built.spec.width))
+    save_for_hf(timm.create_model(f"local-dir:{student}", pretrained=True), str(student), safe_serialization=True)
+    assert "embedding" not in json.loads((student / "config.json").read_text())
+    again = build_encoder(f"local-dir:{student}", "pretrained", 42)
+    assert changed_since_export(student, again) == ""
+    averaged = replace(again.spec, arguments=again.spec.arguments | {"global_pool": "avg"})
+    assert "embedding pooled, not cls" in changed_since_export(student, replace(again, spec=averaged))
 
 
 def test_a_students_edited_description_is_told(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -65,6 +65,8 @@ def test_why_it_cannot_be_said_is_named() -> None:
     few = extrapolate(points(law, 0, numbers=(4, 8, 16)), resamples=100, seed=0)
     assert few.why_not == "3 points; the law needs at least 4"
     assert "cannot be said: 3 points" in few.words("slides", "R2")
+    one = extrapolate(points(law, 0, numbers=(4,)), resamples=100, seed=0)
+    assert one.why_not == "1 point; the law needs at least 4"
     assert "one run a point" in extrapolate(points(law, 0, seeds=1), resamples=100, seed=0).why_not
     assert "one case" in extrapolate(points(law, 0, cases=1), resamples=100, seed=0).why_not
     steps = extrapolate(points(lambda n: 0.5 + 0.3 * (n > 20), 0), resamples=100, seed=0)

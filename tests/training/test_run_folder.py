@@ -11,6 +11,7 @@ import pytest
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.training.early_stop import Stop
 from pipeline.training.run_folder import MetricsLog, RunFolder
 
 IDENTITY: dict[str, Any] = {
@@ -181,7 +182,7 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None
     assert [line["loss"] for line in run.metrics()] == [0.30000000000000004, 7]
     log = MetricsLog(run.metrics_path, seen)
     assert log.sync() == seen  # nothing was written since
-    log.append({"kind": "val", "step": 2, "epoch": 1, "loss": 8})
+    log.append({"kind": "val", "step": 2, "epoch": 1, "rows": 9, "loss": 8})
     longer = log.sync()
     log.close()
     assert longer == run.metrics_path.stat().st_size
@@ -288,16 +289,28 @@ def test_without_a_path_nothing_is_written() -> None:
     "line",
     [
         '{"kind": "val"}',
-        '{"kind": "val", "step": 1, "epoch": 1}',
-        '{"kind": "val", "step": "x", "epoch": 1, "loss": 1}',
+        '{"kind": "val", "step": 1, "epoch": 1, "rows": 9}',
+        '{"kind": "val", "step": 1, "epoch": 1, "loss": 1}',
+        '{"kind": "val", "step": "x", "epoch": 1, "rows": 9, "loss": 1}',
+        '{"kind": "val", "step": 1, "epoch": Infinity, "rows": 9, "loss": 1}',
+        '{"kind": "val", "step": 1, "epoch": 1, "rows": 9.5, "loss": 1}',
         '{"kind": "val", "step": 1, "epoch": 1, "rows": 9, "loss": 1, "cka": "x"}',
+        '{"kind": "val", "step": 1, "epoch": 1, "rows": 9, "loss": 1, "teacher": ["uni"]}',
     ],
 )
 def test_a_damaged_line_of_a_validation_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
     for read in (RunFolder(tmp_path).metrics, RunFolder(tmp_path).validations):
-        with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged"):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged \(line 1: "):
             read()
+
+
+@pytest.mark.parametrize("name", ["step", "loss"])
+def test_a_damaged_line_of_an_early_stop_is_named(tmp_path: Path, name: str) -> None:
+    line = Stop(4, 0, 7.5, 6.9, 1).line() | {name: 10**400 if name == "loss" else float("inf")}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged \(line 1: "):
+        RunFolder(tmp_path).stop()
 
 
 def test_a_finished_run_without_metrics_is_damaged(tmp_path: Path) -> None:

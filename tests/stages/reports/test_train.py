@@ -17,7 +17,9 @@ BEFORE, AFTER = {"rows": 9, "loss": 5.0, "cosine": 0.1}, {"rows": 9, "loss": 2.5
 def run(tmp_path: Path) -> RunFolder:
     """The record of a run of one teacher, with a validation an epoch: the second was best."""
     losses = {0: 5.0, 10: 3.0, 20: 2.0, 30: 2.5}
-    lines = [{"kind": "val", "step": step, "epoch": step // 10, "loss": loss} for step, loss in losses.items()]
+    lines = [
+        {"kind": "val", "step": step, "epoch": step // 10, "rows": 9, "loss": loss} for step, loss in losses.items()
+    ]
     write(tmp_path, {"teacher": {"name": "uni"}, "store": "s"}, lines)
     return RunFolder(tmp_path)
 
@@ -62,7 +64,7 @@ def test_the_best_epoch_is_offered_where_another_is_exported(
 
 
 def test_a_best_epoch_that_is_the_last_is_no_choice(run: RunFolder) -> None:
-    lines = [{"kind": "val", "step": 10 * epoch, "epoch": epoch, "loss": 5.0 - epoch} for epoch in range(4)]
+    lines = [{"kind": "val", "step": 10 * epoch, "epoch": epoch, "rows": 9, "loss": 5.0 - epoch} for epoch in range(4)]
     write(run.folder, {"teacher": {"name": "uni"}, "store": "s"}, lines)
     last = train_report(Trained(run, 30, 30, {ONLY: (BEFORE, AFTER)}, 1.0)).splitlines()[-1]
     assert last == "The held-out loss was smallest after epoch 3 (2.0000)."
