@@ -44,6 +44,10 @@ BINARY_KINDS = {
 """Binary files that are named by mistake, by their first bytes."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 MAX_SHOWN_PROBLEMS = 20
+VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between problems of one kind: quoted cells, and numbers."""
+KIND_WORDS = 3
+"""Words at the beginning of a problem, without its `VALUES`, that tell its kind: paths come behind them. Our choice."""
 MAX_SHOWN_COLUMNS = 12
 MAX_SHOWN_CHARS = 200
 """Characters of each name in a rejected header. Our choice, as the two above: fits a screen."""
@@ -212,7 +216,8 @@ def _header(
     simplified = plain_name if any_spelling else str.lower
     header = [names.get(name) or names.get(simplified(name), name) for name in written]
     if missing := [column for column in required if column not in header]:
-        raise ManifestError(f"{path} lacks the column {_what_it_has(missing, header, delimiter)}")
+        columns = "columns" if len(missing) > 1 else "column"
+        raise ManifestError(f"{path} lacks the {columns} {_what_it_has(missing, header, delimiter)}")
     _refuse_repeated(path, written, header)
     return header
 
@@ -233,8 +238,9 @@ def _refuse_repeated(path: Path, written: Sequence[str], header: Sequence[str]) 
 def _what_it_has(missing: Sequence[str], header: Sequence[str], delimiter: str) -> str:
     """The missing columns, those that there are, and what may be wrong, in words."""
     split_at = OTHER_MARKS[delimiter]
-    other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
-    hint = f". Its cells are separated by {other}; save it with {split_at} instead" if other else ""
+    other = next((mark for mark in OTHER_MARKS if mark != delimiter and mark in header[0]), "")
+    hint = f". Its cells are separated by {OTHER_MARKS.get(other)}; save it with {split_at} instead" if other else ""
+    hint += ", or put the line sep=; above its header" if other == ";" else ""
     shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
     more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
     return (
@@ -297,11 +303,23 @@ def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
     Raises:
         ManifestError: there are problems.
     """
-    lines = [f"\n  line {line}: {problem}" if line else f"\n  {problem}" for line, problem in sorted(problems)]
-    if lines:
-        num_hidden = len(lines) - MAX_SHOWN_PROBLEMS
+    listed = sorted(problems)
+    if listed:
+        shown = [f"\n  line {line}: {problem}" if line else f"\n  {problem}" for line, problem in _shown_first(listed)]
+        num_hidden = len(listed) - len(shown)
         more = f"\n  and {num_hidden} more" if num_hidden > 0 else ""
-        raise ManifestError(f"{path} cannot be used:{''.join(lines[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
+        raise ManifestError(f"{path} cannot be used:{''.join(shown)}{more}{hint}")
+
+
+def _shown_first(listed: Sequence[Problem]) -> list[Problem]:
+    """The problems to show, by line: some of every kind, so that a column that is wrong throughout hides no other."""
+    kinds = Counter[tuple[str, ...]]()
+    ranked: list[tuple[int, Problem]] = []
+    for problem in listed:
+        kind = tuple(VALUES.sub("", problem[1]).split()[:KIND_WORDS])
+        ranked.append((kinds[kind], problem))
+        kinds[kind] += 1
+    return sorted(problem for _, problem in sorted(ranked)[:MAX_SHOWN_PROBLEMS])
 
 
 def alike_columns(header: Sequence[str]) -> list[Problem]:

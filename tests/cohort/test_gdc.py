@@ -198,7 +198,7 @@ def test_a_file_of_several_cases_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_answer_without_a_column_that_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="lacks the column md5sum, file_size"):
+    with pytest.raises(ManifestError, match="lacks the columns md5sum, file_size"):
         rows_from_gdc(write(tmp_path, "file_id\tfile_name\nu-1\tTCGA-HC-7077-01Z-00-DX1.svs\n", "answer.tsv"))
 
 
@@ -229,7 +229,7 @@ def test_rows_from_gdc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
+        ("slide_id,path\na,a.svs\n", "lacks the columns id, filename, md5, size; split at tabs, it has"),
         (GDC_HEADER, "has a header but no rows"),
         (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
         (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),

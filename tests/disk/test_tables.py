@@ -17,7 +17,16 @@ from pipeline.cohort.audit import AuditRow, write_audit
 from pipeline.cohort.manifest.read import parse_manifest, write_manifest
 from pipeline.cohort.manifest.rows import ManifestRow
 from pipeline.cohort.sources import list_slides
-from pipeline.disk.tables import alike_columns, guarded, read_table, table_text, unguarded, write_records
+from pipeline.disk.tables import (
+    MAX_SHOWN_PROBLEMS,
+    alike_columns,
+    guarded,
+    read_table,
+    refuse,
+    table_text,
+    unguarded,
+    write_records,
+)
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
@@ -227,6 +236,26 @@ def test_a_first_line_for_excel_says_what_separates_the_cells(tmp_path: Path, li
         records, problems = read_table(table, ("path",), delimiter)  # type: ignore[arg-type]
         assert records == [(3, {"slide_id": "a", "path": "bc"})]
         assert [number for number, _ in problems] == [4]
+
+
+def test_semicolons_without_that_line_are_refused_with_what_mends_them(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("slide_id;path\na;b,c\n")
+    with pytest.raises(ManifestError, match=r"lacks the columns slide_id, path.*line sep=; above its header"):
+        read_table(table, ("slide_id", "path"), ",")
+    table.write_text("sep=;\n" + table.read_text())
+    assert read_table(table, ("slide_id", "path"), ",")[0] == [(3, {"slide_id": "a", "path": "b,c"})]
+
+
+def test_a_column_that_is_wrong_throughout_hides_no_other_problem(tmp_path: Path) -> None:
+    many = [(line, f"mpp '0,{line}' is not a number") for line in range(2, 60)]
+    files = [(line, f"no slide file /slides/{line}.svs") for line in (57, 58)]
+    with pytest.raises(ManifestError) as caught:
+        refuse(tmp_path / "t.csv", [*many, *files])
+    told = str(caught.value).splitlines()
+    assert told[1] == "  line 2: mpp '0,2' is not a number"
+    assert told[-3:] == [*(f"  line {line}: {problem}" for line, problem in files), "  and 40 more"]
+    assert len(told) == 1 + MAX_SHOWN_PROBLEMS + 1
 
 
 def test_another_separator_for_excel_is_refused_with_advice(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_what_is_no_export_is_named(tmp_path: Path) -> None:
         public_sets.read("pathorob-tcga", tmp_path)
     root = public_sets.pathorob(tmp_path / "set")
     (root / "metadata.csv").write_text("slide_id,patch_id\na,1\n")
-    with pytest.raises(BenchmarkError, match="lacks the column subset, biological_class, medical_center"):
+    with pytest.raises(BenchmarkError, match="lacks the columns subset, biological_class, medical_center"):
         public_sets.read("pathorob-tcga", root)
 
 
