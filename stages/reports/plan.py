@@ -150,13 +150,27 @@ def estimate(
         lines.append(f"warning: {warning}")
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         lines.append(f"warning: {warning}")
+    return "\n".join([*lines, *_split_warnings(plan, train, val), *_spelling_warnings(plan)])
+
+
+def _split_warnings(plan: Plan, train: int, val: int) -> list[str]:
+    """Warnings of so many patches to train on and held out."""
+    lines = []
     if not train:
         lines.append("warning: there is nothing to train on; see --val-fraction, --val-strip and the column split")
     if not val:
         lines.append("warning: nothing is held out, so a student cannot be scored; see --val-fraction and --val-strip")
     elif val == 1:
         lines.append("warning: only one patch is held out, and scoring a student needs two; see --val-fraction")
-    return "\n".join([*lines, *_spelling_warnings(plan)])
+    elif val > train > 0 and plan.config.val_fraction < 0.5:
+        cases = len({slide.case_id for slide in plan.slides})
+        held_out = len({slide.case_id for slide in plan.slides if (slide.split == VAL).any()})
+        lines.append(
+            f"warning: more patches are held out than trained on: {held_out:,} of {counted(cases, 'case')} are held "
+            f"out, though --val-fraction is {plan.config.val_fraction:g}. A hash draws each case by itself, so that of "
+            "few cases it may take many: name them in the manifest's column split"
+        )
+    return lines
 
 
 def _spelling_warnings(plan: Plan) -> list[str]:

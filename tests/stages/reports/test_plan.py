@@ -111,6 +111,18 @@ def test_one_held_out_patch_is_too_few() -> None:
     assert "held out, and a" not in estimate(plan)
 
 
+def test_more_held_out_than_trained_on_is_said() -> None:
+    plan = made_up_plan()
+    first, second = plan.slides
+    most = replace(
+        plan, slides=(replace(first, split=first.split * 0 + TRAIN), replace(second, split=second.split * 0 + VAL))
+    )
+    said = "warning: more patches are held out than trained on: 1 of 2 cases are held out, though --val-fraction is 0.1"
+    assert said in estimate(most)
+    asked = replace(most, config=plan.config.model_copy(update={"val_fraction": 0.5}))
+    assert not any("more patches are held out" in estimate(other) for other in (plan, asked))
+
+
 def plan_at(*mpps: float, tiling: str | None = "level0") -> Plan:
     """A plan of slides of which level 0, or the patches, have these um/px."""
     plan = made_up_plan()
