@@ -167,8 +167,8 @@ def _split_warnings(plan: Plan, train: int, val: int) -> list[str]:
         held_out = len({slide.case_id for slide in plan.slides if (slide.split == VAL).any()})
         lines.append(
             f"warning: more patches are held out than trained on: {held_out:,} of {counted(cases, 'case')} are held "
-            f"out, though --val-fraction is {plan.config.val_fraction:g}. A hash draws each case by itself, so that of "
-            "few cases it may take many: name them in the manifest's column split"
+            f"out, though --val-fraction is {plan.config.val_fraction:g}. Where the manifest's column split does "
+            "not say, a hash draws each case by itself, and of few cases may take many: fill in that column"
         )
     return lines
 
