@@ -249,6 +249,27 @@ def marked_resampling(text: Any) -> Resampling:
     return resampling
 
 
+def changed_since(text: Any, features: NDArray[Any], coords: NDArray[Any] | None) -> list[str]:
+    """What of a file with this mark is not as `g2l embed` wrote it: `features`, `coords`; nothing without a mark
+    (`None`), or if that is of another version.
+
+    Half-precision features may have been read as float32. Coordinates in um are not compared: the mark has those in
+    level-0 pixels.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no mark.
+    """
+    if text is None or (mark := parse_object(text))["version"] != MARK_VERSION:
+        return []
+    written = mark["sha256"]
+    types = (features.dtype, np.float16)
+    with np.errstate(over="ignore"):  # float32 values beyond float16, whose hash is that of float32
+        is_changed = {"features": all(_digest(features.astype(kind)) != written["features"] for kind in types)}
+    if coords is not None and coords.dtype.kind in "iu":
+        is_changed["coords"] = _digest(coords.astype(np.int64)) != written["coords"]
+    return [name for name, changed in is_changed.items() if changed]
+
+
 def _digest(values: NDArray[Any]) -> str:
     """Hex SHA-256 of an array's little-endian bytes in rows."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))

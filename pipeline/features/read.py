@@ -17,6 +17,7 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import is_there, reading
 from pipeline.config.feature_tools import tool_names
 from pipeline.features.files import as_text, dataset_names, read_coords
+from pipeline.features.layouts import MARK, changed_since
 from pipeline.features.registry import all_tools
 from pipeline.features.tool import FeatureFile, PatchFacts
 
@@ -71,7 +72,8 @@ def read_features(path: Path) -> SlideFeatures:
 
     Raises:
         BenchmarkError: the file cannot be read, holds no features, or features that are not (N, D), have no rows, or
-            have rows with NaN or infinite values (how many). The message names the file.
+            have rows with NaN or infinite values (how many); or it is one of `g2l embed` and not as that wrote it. The
+            message names the file.
     """
     return _features_of(FeatureFile(path))
 
@@ -123,6 +125,11 @@ def _features_of(file: FeatureFile) -> SlideFeatures:
             raise BenchmarkError(f"{path}: no features as {tool_names()} write them; it holds {held}")
         features = _checked_features(raw.values, path)
         coords = None if raw.coords is None else _checked_coords(raw.coords, len(features), path)
+        if changed := changed_since(raw.mark, raw.values, raw.coords):
+            raise BenchmarkError(
+                f"{path}: damaged, or changed since g2l embed wrote it: the SHA-256 of {' and '.join(changed)} does "
+                f"not match. Delete it and embed the slide again; if you meant the change, delete its mark, {MARK}"
+            )
         return SlideFeatures(features, coords, as_text(raw.encoder))
 
 

@@ -34,11 +34,13 @@ class RawFeatures:
         values: should be (N, D), or (1, N, D).
         coords: should be (N, 2), (x, y) in the tool's unit; `None` where the file has none.
         encoder: the encoder's name, as it is written; `None` where it is not.
+        mark: the text of the mark of `g2l embed`, as it is written; `None` of a file that something else made.
     """
 
     values: NDArray[Any]
     coords: NDArray[Any] | None = None
     encoder: Any = None
+    mark: Any = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from support import toy_tool
 from support.embedded import ENCODER, GRID, embedded
 
 from pipeline.base.errors import BenchmarkError, EmbedError
-from pipeline.features.layouts import MARK, Mark, Place, encoder_folder, hdf5_mark, json_mark
+from pipeline.features.layouts import MARK, Mark, Place, changed_since, encoder_folder, hdf5_mark, json_mark
 
 
 def test_names_of_encoders_fit_in_names_of_folders() -> None:
@@ -120,3 +120,22 @@ def test_marks_are_read_from_hdf5_and_json(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"cut short")
         with pytest.raises(BenchmarkError, match=name):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_is_not_as_it_was_written_is_named(dtype: str) -> None:
+    slide = embedded("even", dtype)
+    text, features, coords = slide.mark({}).text(), slide.features, slide.coords_l0_px
+    assert changed_since(text, features, coords) == changed_since(text, features, None) == []
+    assert changed_since(text, features.astype(np.float32), coords.astype(np.int32)) == []
+    bits = features.copy()
+    bits.view(np.uint8)[3, 0] ^= 1
+    assert changed_since(text, bits, coords) == changed_since(text, features[1:], coords) == ["features"]
+    assert changed_since(text, bits, coords + 1) == ["features", "coords"]
+    assert changed_since(text, features, coords[::-1]) == ["coords"]
+    assert changed_since(text, features, coords * 0.5) == []  # in um
+    assert changed_since(None, bits, coords) == []
+    assert changed_since(text.replace('"version": 1', '"version": 2'), bits, coords) == []
+    for damaged in ("", "{}", text.replace("sha256", "sha257")):
+        with pytest.raises((ValueError, KeyError)):
+            changed_since(damaged, features, coords)

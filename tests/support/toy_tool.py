@@ -25,7 +25,7 @@ def read(file: FeatureFile) -> RawFeatures | None:
     """The vectors, with the corners of their patches."""
     arrays, _ = read_npz(file.path, ("vectors", "corners_um"))
     about = read_beside(file.path.with_suffix(".about.json"))
-    return RawFeatures(arrays["vectors"], arrays["corners_um"], about.get("model"))
+    return RawFeatures(arrays["vectors"], arrays["corners_um"], about.get("model"), about.get(MARK))
 
 
 def facts(file: FeatureFile) -> PatchFacts | None:

@@ -30,7 +30,8 @@ def read(file: FeatureFile) -> RawFeatures | None:
     stored = read_hdf5_features(file.path, "features")
     if stored is None:
         return None
-    return RawFeatures(stored.values, stored.coords, stored.file_attributes.get("encoder"))
+    about = stored.file_attributes
+    return RawFeatures(stored.values, stored.coords, about.get("encoder"), about.get(MARK))
 
 
 def facts(file: FeatureFile) -> PatchFacts | None:

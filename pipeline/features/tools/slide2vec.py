@@ -68,7 +68,8 @@ def read(file: FeatureFile) -> RawFeatures | None:
         if "features" not in arrays:
             raise BenchmarkError(f"{path}: no array features; it holds {', '.join(names) or 'nothing'}")
         values, index = arrays["features"], arrays.get("tile_index")
-    return RawFeatures(values, _coords(path, len(values), index), read_beside(_meta_file(path)).get("encoder_name"))
+    about = read_beside(_meta_file(path))
+    return RawFeatures(values, _coords(path, len(values), index), about.get("encoder_name"), about.get(MARK))
 
 
 def _meta_file(path: Path) -> Path:

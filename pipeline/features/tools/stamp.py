@@ -37,7 +37,8 @@ def read(file: FeatureFile) -> RawFeatures | None:
     stored = read_hdf5_features(file.path, DATASET)
     if stored is None:
         return None
-    return RawFeatures(stored.values, stored.coords, stored.file_attributes.get("extractor"))
+    about = stored.file_attributes
+    return RawFeatures(stored.values, stored.coords, about.get("extractor"), about.get(MARK))
 
 
 def facts(file: FeatureFile) -> PatchFacts | None:

@@ -54,7 +54,9 @@ def read(file: FeatureFile) -> RawFeatures | None:
     if "encoder" not in (file.attributes(DATASET) or {}):
         return None
     stored = read_hdf5_features(file.path, DATASET)
-    return None if stored is None else RawFeatures(stored.values, stored.coords, stored.attributes["encoder"])
+    if stored is None:
+        return None
+    return RawFeatures(stored.values, stored.coords, stored.attributes["encoder"], stored.file_attributes.get(MARK))
 
 
 def facts(file: FeatureFile) -> PatchFacts | None:

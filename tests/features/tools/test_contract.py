@@ -110,6 +110,18 @@ def test_facts_say_where_the_patches_lie(place: Place, tool: Tool) -> None:
         assert placed.facts.size_l0_px in (None, slides[slide_id].plan.size_l0_px)
 
 
+def test_a_flipped_bit_of_a_number_is_noticed(place: Place) -> None:
+    """The mark has a hash of the features, for HDF5 has none of its own."""
+    slides = written(place)
+    path = find_feature_tree(place.folder).files["even"]
+    read_features(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(slides["even"].features[4].tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BenchmarkError, match=re.escape(str(path))):
+        read_features(path)
+
+
 def test_facts_say_who_reduced_the_patches(place: Place) -> None:
     """As the mark says; without a word in it, as in earlier versions, Pillow. A program that is not known is named."""
     assert {read_placed(path).facts.resampling for path in written_files(place)} == {"lanczos-pillow"}
