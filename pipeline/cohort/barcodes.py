@@ -22,6 +22,8 @@ SECTION = re.compile(r"[-._ ](DX|TS|BS|MS)[0-9A-Z]{1,2}(?=[^A-Z0-9]|$)", re.IGNO
 """The slide of a barcode: DX, a diagnostic one, fixed in formalin; TS, BS and MS, the top, bottom and middle section
 of a frozen sample. docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode.
 """
+GDC_UUID = re.compile(r"\.[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}$", re.IGNORECASE | re.ASCII)
+"""What follows the barcode in the names of the GDC's slide files: `TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF-D8FB-....svs`."""
 DIAGNOSTIC, TISSUE = "DX", "tissue slide"
 SLIDE_TYPES = {"diagnostic slide": DIAGNOSTIC, "tissue slide": TISSUE}
 """What the GDC calls slides (`experimental_strategy`), in lower case, and the kinds that are told apart here."""
@@ -52,6 +54,11 @@ def barcode_of_path(parts: Iterable[str]) -> Barcode | None:
     """The barcode in a file's name or, failing that, of the nearest folder that has one; `parts` are the path's."""
     with_barcode = (part for part in reversed(list(parts)) if barcodes_in(part))
     return find_barcode(next(with_barcode, ""))
+
+
+def without_uuid(name: str) -> str:
+    """A slide's name without the UUID that the GDC puts behind its barcode; any other name as it is."""
+    return GDC_UUID.sub("", name) if find_barcode(name) else name
 
 
 def frozen_sections(slides: Iterable[tuple[str, str]]) -> list[str]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.cohort.barcodes import without_uuid
 from pipeline.disk.tables import composed
 from pipeline.features.registry import all_tools, feature_suffixes
 from pipeline.features.tool import Tool
@@ -47,6 +48,15 @@ class FeatureTree:
         for path in sorted(self.files.values()):
             parts = self.parts(path)
             files.setdefault(parts[-1], []).append((parts, path))
+        return files
+
+    @cached_property
+    def by_barcode(self) -> Mapping[str, Sequence[tuple[Parts, Path]]]:
+        """Of `by_name`, the files whose names end with the GDC's UUID, by the names without it."""
+        files: dict[str, list[tuple[Parts, Path]]] = {}
+        for name, same_name in self.by_name.items():
+            if (barcode := without_uuid(name)) != name:
+                files.setdefault(barcode, []).extend(same_name)
         return files
 
 

@@ -2,7 +2,8 @@
 
 A cell names a slide, its file or a feature file, with or without folders. A feature file belongs to it if its path ends
 as the cell does, or the cell as its path: `sub/s1` is `sub/s1.h5`, and `s1.h5` of a folder without subfolders, but
-never `other/s1.h5`. Where several files could be meant, none is taken, and the reason is kept. A table of cases knows
+never `other/s1.h5`. A TCGA slide may be called by its barcode or, as tools do, by the GDC's file, which has a UUID
+behind it. Where several files could be meant, none is taken, and the reason is kept. A table of cases knows
 slides by their files' names only; of a name that several files have, none is taken.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
+from pipeline.cohort.barcodes import without_uuid
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.disk.tables import composed
 from pipeline.features.find import FeatureTree, Parts, find_feature_tree, is_end
@@ -110,7 +112,15 @@ def _files_of_cell(cell: str, tree: FeatureTree) -> Files:
         same_spelling = [file for file in files if _spelled(file[1]) == _spelled(PurePosixPath(cell))]
         if files:
             return same_spelling if len(same_spelling) == 1 else files
-    return []
+    return _files_by_barcode(path, tree)
+
+
+def _files_by_barcode(path: PurePosixPath, tree: FeatureTree) -> Files:
+    """The files that have the GDC's UUID behind the barcode where the cell has none, or none where the cell has it."""
+    name = _spelled(path)
+    barcode = without_uuid(name)
+    files = tree.by_barcode.get(name, []) if barcode == name else tree.by_name.get(barcode, [])
+    return [file for file in files if is_end((*path.parts[:-1], barcode), (*file[0][:-1], barcode))]
 
 
 def _spelled(path: PurePath) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cohort.barcodes import Barcode, barcode_of_path, barcodes_in, find_barcode
+from pipeline.cohort.barcodes import Barcode, barcode_of_path, barcodes_in, find_barcode, without_uuid
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,10 @@ def test_a_barcode_may_be_a_folder_s() -> None:
     assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI", "1.svs")) == Barcode("TCGA-3C-AALI", "3C")
     assert barcode_of_path(("TCGA\u2013A1\u2013A0SB", "1.svs")) == Barcode("TCGA-A1-A0SB", "A1")
     assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI.svs")) == Barcode("TCGA-3C-AALI", "3C")
+
+
+def test_the_uuid_is_what_stands_behind_a_barcode() -> None:
+    barcode, uuid = "TCGA-3C-AALI-01Z-00-DX1", "F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291"
+    assert without_uuid(f"{barcode}.{uuid}") == without_uuid(f"{barcode}.{uuid.lower()}") == barcode
+    for other in (barcode, f"slide.{uuid}", f"{barcode}.{uuid[:-1]}", f"{barcode}.{uuid}.v2", f"{barcode}-{uuid}"):
+        assert without_uuid(other) == other

@@ -54,6 +54,46 @@ def test_a_cell_names_a_file(tmp_path: Path, names: list[str], cell: str, slide:
     assert files.num_files == {"m": 2}
 
 
+BARCODE = "TCGA-3C-AALI-01Z-00-DX1"
+UUID = "F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291"
+OTHER_UUID = "0123abcd-0123-4567-89ab-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("names", "cell", "file"),
+    [
+        ([f"{BARCODE}.{UUID}"], BARCODE, f"{BARCODE}.{UUID}.h5"),
+        ([f"{BARCODE}.{UUID}"], f"{BARCODE}.svs", f"{BARCODE}.{UUID}.h5"),
+        ([BARCODE], f"folder/{BARCODE}.{UUID}.svs", f"{BARCODE}.h5"),
+        ([f"brca/{BARCODE}.{OTHER_UUID}"], f"brca/{BARCODE}", f"brca/{BARCODE}.{OTHER_UUID}.h5"),
+        ([BARCODE, f"{BARCODE}.{UUID}"], BARCODE, f"{BARCODE}.h5"),
+        ([f"{BARCODE}.{OTHER_UUID}"], f"{BARCODE}.{UUID}", None),
+        ([f"{BARCODE}.{UUID}"], BARCODE.replace("DX1", "DX"), None),
+        ([f"{BARCODE}.{UUID}"], "TCGA-3C-AALI", None),  # a case is no slide
+        ([f"brca/{BARCODE}.{UUID}"], f"luad/{BARCODE}", None),
+        ([f"s0.{UUID}"], "s0", None),
+    ],
+)
+def test_the_gdc_s_uuid_may_be_left_out(tmp_path: Path, names: list[str], cell: str, file: str | None) -> None:
+    """Tools call features by the slide's file, with the UUID; tables and `g2l make-manifest` by the barcode alone."""
+    files = found(tmp_path, [*names, "other"], [cell])
+    assert list(paths(tmp_path, files).values()) == ([] if file is None else [file])
+
+
+def test_a_barcode_of_two_files_is_not_clear(tmp_path: Path) -> None:
+    files = found(tmp_path, [f"{BARCODE}.{UUID}", f"{BARCODE}.{OTHER_UUID}"], [BARCODE])
+    assert (files.files, list(files.unclear)) == ({"m": {}}, [BARCODE])
+
+
+def test_one_model_s_files_may_have_the_uuid_and_another_s_not(tmp_path: Path) -> None:
+    trees = [("a", write(tmp_path / "a", [BARCODE])), ("b", write(tmp_path / "b", [f"{BARCODE}.{UUID}"]))]
+    for cell in (BARCODE, f"{BARCODE}.{UUID}"):
+        files = files_of_slides([cell], read_trees(trees))
+        assert {model: set(of_model) for model, of_model in files.files.items()} == {
+            model: set(files.ids) for model in "ab"
+        }
+
+
 @pytest.mark.parametrize(
     ("names", "cells", "unclear"),
     [
