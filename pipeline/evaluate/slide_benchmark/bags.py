@@ -146,9 +146,15 @@ class SlideSet:
         few = [f"{name!r} has {count}" for name, count in cases_of.items() if num_folds and count < num_folds]
         if few:
             raise BenchmarkError(
-                f"{source}: {num_folds} folds need at least {num_folds} cases of every class, but {', '.join(few)}. "
+                f"{source}: {num_folds} folds need at least {num_folds} cases of every class, but {_few_words(few)}. "
                 f"Take fewer with --folds, or take rare classes out of the CSV"
             )
+
+
+def _few_words(few: Sequence[str]) -> str:
+    """Classes with too few cases; of many, as where the label is a number, the first."""
+    more = f" and {len(few) - MOST_NAMED:,} more classes have too few" if len(few) > MOST_NAMED else ""
+    return ", ".join(few[:MOST_NAMED]) + more
 
 
 def _without(files: Mapping[str, Path], broken: Container[str]) -> dict[str, Path]:

@@ -141,6 +141,8 @@ def survey(slide_set: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
                 bar.step()
                 try:
                     features = read_features(path)
+                    if not features.features.any():  # has no direction, which would end the kNN of all slides
+                        raise BenchmarkError(f"{path}: all features are zero. Embed it again")
                 except BenchmarkError as error:
                     broken.setdefault(slide, f"{model}: {error}")
                     continue

@@ -22,7 +22,7 @@ def write_slides(folder: Path, csv: str) -> dict[str, Any]:
     features.mkdir(exist_ok=True)
     for i in range(8):
         with h5py.File(features / f"s{i}.h5", "w") as f:
-            f["features"] = np.full((3, 2), i, np.float32)
+            f["features"] = np.full((3, 2), i + 1, np.float32)
     path = folder / "slides.csv"
     path.write_text(csv)
     return {"slides": path, "features": [f"uni={features}"]}
@@ -86,7 +86,7 @@ def test_features_are_read_early_and_once(
     options["folds"] = 2
     folder = tmp_path / "uni"
     (folder / "s0.h5").write_bytes(b"cut short")
-    for slide, value in (("s1", np.nan), ("s3", 2.0)):  # s2 holds 2 as well
+    for slide, value in (("s1", np.nan), ("s3", 3.0)):  # s2 holds 3 as well
         with h5py.File(folder / f"{slide}.h5", "w") as f:
             f["features"] = np.full((3, 2), value, np.float32)
     reads: list[Path] = []

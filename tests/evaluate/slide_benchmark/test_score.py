@@ -86,6 +86,17 @@ def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_slide_of_zeros_is_left_out_by_name(tmp_path: Path) -> None:
+    """It has no direction, which would end the kNN of all slides."""
+    path, features = write_labelled_slides(tmp_path)
+    write_features(tmp_path / "uni", "case_04-DX1", np.zeros((4, WIDTH), np.float32))
+    found, _ = survey(read_slide_set(path, "tp53", features))
+    (left_out,) = [exclusion for exclusion in found.exclusions if exclusion.what.startswith("slide")]
+    assert left_out.what == "slide case_04-DX1 of case case_04"
+    assert left_out.why.endswith("uni/case_04-DX1.h5: all features are zero. Embed it again")
+    assert "case_04" not in found.cases
+
+
 def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
     path, features = write_labelled_slides(tmp_path)
     copy_features(features, "case_05-DX1", "case_05-DX2")

@@ -235,6 +235,10 @@ def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
     path, features = write_labelled_slides(tmp_path)
     with pytest.raises(BenchmarkError, match=r"11 folds need at least 11 cases of every class, but 'mut' has 10"):
         run(path, features, folds=11)
+    each = tmp_path / "each.csv"
+    each.write_text("case_id,tmb\n" + "".join(f"case_{case:02d},{case}\n" for case in range(NUM_CASES)))
+    with pytest.raises(BenchmarkError, match=r"'0' has 1, .*, '12' has 1 and 15 more classes have too few\."):
+        run(each, features, label="tmb")
     with pytest.raises(BenchmarkError, match="lacks the column her2"):
         run(path, features, label="her2")
     with pytest.raises(BenchmarkError, match="a label of its own, not uni, uni"):
