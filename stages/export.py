@@ -27,7 +27,7 @@ from pipeline.encoders.model_config import read_model_config
 from pipeline.slides.geometry import PILLOW
 from pipeline.student.adapters import ADAPTERS_FOLDER, write_adapters
 from pipeline.student.card_files import adapters_section, files_section, with_files
-from pipeline.student.describe import describe_run_student
+from pipeline.student.describe import STUDENT_WEIGHTS, describe_run_student, weights_file_hash
 from pipeline.student.earlier import move_projectors
 from pipeline.student.exported import read_student
 from pipeline.student.folder import check_projectors, same_embeddings
@@ -59,7 +59,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         ConfigError: the packages of a format are not installed, or the card's report is not of this student.
         StoreError: timm loads it to other embeddings, or not at all.
         ExportError: another format cannot be written, or gives other embeddings.
-        EncoderError: a projector is damaged, or not the one that `student.json` names.
+        EncoderError: the weights or a projector are damaged, or not those that `student.json` names.
     """
     if "onnx" in formats:
         require_packages()
@@ -77,7 +77,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
     checkpoint = load_last_checkpoint(run.checkpoints) if step is None else load_checkpoint(run.checkpoints, step)
     if checkpoint is None:
         raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
-    check_projectors(run.student)
+    _require_whole(run.student)
     with exclusive(out, "g2l export"):
         if not is_free(out):  # another export has ended in between
             raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
@@ -101,6 +101,25 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
     tools = "kaiko-eva, LazySlide, PathoROB, plismbench, slide2vec, THUNDER, TRIDENT"
     lines.append(f"{out / ADAPTERS_FOLDER}: {tools}; {out / 'README.md'} says how")
     return "\n".join([*lines, *ways_to_publish(out, card)])
+
+
+def _require_whole(student: Path) -> None:
+    """See that a run's student is as training wrote it; what earlier versions have not noted is not known.
+
+    Embeddings alone do not show it: a flipped bit may change them by less than `EXPORT_TOLERANCE`.
+
+    Raises:
+        EncoderError: the weights or a projector are damaged, or not those that `student.json` names.
+    """
+    check_projectors(student)
+    described = read_student(student).described
+    written = None if described is None else described.encoder.weights_sha256
+    path = student / STUDENT_WEIGHTS
+    if written is not None and (sha256 := weights_file_hash(path)) != written:
+        raise EncoderError(
+            f"{path}: not the weights that {STUDENT_JSON} names: SHA-256 {sha256[:12]}, not {written[:12]}. Delete "
+            f"{student} and run train-student again: it writes the student anew"
+        )
 
 
 def _copy(student: Path, aside: Path, out: Path) -> None:

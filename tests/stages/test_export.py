@@ -20,7 +20,7 @@ from support.exports import taken_by_timm_1_0_16
 from support.homes import at_home, traces
 from support.stores import make_store, plain_vit, train_config
 
-from pipeline.base.errors import CheckpointError, G2LError, StoreError
+from pipeline.base.errors import CheckpointError, EncoderError, G2LError, StoreError
 from stages.export import _copy, export_student
 from stages.inspect import inspect_path
 from stages.train_student import train_student
@@ -30,6 +30,13 @@ from stages.train_student import train_student
 def run(trained: Path, tmp_path: Path) -> Path:
     """A finished run that a test may change."""
     return Path(shutil.copytree(trained / "run", tmp_path / "run"))
+
+
+def without_weights_hash(student: Path) -> None:
+    """Take from `student.json` what earlier versions did not write into it."""
+    written = json.loads((student / "student.json").read_text())
+    del written["encoder"]["weights_sha256"]
+    (student / "student.json").write_text(json.dumps(written))
 
 
 @pytest.mark.slow
@@ -78,11 +85,25 @@ def test_a_run_from_a_relative_folder_is_exported_from_anywhere(
     (tmp_path / "away" / "start").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "away")
     assert "gives the run's embeddings (largest difference " in export_student(Path("../run"), Path("student"))
+    without_weights_hash(run / "student")
     spoiled = run / "student" / "model.safetensors"
     weights = safetensors.torch.load_file(spoiled)
     safetensors.torch.save_file({name: value + 0.1 for name, value in weights.items()}, spoiled)
     with pytest.raises(StoreError, match="other embeddings"):
         export_student(Path("../run"), Path("other"))
+
+
+def test_a_flipped_bit_in_the_weights_is_named(run: Path, tmp_path: Path) -> None:
+    """It may change the embeddings by less than two machines do."""
+    path = run / "student" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1  # the last bit of a number
+    path.write_bytes(data)
+    with pytest.raises(EncoderError, match=rf"{path}: not the weights that student\.json names: SHA-256 .*Delete"):
+        export_student(run, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    without_weights_hash(run / "student")
+    assert "gives the run's embeddings" in export_student(run, tmp_path / "student")
 
 
 WATCHED = """
@@ -140,6 +161,9 @@ def test_export_refuses_a_student_that_is_not_the_trained_one(tmp_path: Path) ->
     first = train_student(store, tmp_path / "run", train_config(student))
     second = train_student(store, tmp_path / "run2", train_config(student, seed=1))
     shutil.copy(second.run.student / "model.safetensors", first.run.student / "model.safetensors")
+    with pytest.raises(EncoderError, match=r"run/student/model\.safetensors: not the weights that student\.json names"):
+        export_student(tmp_path / "run", tmp_path / "student")
+    without_weights_hash(first.run.student)
     with pytest.raises(StoreError, match="other embeddings"):
         export_student(tmp_path / "run", tmp_path / "student")
     assert not (tmp_path / "student").exists()
