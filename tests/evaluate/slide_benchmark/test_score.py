@@ -85,7 +85,6 @@ def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
     assert section.basis["cases"] == NUM_CASES - 2
 
 
-@pytest.mark.slow
 def test_a_slide_of_zeros_is_left_out_by_name(tmp_path: Path) -> None:
     """It has no direction, which would end the kNN of all slides."""
     path, features = write_labelled_slides(tmp_path)
@@ -97,6 +96,7 @@ def test_a_slide_of_zeros_is_left_out_by_name(tmp_path: Path) -> None:
     assert "case_04" not in found.cases
 
 
+@pytest.mark.slow
 def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
     path, features = write_labelled_slides(tmp_path)
     copy_features(features, "case_05-DX1", "case_05-DX2")
