@@ -87,6 +87,7 @@ class Progress:
         self._done = self._first = done
         self._started = self._spoke = time.monotonic()
         self._note = ""
+        self.is_estimate = False
 
     def __enter__(self) -> Self:
         return self
@@ -103,9 +104,10 @@ class Progress:
         )
         self._bar.set_postfix_str(self._note, refresh=False)
 
-    def expect(self, total: int) -> None:
+    def expect(self, total: int, *, is_estimate: bool = False) -> None:
         """Set a new total, for totals that become known only during the work."""
         self.total = self._bar.total = total
+        self.is_estimate = is_estimate
 
     def step(self, count: int = 1) -> None:
         """Advance by `count` units."""
@@ -116,7 +118,8 @@ class Progress:
             self._spoke = now
             rate = (self._done - self._first) / (now - self._started)
             left = format_seconds((self.total - self._done) / rate) if rate > 0 else "?"
-            line = f"{self.what}: {self._done:,} of {self.total:,} {self.unit}, {rate:.3g} a second, {left} left"
+            total = f"{'about ' if self.is_estimate else ''}{self.total:,} {self.unit}"
+            line = f"{self.what}: {self._done:,} of {total}, {rate:.3g} a second, {left} left"
             print(printable(f"{line}, {self._note}" if self._note else line), file=sys.stderr, flush=True)
 
 

@@ -108,7 +108,7 @@ class ExpectedPatches:
         """A slide has so many; of the others as many each are expected."""
         self._num_prepared, self._num_planned = self._num_prepared + 1, self._num_planned + num_patches
         others = round(self.num_left * self._num_planned / self._num_prepared)
-        self._progress.expect(self._num_planned + others)
+        self._progress.expect(self._num_planned + others, is_estimate=self.num_left > 0)
 
 
 def slides_hash(manifest: Manifest) -> str:

@@ -259,7 +259,8 @@ class LaunchedGroup:
             self._progress = progress, steps
             if self._num_open and (known := self.store.add(f"{self.work}/known", 0)):
                 expected = self.store.add(f"{self.work}/expected", 0)
-                progress.expect(expected + round(max(self._num_open - known, 0) * expected / known))
+                others = round(max(self._num_open - known, 0) * expected / known)
+                progress.expect(expected + others, is_estimate=known < self._num_open)
             progress.note(failed=self.store.add(f"{self.work}/failed", 0), processes=self.world)
             progress.step(steps - shown)
 

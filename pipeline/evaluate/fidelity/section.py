@@ -329,7 +329,8 @@ def part_tables(title: str, name: str, parts: dict[str, list[Part]], most: int, 
     note = (
         "With the fitted map, alike for all models. R2 is about the part's own mean; neighbours and "
         "retrieval are searched among all held-out patches. Of few patches CKA is uncertain: where nothing is in "
-        "common it is 0, give or take about 1.4 divided by their number."
+        "common it is 0, give or take about 1.4 divided by their number. Of each model, the smallest cosine comes "
+        "first."
     )
     count = max(len(of_model) for of_model in parts.values())
     more = f"The first {most:,} of {count:,} are shown, report.json has all." if count > most else ""

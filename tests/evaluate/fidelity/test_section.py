@@ -191,7 +191,8 @@ def test_more_slides_than_the_table_shows_are_told(tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     section = section_of(store.first, rows, [model], tmp_path)
     assert len(by_name(section, "By slide").rows) == 12
-    assert by_name(section, "By slide").note.endswith("The first 12 of 14 are shown, report.json has all.")
+    said = "Of each model, the smallest cosine comes first. The first 12 of 14 are shown, report.json has all."
+    assert by_name(section, "By slide").note.endswith(said)
 
 
 def test_the_contact_sheet_is_written_unless_there_are_no_pixels(store: Store, tmp_path: Path) -> None:

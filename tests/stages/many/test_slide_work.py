@@ -39,12 +39,14 @@ def test_slides_are_counted() -> None:
 def test_other_slides_are_expected_to_have_as_many_patches() -> None:
     with Progress("testing", 0, "patches", silent=True) as progress:
         expected = ExpectedPatches(progress, num_left=3)
-        totals = []
+        totals, estimated = [], []
         for num_patches in (10, 20, 30):
             expected.num_left -= 1
             expected.expect(num_patches)
             totals.append(progress.total)
+            estimated.append(progress.is_estimate)
     assert totals == [30, 45, 60]
+    assert estimated == [True, True, False]
 
 
 def test_rows_are_prepared_ahead_in_their_order(slides_dir: Path) -> None:
